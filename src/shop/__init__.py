@@ -1,0 +1,1 @@
+"""The shop: a checkout back end of independent services, built on Backstay."""

@@ -1,0 +1,33 @@
+"""Events of auth: who exists, and whose session ended before its token did."""
+
+from datetime import datetime
+from uuid import UUID
+
+from backstay.messaging import Event
+
+
+class UserRegistered(Event, topic="users", type="user.registered", key="user_id"):
+    """A customer registered."""
+
+    user_id: UUID
+    email: str
+    name: str
+    at: datetime
+
+
+class UserRegistrationRepeated(Event, topic="users", type="user.registration-repeated", key="user_id"):
+    """Somebody registered with an address that is known: its owner is told by mail, the caller isn't."""
+
+    user_id: UUID
+    email: str
+    at: datetime
+
+
+class SessionRevoked(Event, topic="users", type="session.revoked", key="user_id"):
+    """A session ended; access tokens with this `sid` are refused until `until`, when the last of them expires."""
+
+    user_id: UUID
+    sid: UUID
+    until: datetime
+    reason: str
+    at: datetime

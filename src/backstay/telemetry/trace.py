@@ -1,0 +1,87 @@
+"""W3C trace context: who asked for the work that is being done now.
+
+The context travels in a `ContextVar`, in HTTP as the header `traceparent`, in Kafka as the header of the same name.
+Nothing here records a span: an unsampled trace costs one parse and one header.
+"""
+
+import random
+import re
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from types import TracebackType
+
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_NO_TRACE = "0" * 32
+_NO_SPAN = "0" * 16
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """One position in a trace."""
+
+    trace_id: str
+    """32 lower-case hex digits, never all zero."""
+    span_id: str
+    """16 lower-case hex digits, never all zero."""
+    sampled: bool
+    """Whether spans of this trace are recorded."""
+
+    @staticmethod
+    def parse(traceparent: str | bytes | None) -> "TraceContext | None":
+        """The context in a `traceparent` header; None if there is none or it is malformed."""
+        if not traceparent:
+            return None
+        text = traceparent.decode("latin-1") if isinstance(traceparent, bytes) else traceparent
+        found = _TRACEPARENT.fullmatch(text)
+        if found is None:
+            return None
+        version, trace_id, span_id, flags, rest = found.groups()
+        if version == "ff" or (version == "00" and rest) or trace_id == _NO_TRACE or span_id == _NO_SPAN:
+            return None
+        return TraceContext(trace_id, span_id, bool(int(flags, 16) & 1))
+
+    @staticmethod
+    def new(*, sampled: bool = False) -> "TraceContext":
+        """The first position of a new trace."""
+        return TraceContext(_hex(128), _hex(64), sampled)
+
+    def child(self) -> "TraceContext":
+        """A new position in the same trace, for a call to somebody else."""
+        return TraceContext(self.trace_id, _hex(64), self.sampled)
+
+    @property
+    def traceparent(self) -> str:
+        """This position as the value of a `traceparent` header."""
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
+
+
+def current() -> TraceContext | None:
+    """The context of the work being done now; None outside any trace."""
+    return _current.get()
+
+
+class use:  # noqa: N801 - reads as a verb: `with use(context): ...`
+    """Context manager: `current()` is `context` inside. None leaves any trace."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: TraceContext | None) -> None:
+        self._context = context
+        self._token: Token[TraceContext | None] | None = None
+
+    def __enter__(self) -> TraceContext | None:
+        self._token = _current.set(self._context)
+        return self._context
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._token is not None:
+            _current.reset(self._token)
+            self._token = None
+
+
+_current: ContextVar[TraceContext | None] = ContextVar("backstay_trace", default=None)
+
+
+def _hex(bits: int) -> str:
+    # Ids need to be unlikely to collide, not hard to guess; 0 is not a legal id.
+    return f"{random.getrandbits(bits) or 1:0{bits // 4}x}"  # noqa: S311

@@ -1,0 +1,43 @@
+"""Time as a dependency: everything that waits or compares times takes a `Clock`, so that a test can hold it still."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Wall time for people, monotonic time for durations, and a way to wait."""
+
+    def now(self) -> datetime:
+        """The current time, aware, in UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds since some fixed moment; never goes back."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for `seconds`; zero or less only yields to other tasks."""
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> datetime:
+        """The current time, aware, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Seconds since some fixed moment; never goes back."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for `seconds`; zero or less only yields to other tasks."""
+        await asyncio.sleep(seconds)
+
+    def __repr__(self) -> str:
+        return "SYSTEM"
+
+
+SYSTEM: Clock = SystemClock()
+
+__all__ = ["SYSTEM", "Clock", "SystemClock"]

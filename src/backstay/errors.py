@@ -1,0 +1,30 @@
+"""The root of every error that Backstay raises on purpose.
+
+BackstayError
+├── ConfigError          a setting, flag or file is wrong; lists every problem
+├── db.DatabaseError     what the database refused or could not do
+├── ...                  one tree per package, drawn in its own `errors.py`
+"""
+
+from collections.abc import Sequence
+
+
+class BackstayError(Exception):
+    """Something in Backstay went wrong."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or type(self).__name__).strip().splitlines()[0])
+
+
+class ConfigError(BackstayError):
+    """The configuration is wrong.
+
+    `problems` holds one sentence per mistake: the key, its value and what is allowed.
+    """
+
+    def __init__(self, problems: Sequence[str] | str) -> None:
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+__all__ = ["BackstayError", "ConfigError"]

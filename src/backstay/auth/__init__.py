@@ -1,0 +1,24 @@
+"""Identity: access tokens checked on the spot, the issuer's keys, and a service's own token."""
+
+from backstay.auth.errors import AuthError, Forbidden, InvalidToken, KeysUnavailable, TokenUnavailable
+from backstay.auth.jwks import JwksCache
+from backstay.auth.keys import KeySource, StaticKeys
+from backstay.auth.principal import Principal, require
+from backstay.auth.service_tokens import ServiceTokens
+from backstay.auth.verifier import TokenVerifier, VerifierStatistics
+
+__all__ = [
+    "AuthError",
+    "Forbidden",
+    "InvalidToken",
+    "JwksCache",
+    "KeySource",
+    "KeysUnavailable",
+    "Principal",
+    "ServiceTokens",
+    "StaticKeys",
+    "TokenUnavailable",
+    "TokenVerifier",
+    "VerifierStatistics",
+    "require",
+]

@@ -1,0 +1,33 @@
+"""Who is asking: what a verified token says, and nothing a header says."""
+
+from dataclasses import dataclass
+
+from backstay.auth.errors import Forbidden
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The owner of a verified access token."""
+
+    id: str
+    """The token's subject: a user id, or the client id of a service."""
+    roles: frozenset[str]
+    scopes: frozenset[str]
+    session: str | None
+    """The session's id (claim `sid`); None for a service."""
+    client: str | None
+    expires_at: float
+    """Seconds since the epoch."""
+
+    @property
+    def is_service(self) -> bool:
+        """Whether this is a service acting for itself (client credentials), not for a user."""
+        return self.session is None and self.client == self.id
+
+
+def require(principal: Principal, *, scope: str | None = None, role: str | None = None) -> None:
+    """Raise `Forbidden` unless the principal has the scope and the role asked for."""
+    if scope is not None and scope not in principal.scopes:
+        raise Forbidden(scope=scope)
+    if role is not None and role not in principal.roles:
+        raise Forbidden(role=role)

@@ -1,0 +1,90 @@
+"""One value kept fresh in the background: fetched at once, again when it is due, and with backoff while that fails.
+
+The last good value stays in use while the other side is down; whoever uses it decides how old it may get.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from backstay.clock import SYSTEM, Clock
+
+FETCH_TIMEOUT = 5.0  # seconds
+FIRST_BACKOFF = 0.1  # seconds, doubled after each failure
+MAX_BACKOFF = 5.0  # seconds
+
+T = TypeVar("T")
+
+
+class Refreshed(Generic[T]):
+    """The background fetch of one value: `fetch` gives it and the seconds until it should be fetched again."""
+
+    def __init__(
+        self,
+        fetch: Callable[[], Awaitable[tuple[T, float]]],
+        *,
+        timeout: float = FETCH_TIMEOUT,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self._fetch = fetch
+        self._timeout = timeout
+        self._clock = clock
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.value: T | None = None
+        self.fetched_at: float | None = None
+        """Monotonic time of the last success."""
+        self.failures = 0
+        """In a row."""
+        self.last_error: str | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last success; infinite before the first."""
+        return float("inf") if self.fetched_at is None else self._clock.monotonic() - self.fetched_at
+
+    def want(self) -> None:
+        """Ask for a fetch now instead of when it is due."""
+        self._wanted.set()
+
+    async def _run(self) -> None:
+        while True:
+            self._wanted.clear()
+            await self._pause(await self._attempt())
+
+    async def _attempt(self) -> float:
+        try:
+            async with asyncio.timeout(self._timeout):
+                self.value, due = await self._fetch()
+        except Exception as error:  # noqa: BLE001 - whatever the fetch raises, the loop goes on and says so
+            self.failures += 1
+            self.last_error = f"{type(error).__name__}: {error}"
+            backoff = min(FIRST_BACKOFF * 2.0 ** min(self.failures - 1, 16), MAX_BACKOFF)
+            return backoff * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        self.fetched_at = self._clock.monotonic()
+        self.failures = 0
+        self.last_error = None
+        return due
+
+    async def _pause(self, seconds: float) -> None:
+        waits = {asyncio.ensure_future(self._clock.sleep(seconds)), asyncio.ensure_future(self._wanted.wait())}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)

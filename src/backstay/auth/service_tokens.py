@@ -1,0 +1,77 @@
+"""A service's own token: fetched by client credentials, renewed at half of its life, kept while the issuer is down."""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlencode
+
+from backstay.auth.errors import TokenUnavailable
+from backstay.auth.refresh import FETCH_TIMEOUT, Refreshed
+from backstay.clock import SYSTEM, Clock
+
+MARGIN = 5.0  # seconds before its end at which a token is no longer handed out
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    value: str
+    ends_at: float
+
+
+class ServiceTokens:
+    """The access token of one client; `fetch` posts a form (urlencoded) to the token endpoint and returns the JSON."""
+
+    def __init__(
+        self,
+        fetch: Callable[[bytes], Awaitable[bytes]],
+        client_id: str,
+        secret: str,
+        scope: str | None = None,
+        *,
+        timeout: float = FETCH_TIMEOUT,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
+        self._form = urlencode(form if scope is None else {**form, "scope": scope}).encode()
+        self._fetch = fetch
+        self._clock = clock
+        self._kept = Refreshed(self._load, timeout=timeout, clock=clock)
+        self.client_id = client_id
+
+    def __repr__(self) -> str:
+        return f"ServiceTokens(client_id={self.client_id!r}, secret=***)"
+
+    async def __aenter__(self) -> Self:
+        await self._kept.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._kept.__aexit__(kind, error, trace)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a token is at hand."""
+        kept = self._kept.value
+        return kept is not None and self._clock.monotonic() < kept.ends_at
+
+    def token(self) -> str:
+        """The current token; raises `TokenUnavailable` if there is none that is still good."""
+        kept = self._kept.value
+        if kept is None or self._clock.monotonic() >= kept.ends_at:
+            reason = self._kept.last_error or "the issuer has not answered yet"
+            raise TokenUnavailable(f"no service token for {self.client_id}: {reason}")
+        return kept.value
+
+    def renew(self) -> None:
+        """Ask for another token now, because this one was refused."""
+        self._kept.want()
+
+    async def _load(self) -> tuple[_Token, float]:
+        asked_at = self._clock.monotonic()
+        answer = json.loads(await self._fetch(self._form))
+        life = float(answer["expires_in"])
+        return _Token(str(answer["access_token"]), asked_at + max(life - MARGIN, life / 2)), life / 2

@@ -1,0 +1,1 @@
+"""The whole system on one machine: embedded PostgreSQL and broker, the services as child processes, and their end."""

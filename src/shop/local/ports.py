@@ -1,0 +1,86 @@
+"""TCP ports on the loopback: finding free ones, and saying who holds a taken one."""
+
+import os
+import socket
+from pathlib import Path
+
+LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
+HOST = "127.0.0.1"
+
+
+class PortTaken(RuntimeError):
+    """A port that we need is in use."""
+
+
+def free_port() -> int:
+    """A port nobody listens on now; the kernel hands out another one at each call."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_open(port: int, host: str = HOST, timeout: float = 0.3) -> bool:
+    """Whether somebody accepts connections there."""
+    try:
+        socket.create_connection((host, port), timeout).close()
+    except OSError:
+        return False
+    return True
+
+
+def choose(wanted: int, *, variable: str, what: str) -> int:
+    """`wanted` when it's free, a free one for 0; PortTaken says who has it and what to do."""
+    if wanted == 0:
+        return free_port()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, wanted))
+        except OSError as error:
+            raise PortTaken(_complaint(wanted, variable, what)) from error
+    return wanted
+
+
+def _complaint(port: int, variable: str, what: str) -> str:
+    by = f" by {owner}" if (owner := holder(port)) else ""
+    return f"Port {port} ({what}) is taken{by}. Stop that, or choose another: make up {variable}=0 takes a free one."
+
+
+def holder(port: int) -> str | None:
+    """Who listens on a port, as `name (pid 42)`; None where the system doesn't tell."""
+    inodes = _listening_inodes(port)
+    if not inodes:
+        return None
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and _has_socket(process, inodes):
+            return f"{_name(process)} (pid {process.name})"
+    return None
+
+
+def _listening_inodes(port: int) -> set[str]:
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            rows = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for row in map(str.split, rows):
+            if row[3] == LISTEN and int(row[1].rpartition(":")[2], 16) == port:
+                inodes.add(f"socket:[{row[9]}]")
+    return inodes
+
+
+def _has_socket(process: Path, inodes: set[str]) -> bool:
+    try:
+        return any(os.readlink(fd) in inodes for fd in (process / "fd").iterdir())
+    except OSError:  # gone meanwhile, or another user's
+        return False
+
+
+def _name(process: Path) -> str:
+    try:
+        words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        return " ".join([Path(words[0]).name, *words[1:4]]).strip() or (process / "comm").read_text().strip()
+    except OSError:
+        return "another process"

@@ -1,0 +1,121 @@
+"""A program to run as a child of ours: what, as whom, where its output goes, and how it ends.
+
+Every child leads a session of its own, so that Ctrl-C reaches the supervisor alone, and asks the kernel (where it can)
+to be ended when the supervisor dies, however it dies.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shop.local.account import Account
+
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """One child process, described."""
+
+    name: str
+    argv: tuple[str, ...]
+    log: Path
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    cwd: Path | None = None
+    account: Account | None = None
+    stop_signal: int = signal.SIGTERM
+    orphan_signal: int = signal.SIGKILL
+    """What it gets from the kernel when the supervisor is gone."""
+    patience: float = 12.0
+    """Seconds between `stop_signal` and SIGKILL."""
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments for `subprocess.Popen` and `asyncio.create_subprocess_exec` alike (output excepted)."""
+        options: dict[str, Any] = {
+            "env": dict(self.env),
+            "cwd": self.cwd,
+            "stdin": subprocess.DEVNULL,
+            "start_new_session": True,
+            "preexec_fn": _end_with_parent(self.orphan_signal),
+        }
+        if self.account is not None:
+            options |= {"user": self.account.uid, "group": self.account.gid, "extra_groups": []}
+        return options
+
+
+def _end_with_parent(orphan_signal: int) -> Callable[[], None] | None:
+    if _libc is None:
+        return None
+    parent, prctl = os.getpid(), _libc.prctl
+
+    def ask_kernel() -> None:
+        prctl(PR_SET_PDEATHSIG, orphan_signal, 0, 0, 0)
+        if os.getppid() != parent:  # the parent died before the kernel was asked
+            os._exit(1)
+
+    return ask_kernel
+
+
+def spawn(program: Program) -> subprocess.Popen[bytes]:
+    """Start `program`, its output appended to its log."""
+    program.log.parent.mkdir(parents=True, exist_ok=True)
+    with program.log.open("ab") as log:
+        return subprocess.Popen(program.argv, stdout=log, stderr=subprocess.STDOUT, **program.options())  # noqa: S603
+
+
+def stop(process: subprocess.Popen[bytes], program: Program) -> int:
+    """Ask it to end, kill it when its patience is over; returns its exit status."""
+    if process.poll() is None:
+        process.send_signal(program.stop_signal)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(program.patience)
+        kill_session(process.pid)
+    return process.wait()
+
+
+def kill_session(pid: int) -> None:
+    """SIGKILL to a child and whatever it started: each child leads a process group of its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def started_at(pid: int) -> int | None:
+    """The kernel's start time of a process in clock ticks since boot; with the pid it names one process for ever.
+
+    None when there is no such process (a zombie counts as none) or the system can't tell.
+    """
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if after_name[0] in "ZX" else int(after_name[19])
+
+
+def tail_of(log: Path, lines: int = 8) -> str:
+    """The last lines of a log, for a message that says why something died."""
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
+
+
+def wait_until(
+    ready: Callable[[], bool], process: subprocess.Popen[bytes], program: Program, *, timeout: float
+) -> None:
+    """Poll `ready` every 30 ms; RuntimeError with the log's end when the process dies or the time is over."""
+    until = time.monotonic() + timeout
+    while not ready():
+        if (code := process.poll()) is not None:
+            raise RuntimeError(f"{program.name} ended with status {code}:\n{tail_of(program.log)}")
+        if time.monotonic() > until:
+            raise RuntimeError(f"{program.name} wasn't ready after {timeout:g} s:\n{tail_of(program.log)}")
+        time.sleep(0.03)

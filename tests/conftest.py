@@ -1,0 +1,174 @@
+"""What tests share: an embedded PostgreSQL and a broker, one of each per pytest process, gone when it ends."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Literal
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from shop.local import apache, postgres, tansu
+from shop.local.ports import free_port, is_open
+from shop.local.postgres import Cluster
+from shop.local.program import Program, spawn, stop, wait_until
+
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+"""Tests kill processes, never the machine: what reached the operating system survives that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Postgres:
+    """A running embedded PostgreSQL."""
+
+    cluster: Cluster
+
+    def dsn(self, database: str = "postgres", user: str = "postgres", password: str | None = None) -> str:
+        """The URL of a database, as the superuser unless another role is named."""
+        return self.cluster.dsn(database, user, password)
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaForTests:
+    """A running broker."""
+
+    bootstrap: str
+    flavor: Literal["apache", "embedded"]
+
+
+def flavor() -> Literal["apache", "embedded"]:
+    """Apache Kafka where Java and Maven are there, else the embedded broker."""
+    return "apache" if apache.is_available() else "embedded"
+
+
+def pytest_report_header() -> str:
+    return f"broker: {describe()}; database: embedded PostgreSQL"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(f"Broker of this run: {describe()}.")
+
+
+def describe() -> str:
+    return f"Apache Kafka {apache.VERSION}" if flavor() == "apache" else "the embedded broker (no Java and Maven here)"
+
+
+@pytest.fixture(scope="session")
+def postgres_folder() -> Iterator[Path]:
+    """Not pytest's temporary folder: that one is private to us, and the server may have to run as somebody else."""
+    folder = Path("/tmp") / f"backstay-tests-{uuid4().hex[:12]}"
+    folder.mkdir(mode=0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster(postgres_folder: Path) -> Iterator[Cluster]:
+    cluster = postgres.create(
+        postgres_folder / "pg", port=free_port(), log=postgres_folder / "postgres.log", settings=FAST
+    )
+    with running(cluster.program(), cluster) as _:
+        yield cluster
+
+
+@pytest.fixture(scope="session", name="postgres")
+def postgres_fixture(postgres_cluster: Cluster) -> Postgres:
+    """A running embedded PostgreSQL of this pytest process."""
+    return Postgres(postgres_cluster)
+
+
+_databases = count(1)
+
+
+@pytest.fixture
+def database(postgres_cluster: Cluster) -> Iterator[str]:
+    """The DSN of a fresh empty database with an owner of its own; dropped afterwards."""
+    name = f"test_{next(_databases)}"
+    postgres_cluster.create_databases({name: "secret"})
+    yield postgres_cluster.dsn(name, name, "secret")
+    postgres_cluster.drop_databases([name])
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaForTests]:
+    """A running, warmed broker of this pytest process; `flavor` says which kind."""
+    folder = tmp_path_factory.mktemp("kafka")
+    if flavor() == "apache":
+        yield from apache_kafka(folder)
+    else:
+        yield from embedded_kafka(folder)
+
+
+def apache_kafka(folder: Path) -> Iterator[KafkaForTests]:
+    apache.fetch()
+    apache.make_archive(exercise)
+    node = apache.create(folder / "node", log=folder / "kafka.log")
+    with running(node.program(), node):
+        exercise(node.bootstrap)
+        yield KafkaForTests(node.bootstrap, "apache")
+
+
+def embedded_kafka(folder: Path) -> Iterator[KafkaForTests]:
+    port = free_port()
+    with running(tansu.program(port, folder / "kafka.log"), Port(port)):
+        exercise(f"127.0.0.1:{port}")
+        yield KafkaForTests(f"127.0.0.1:{port}", "embedded")
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """Ready when it is open."""
+
+    number: int
+
+    def is_ready(self) -> bool:
+        return is_open(self.number)
+
+
+class running:
+    """A program from its readiness to its end."""
+
+    def __init__(self, program: Program, what: Cluster | apache.Kafka | Port) -> None:
+        self._program, self._what = program, what
+
+    def __enter__(self) -> subprocess.Popen[bytes]:
+        self._process = spawn(self._program)
+        try:
+            wait_until(self._what.is_ready, self._process, self._program, timeout=60.0)
+        except BaseException:
+            stop(self._process, self._program)
+            raise
+        return self._process
+
+    def __exit__(self, *_: object) -> None:
+        stop(self._process, self._program)
+
+
+def exercise(bootstrap: str) -> None:
+    """A topic, an idempotent message, a consumer group: what is slow on a broker's first time happens here."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for created in admin.create_topics([NewTopic("warm", 1, 1)]).values():
+        created.result(timeout=30)
+    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
+    producer.produce("warm", b"up", key=b"k")
+    producer.flush(30)
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "warm",
+            "auto.offset.reset": "earliest",
+            "session.timeout.ms": 6000,
+            "heartbeat.interval.ms": 500,
+        }
+    )
+    consumer.subscribe(["warm"])
+    try:
+        assert consumer.poll(30) is not None, "the broker didn't hand back what it acknowledged"
+    finally:
+        consumer.close()

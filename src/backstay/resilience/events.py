@@ -1,0 +1,140 @@
+"""Events of the policies: frozen records, made only while somebody listens."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, TypeVar
+
+from backstay.clock import SYSTEM
+
+
+class State(Enum):
+    """States of a circuit breaker."""
+
+    CLOSED = "CLOSED"  # all calls pass and are counted            → OPEN when a rate reaches its threshold
+    OPEN = "OPEN"  # no call passes                                → HALF_OPEN after the wait
+    HALF_OPEN = "HALF_OPEN"  # a few probes pass                   → CLOSED or OPEN by their outcome
+    DISABLED = "DISABLED"  # all calls pass, nothing is counted    → only by hand
+    FORCED_OPEN = "FORCED_OPEN"  # no call passes                  → only by hand
+    METRICS_ONLY = "METRICS_ONLY"  # all pass and are counted      → only by hand
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events: the policy's `name` and the wall-clock time `at`."""
+
+    name: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CallSucceeded(Event):
+    """A call that the breaker let through succeeded after `duration` seconds."""
+
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class CallFailed(Event):
+    """A call that the breaker let through failed after `duration` seconds."""
+
+    duration: float
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class CallIgnored(Event):
+    """A call ended with an error that says nothing about the dependency."""
+
+    duration: float
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class NotPermitted(Event):
+    """The breaker refused a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRateExceeded(Event):
+    """The failure rate (percent) reached the threshold."""
+
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class SlowCallRateExceeded(Event):
+    """The slow call rate (percent) reached the threshold."""
+
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class StateTransition(Event):
+    """The breaker went from one state to another."""
+
+    from_state: State
+    to_state: State
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerReset(Event):
+    """The breaker was reset to a fresh closed state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying(Event):
+    """Attempt number `attempt` failed; the next one follows after `wait` seconds."""
+
+    attempt: int
+    wait: float
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class RetriesExhausted(Event):
+    """The last attempt failed too."""
+
+    attempts: int
+    error: BaseException | None
+
+
+E = TypeVar("E", bound=Event)
+Listener = Callable[[Any], None]
+
+
+class Publisher:
+    """Listeners by event type. A listener's failure never reaches the caller of the guarded function."""
+
+    __slots__ = ("_listeners", "failures")
+
+    def __init__(self) -> None:
+        self._listeners: dict[type[Event], list[Listener]] = {}
+        self.failures = 0  # errors raised by listeners
+
+    def on(self, event: type[E], listener: Callable[[E], None]) -> Callable[[], None]:
+        """Call `listener` for each event of this type; returns a function that stops it."""
+        listeners = self._listeners.setdefault(event, [])
+        listeners.append(listener)
+
+        def remove() -> None:
+            if listener in listeners:
+                listeners.remove(listener)
+
+        return remove
+
+    def wants(self, event: type[Event]) -> bool:
+        """Whether anybody listens to this type."""
+        return bool(self._listeners) and bool(self._listeners.get(event))
+
+    def emit(self, event: type[Event], name: str, **details: Any) -> None:
+        """Make the event and tell its listeners, if there are any."""
+        if not self.wants(event):
+            return
+        record = event(name, SYSTEM.now(), **details)
+        for listener in tuple(self._listeners[event]):
+            try:
+                listener(record)
+            except Exception:  # noqa: BLE001 - isolation of listeners is the point
+                self.failures += 1

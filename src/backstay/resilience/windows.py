@@ -1,0 +1,115 @@
+"""Sliding windows of call outcomes: pure, O(1) per record, totals kept as they change.
+
+Two kinds, as in Resilience4j: the last N calls (COUNT_BASED), or the last N seconds (TIME_BASED) in one-second
+buckets, here on the monotonic clock, so that a step of the wall clock moves nothing.
+"""
+
+from dataclasses import dataclass
+
+from backstay.errors import ConfigError
+
+FAILED = 1  # bits of an outcome
+SLOW = 2
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSize:
+    """How much a breaker remembers: the last `calls` calls, or the last `seconds` seconds."""
+
+    calls: int | None = None
+    seconds: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.calls is None) == (self.seconds is None):
+            raise ConfigError(["window: give calls or seconds, not both: last(100) or last(seconds=60)"])
+        size = self.calls if self.calls is not None else self.seconds
+        if size is None or size < 1:
+            raise ConfigError([f"window: {size} is too small; at least 1"])
+
+
+def last(calls: int | None = None, *, seconds: int | None = None) -> WindowSize:
+    """`last(100)` calls, or `last(seconds=60)`."""
+    return WindowSize(calls=calls, seconds=seconds)
+
+
+class CountWindow:
+    """The outcomes of the last `size` calls."""
+
+    __slots__ = ("_next", "_ring", "failed", "size", "slow", "slow_failed", "total")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._ring = bytearray(size)
+        self._next = self.total = self.failed = self.slow = self.slow_failed = 0
+
+    def record(self, outcome: int, now: float) -> None:  # noqa: ARG002 - the same signature as TimeWindow
+        """Remember an outcome (bits FAILED and SLOW), forgetting the oldest when full."""
+        at = self._next
+        old = self._ring[at]
+        self._next = at + 1 if at + 1 < self.size else 0
+        if self.total < self.size:
+            self.total += 1
+        if old == outcome:
+            return
+        self._ring[at] = outcome
+        self.failed += (outcome & 1) - (old & 1)
+        self.slow += (outcome >> 1) - (old >> 1)
+        self.slow_failed += (outcome == 3) - (old == 3)
+
+    def advance(self, now: float) -> None:
+        """Nothing ages in a window of calls."""
+
+    @property
+    def clean(self) -> bool:
+        """Full, and every outcome in it a fast success: one more of these changes nothing."""
+        return self.total == self.size and not self.failed and not self.slow
+
+
+class TimeWindow:
+    """The outcomes of the current second and the `size` − 1 seconds before it."""
+
+    __slots__ = ("_buckets", "_second", "failed", "size", "slow", "slow_failed", "total")
+
+    clean = False
+
+    def __init__(self, size: int, now: float) -> None:
+        self.size = size
+        self._buckets = [[0, 0, 0, 0] for _ in range(size)]
+        self._second = int(now)
+        self.total = self.failed = self.slow = self.slow_failed = 0
+
+    def record(self, outcome: int, now: float) -> None:
+        """Remember an outcome (bits FAILED and SLOW) in the bucket of this second."""
+        self.advance(now)
+        bucket = self._buckets[self._second % self.size]
+        failed, slow = outcome & 1, outcome >> 1
+        bucket[0] += 1
+        bucket[1] += failed
+        bucket[2] += slow
+        bucket[3] += failed & slow
+        self.total += 1
+        self.failed += failed
+        self.slow += slow
+        self.slow_failed += failed & slow
+
+    def advance(self, now: float) -> None:
+        """Forget the buckets that fell out of the window."""
+        second = int(now)
+        for passed in range(min(second - self._second, self.size)):
+            bucket = self._buckets[(self._second + 1 + passed) % self.size]
+            self.total -= bucket[0]
+            self.failed -= bucket[1]
+            self.slow -= bucket[2]
+            self.slow_failed -= bucket[3]
+            bucket[:] = (0, 0, 0, 0)
+        self._second = max(second, self._second)
+
+
+Window = CountWindow | TimeWindow
+
+
+def open_window(size: WindowSize, now: float) -> Window:
+    """A fresh window of this size."""
+    if size.calls is not None:
+        return CountWindow(size.calls)
+    return TimeWindow(size.seconds or 1, now)

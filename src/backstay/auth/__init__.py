@@ -5,6 +5,7 @@ from backstay.auth.jwks import JwksCache
 from backstay.auth.keys import KeySource, StaticKeys
 from backstay.auth.principal import Principal, require
 from backstay.auth.service_tokens import ServiceTokens
+from backstay.auth.signing import SigningKey, jwks
 from backstay.auth.verifier import TokenVerifier, VerifierStatistics
 
 __all__ = [
@@ -16,9 +17,11 @@ __all__ = [
     "KeysUnavailable",
     "Principal",
     "ServiceTokens",
+    "SigningKey",
     "StaticKeys",
     "TokenUnavailable",
     "TokenVerifier",
     "VerifierStatistics",
+    "jwks",
     "require",
 ]

@@ -1,0 +1,49 @@
+"""An issuer of access tokens, good and bad, without an auth service."""
+
+import time
+from typing import Any
+
+from backstay.auth.signing import SigningKey, jwks
+
+
+class TokenIssuer:
+    """Signs with a key of its own; give `jwks` to `backstay.auth.StaticKeys`."""
+
+    def __init__(self, issuer: str = "https://auth.test", audience: str = "shop") -> None:
+        self.issuer = issuer
+        self.audience = audience
+        self.key = SigningKey.generate()
+
+    @property
+    def jwks(self) -> bytes:
+        """The key set of this issuer."""
+        return jwks([self.key])
+
+    def token(
+        self,
+        subject: str = "user-1",
+        *,
+        scope: str = "orders:read orders:write notifications:read",
+        roles: tuple[str, ...] = ("customer",),
+        header: dict[str, Any] | None = None,
+        **claims: Any,
+    ) -> str:
+        """A user's token of five minutes; `claims` and `header` replace the good values, None removes one."""
+        now = int(time.time())
+        good = {
+            "iss": self.issuer,
+            "aud": self.audience,
+            "sub": subject,
+            "iat": now,
+            "exp": now + 300,
+            "client_id": "shop-web",
+            "sid": f"session-of-{subject}",
+            "scope": scope,
+            "roles": roles,
+        }
+        kept = {name: value for name, value in {**good, **claims}.items() if value is not None}
+        return self.key.sign(kept, header=header)
+
+    def service_token(self, client: str, *, scope: str, **claims: Any) -> str:
+        """A service's own token."""
+        return self.token(client, scope=scope, roles=(), **{"client_id": client, "sid": None, **claims})

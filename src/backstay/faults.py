@@ -57,7 +57,8 @@ class Fault:
         match = _ENTRY.fullmatch(text)
         if match is None or (match["action"] in _NEEDS_VALUE) != (match["value"] is not None):
             raise ConfigError(
-                f"FAULTS: {text!r} is not name=action[@n][*k] with action kill, delay:SECONDS, error, hang or fail:PERCENT"
+                f"FAULTS: {text!r} is not name=action[@n][*k];"
+                " actions are kill, delay:SECONDS, error, hang and fail:PERCENT"
             )
         once = match["action"] == "kill" or match["start"] is not None
         times = int(match["times"]) if match["times"] else (1 if once else None)
@@ -165,7 +166,7 @@ async def point(name: str) -> None:
     if fault.action == "delay":
         await asyncio.sleep(fault.value)
     elif fault.action == "hang":
-        while plan.armed(fault):
+        while plan.armed(fault):  # noqa: ASYNC110 - another process disarms it
             await asyncio.sleep(_HANG_CHECK)
     else:
         _break(fault)

@@ -28,7 +28,7 @@ class Rejected(ResilienceError):
     A `Rejected` says nothing about the dependency: a breaker doesn't count it, a retry doesn't repeat it.
     """
 
-    def __init__(self, message: str, *, name: str = "", retry_after: float = 0.0) -> None:
+    def __init__(self, message: str | None = None, *, name: str = "", retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.name = name
         self.retry_after = retry_after

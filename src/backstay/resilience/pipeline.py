@@ -30,17 +30,16 @@ class Pipeline(Policy):
     def wrap(self, call: Call[P, R]) -> Guarded[P, R]:
         """`call` inside all layers."""
 
-        async def bare(*args: P.args, **kwargs: P.kwargs) -> R:
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             return await call(*args, **kwargs)
 
-        guarded: Guarded[P, R] = bare
-        for index, layer in enumerate(reversed(self.layers)):
-            guarded = layer.wrap(call if index == 0 else guarded)
-        return guarded
-
-    def find(self, kind: type[Policy]) -> Policy | None:
-        """The first layer of this kind."""
-        return next((layer for layer in self.layers if isinstance(layer, kind)), None)
+        if not self.layers:
+            return guarded
+        *outer, innermost = self.layers
+        wrapped = innermost.wrap(call)
+        for layer in reversed(outer):
+            wrapped = layer.wrap(wrapped)
+        return wrapped
 
     @property
     def breaker(self) -> CircuitBreaker | None:
@@ -49,21 +48,13 @@ class Pipeline(Policy):
 
     def explain(self) -> list[str]:
         """Warnings about an order of layers that rarely means what was intended."""
-        place = {kind: index for index, layer in enumerate(self.layers) for kind in (type(layer),)}
+        place = {type(layer): index for index, layer in enumerate(self.layers)}
         pairs = (
-            (
-                TimeLimiter,
-                CircuitBreaker,
-                "the time limiter is outside the circuit breaker, which never sees a time-out",
-            ),
-            (Retry, Fallback, "the fallback is inside the retry, which never sees a failure"),
-            (CircuitBreaker, Retry, "the retry is inside the circuit breaker, which sees only the last attempt"),
-            (CircuitBreaker, Fallback, "the fallback is inside the circuit breaker, which never sees a failure"),
-            (
-                TimeLimiter,
-                Bulkhead,
-                "the bulkhead is inside the time limiter: waiting for a place uses up the call's time",
-            ),
+            (TimeLimiter, CircuitBreaker, "the circuit breaker never sees a time-out of the time limiter around it"),
+            (TimeLimiter, Bulkhead, "waiting for a place in the bulkhead uses up the time limiter's seconds"),
+            (Retry, Fallback, "the retry never sees a failure that the fallback inside it answers"),
+            (CircuitBreaker, Fallback, "the circuit breaker never sees a failure that the fallback inside it answers"),
+            (CircuitBreaker, Retry, "the circuit breaker sees only the last attempt of the retry inside it"),
         )
         return [text for outer, inner, text in pairs if place.get(outer, 99) < place.get(inner, -1)]
 

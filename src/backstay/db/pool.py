@@ -1,0 +1,188 @@
+"""A lean pool: last in, first out, and no RESET between users.
+
+The price of leaving out the reset is a rule: nobody changes session state (SET without LOCAL, LISTEN, temporary
+tables, session advisory locks) on a pooled connection. Who needs that takes a connection of their own.
+A connection comes back only when it is known to be idle; whatever else is rolled back first, or closed.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from backstay.db.driver import DRIVER_ERRORS, Connection
+from backstay.db.errors import Unavailable, translate
+
+RECOVERY_TIMEOUT = 2.0  # seconds a connection gets for rolling back before it is closed
+CLOSE_TIMEOUT = 5.0  # seconds connections in use get when the pool closes
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """Connections open and idle, callers waiting, and counts since the start."""
+
+    size: int
+    idle: int
+    waiting: int
+    opened: int
+    dropped: int
+    timeouts: int
+
+
+class Pool:
+    """Connections made by `connect`, at most `max_size` of them."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], *, max_size: int, acquire_timeout: float) -> None:
+        self._connect = connect
+        self._max_size = max_size
+        self._acquire_timeout = acquire_timeout
+        self._idle: list[Connection] = []
+        self._used: set[Connection] = set()
+        self._waiters: deque[asyncio.Future[Connection | None]] = deque()
+        self._recovering: set[asyncio.Task[None]] = set()
+        self._size = 0
+        self._opened = self._dropped = self._timeouts = 0
+        self._closed = False
+
+    async def open(self, min_size: int) -> None:
+        """Open the first `min_size` connections; Unavailable when the database isn't there."""
+        self._closed = False
+        while self._size < min_size:
+            self.release(await self._open())
+
+    async def acquire(self) -> Connection:
+        """A connection that nobody else uses; Unavailable when none is free in time."""
+        if (connection := self._take()) is not None:
+            return connection
+        try:
+            async with asyncio.timeout(self._acquire_timeout):
+                return await self._wait()
+        except TimeoutError:
+            self._timeouts += 1
+            raise Unavailable(
+                f"no database connection within {self._acquire_timeout:g} s: all {self._max_size} are in use"
+            ) from None
+
+    def release(self, connection: Connection) -> None:
+        """Give back a connection; a broken one, or one left in a transaction, is dropped."""
+        if self._closed or connection.is_closed() or connection.is_in_transaction():
+            self.drop(connection)
+        elif not self._hand_on(connection):
+            self._used.discard(connection)
+            self._idle.append(connection)
+
+    def drop(self, connection: Connection) -> None:
+        """Close a connection at once, and let the next who waits open another."""
+        connection.terminate()
+        self._used.discard(connection)
+        self._size -= 1
+        self._dropped += 1
+        self._hand_on(None)
+
+    def recover(self, connection: Connection) -> None:
+        """Give back a connection whose user was cancelled: rolled back in the background, or dropped."""
+        task = asyncio.get_running_loop().create_task(self._recover(connection), name="db-recover")
+        self._recovering.add(task)
+        task.add_done_callback(self._recovering.discard)
+
+    async def close(self) -> None:
+        """Close what is idle, wait up to `CLOSE_TIMEOUT` for what is in use, then close that too."""
+        self._closed = True
+        while self._waiters:
+            self._hand_on(None)
+        deadline = asyncio.get_running_loop().time() + CLOSE_TIMEOUT
+        for connection in self._idle:
+            await close_politely(connection)
+        self._size -= len(self._idle)
+        self._idle.clear()
+        while self._used and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        for connection in list(self._used):
+            self.drop(connection)
+        for task in self._recovering:
+            task.cancel()
+        await asyncio.gather(*self._recovering, return_exceptions=True)
+
+    def statistics(self) -> PoolStatistics:
+        """What the pool looks like now."""
+        waiting = sum(not waiter.done() for waiter in self._waiters)
+        return PoolStatistics(self._size, len(self._idle), waiting, self._opened, self._dropped, self._timeouts)
+
+    def _take(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                self._used.add(connection)
+                return connection
+            self._size -= 1
+            self._dropped += 1
+        return None
+
+    async def _wait(self) -> Connection:
+        while True:
+            if self._closed:
+                raise Unavailable("the database pool is closed")
+            if (connection := self._take()) is not None:
+                return connection
+            if self._size < self._max_size:
+                return await self._open()
+            if (connection := await self._queue()) is not None:
+                return connection
+
+    async def _queue(self) -> Connection | None:
+        """Wait for a connection, or for the right to open one (None)."""
+        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            # It may have been given something in the very moment in which it was cancelled.
+            if waiter.done() and not waiter.cancelled():
+                given = waiter.result()
+                self._hand_on(None) if given is None else self.release(given)
+            raise
+
+    def _hand_on(self, connection: Connection | None) -> bool:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return True
+        return False
+
+    async def _open(self) -> Connection:
+        self._size += 1
+        try:
+            connection = await self._connect()
+        except BaseException as error:
+            self._size -= 1
+            self._hand_on(None)
+            if isinstance(error, TimeoutError):
+                raise Unavailable("the database did not accept a connection in time") from error
+            if isinstance(error, DRIVER_ERRORS):
+                raise translate(error) from error
+            raise
+        self._opened += 1
+        self._used.add(connection)
+        return connection
+
+    async def _recover(self, connection: Connection) -> None:
+        try:
+            async with asyncio.timeout(RECOVERY_TIMEOUT):
+                # Also when no transaction is open: it waits until the cancelled statement has really ended.
+                await connection.execute("ROLLBACK" if connection.is_in_transaction() else "SELECT 1")
+        except asyncio.CancelledError:
+            connection.terminate()
+            raise
+        except DRIVER_ERRORS:
+            connection.terminate()
+        finally:
+            self.release(connection)
+
+
+async def close_politely(connection: Connection) -> None:
+    """Say goodbye to the server, or hang up when it doesn't answer."""
+    try:
+        await connection.close(timeout=CLOSE_TIMEOUT)
+    except DRIVER_ERRORS:
+        connection.terminate()

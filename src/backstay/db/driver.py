@@ -1,9 +1,14 @@
 """The one place that names the driver's types."""
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Row: TypeAlias = asyncpg.Record
+
+if TYPE_CHECKING:
+    Connection: TypeAlias = asyncpg.Connection[Row]
+else:
+    Connection = asyncpg.Connection  # generic in the stubs only
+
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)

@@ -1,0 +1,44 @@
+"""What can go wrong with messages.
+
+MessagingError
+├── Unreadable          a record cannot be read as the event it should be
+├── BrokerUnavailable   (also ConnectionError) the broker cannot be reached
+├── TopicError          a topic could not be created or does not exist
+└── PublishError        one record was not acknowledged; `kind` says whose fault it was
+"""
+
+from typing import Literal
+
+from backstay.errors import BackstayError
+
+PublishFault = Literal["retriable", "record", "producer"]
+
+
+class MessagingError(BackstayError):
+    """Something about messages went wrong."""
+
+
+class Unreadable(MessagingError):
+    """The record cannot be read as an event."""
+
+
+class BrokerUnavailable(MessagingError, ConnectionError):
+    """The broker cannot be reached."""
+
+
+class TopicError(MessagingError):
+    """A topic could not be created or does not exist."""
+
+
+class PublishError(MessagingError):
+    """The record was not acknowledged by the broker.
+
+    kind:
+        `retriable`: nothing is wrong with the record, send it again later;
+        `record`: the broker will never take this record;
+        `producer`: the producer was lost and has been replaced, send everything unacknowledged again.
+    """
+
+    def __init__(self, kind: PublishFault, reason: str) -> None:
+        super().__init__(reason)
+        self.kind: PublishFault = kind

@@ -178,8 +178,8 @@ def _fetch(home: Path) -> None:
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)
     (home / "pom.xml").write_text(POM)
-    argv = ("mvn", "-B", "-q", "-ntp", "-f", str(home / "pom.xml"), "dependency:copy-dependencies")
-    argv += (f"-DoutputDirectory={half}", "-DincludeScope=runtime")
+    argv = ["mvn", "-B", "-q", "-ntp", "-f", str(home / "pom.xml"), "dependency:copy-dependencies"]
+    argv += [f"-DoutputDirectory={half}", "-DincludeScope=runtime"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=MAVEN_TIMEOUT)  # noqa: S603
     if done.returncode:
         shutil.rmtree(half, ignore_errors=True)
@@ -190,13 +190,17 @@ def _fetch(home: Path) -> None:
 
 
 def _format(kafka: Kafka) -> None:
-    argv = ("java", *JAVA_OPTIONS, "-cp", _class_path(kafka.cache), "kafka.tools.StorageTool", "format")
-    argv += ("-t", CLUSTER_ID, "-c", str(kafka._properties))
+    argv = ["java", *JAVA_OPTIONS, "-cp", _class_path(kafka.cache), "kafka.tools.StorageTool", "format"]
+    argv += ["-t", CLUSTER_ID, "-c", str(kafka._properties)]
     done = subprocess.run(  # noqa: S603
         argv, cwd=kafka.folder, env=_environment(), capture_output=True, text=True, check=False, timeout=READY_TIMEOUT
     )
     if done.returncode:
-        raise KafkaError(f"Apache Kafka could not format {kafka.folder}: {(done.stdout + done.stderr).strip()[-2000:]}")
+        raise KafkaError(f"Apache Kafka could not format {kafka.folder}: {_words(done)}")
+
+
+def _words(done: subprocess.CompletedProcess[str]) -> str:
+    return (done.stdout + done.stderr).strip()[-2000:]
 
 
 def _jars_are_there(base: Path) -> bool:

@@ -90,8 +90,8 @@ class Cluster:
 
     def run_sql(self, script: str, database: str = SUPERUSER) -> str:
         """Run a psql script as the superuser; returns what it selected, bare."""
-        argv = (str(self.install / "bin" / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1")
-        argv += ("-h", HOST, "-p", str(self.port), "-U", SUPERUSER, "-d", database, "-f", "-")
+        argv = [str(self.install / "bin" / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1"]
+        argv += ["-h", HOST, "-p", str(self.port), "-U", SUPERUSER, "-d", database, "-f", "-"]
         env = {**_environment(), "PGPASSWORD": self.password}
         done = subprocess.run(  # noqa: S603
             argv, input=script, env=env, capture_output=True, text=True, check=False, timeout=STATEMENT_TIMEOUT
@@ -150,7 +150,7 @@ def _initdb(cluster: Cluster, folder: Path, password_file: str) -> None:
         name="initdb", argv=tuple(argv), log=cluster.log, env=_environment(), cwd=folder, account=cluster.account
     )
     done = subprocess.run(  # noqa: S603
-        program.argv, **program.options(), capture_output=True, text=True, check=False, timeout=INITDB_TIMEOUT
+        program.command(), **program.options(), capture_output=True, text=True, check=False, timeout=INITDB_TIMEOUT
     )
     if done.returncode:
         raise PostgresError(f"initdb failed in {folder}: {done.stderr.strip()}")
@@ -158,11 +158,18 @@ def _initdb(cluster: Cluster, folder: Path, password_file: str) -> None:
 
 def _create_database(name: str, password: str) -> str:
     role, quoted = _checked(name), password.replace("'", "''")
-    return f"""
-SELECT 'CREATE ROLE {role} LOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') \\gexec
-ALTER ROLE {role} PASSWORD '{quoted}';
-SELECT 'CREATE DATABASE {role} OWNER {role}' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{role}') \\gexec
-REVOKE ALL ON DATABASE {role} FROM PUBLIC;"""
+    return "\n".join(
+        (
+            _unless(f"FROM pg_roles WHERE rolname = '{role}'", f"CREATE ROLE {role} LOGIN"),
+            f"ALTER ROLE {role} PASSWORD '{quoted}';",
+            _unless(f"FROM pg_database WHERE datname = '{role}'", f"CREATE DATABASE {role} OWNER {role}"),
+            f"REVOKE ALL ON DATABASE {role} FROM PUBLIC;",
+        )
+    )
+
+
+def _unless(exists: str, statement: str) -> str:
+    return f"SELECT '{statement}' WHERE NOT EXISTS (SELECT {exists}) \\gexec"
 
 
 def _checked(name: str) -> str:

@@ -5,7 +5,6 @@ to be ended when the supervisor dies, however it dies.
 """
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -16,10 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shop.local import guard
 from shop.local.account import Account
-
-PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,38 +35,22 @@ class Program:
     patience: float = 12.0
     """Seconds between `stop_signal` and SIGKILL."""
 
+    def command(self) -> list[str]:
+        """The command line, with the step that ties it to us before it."""
+        uid, gid = (self.account.uid, self.account.gid) if self.account else (-1, -1)
+        tie = [os.getpid(), int(self.orphan_signal), uid, gid]
+        return [sys.executable, "-I", "-S", guard.__file__, *map(str, tie), *self.argv]
+
     def options(self) -> dict[str, Any]:
         """Keyword arguments for `subprocess.Popen` and `asyncio.create_subprocess_exec` alike (output excepted)."""
-        options: dict[str, Any] = {
-            "env": dict(self.env),
-            "cwd": self.cwd,
-            "stdin": subprocess.DEVNULL,
-            "start_new_session": True,
-            "preexec_fn": _end_with_parent(self.orphan_signal),
-        }
-        if self.account is not None:
-            options |= {"user": self.account.uid, "group": self.account.gid, "extra_groups": []}
-        return options
-
-
-def _end_with_parent(orphan_signal: int) -> Callable[[], None] | None:
-    if _libc is None:
-        return None
-    parent, prctl = os.getpid(), _libc.prctl
-
-    def ask_kernel() -> None:
-        prctl(PR_SET_PDEATHSIG, orphan_signal, 0, 0, 0)
-        if os.getppid() != parent:  # the parent died before the kernel was asked
-            os._exit(1)
-
-    return ask_kernel
+        return {"env": dict(self.env), "cwd": self.cwd, "stdin": subprocess.DEVNULL, "start_new_session": True}
 
 
 def spawn(program: Program) -> subprocess.Popen[bytes]:
     """Start `program`, its output appended to its log."""
     program.log.parent.mkdir(parents=True, exist_ok=True)
     with program.log.open("ab") as log:
-        return subprocess.Popen(program.argv, stdout=log, stderr=subprocess.STDOUT, **program.options())  # noqa: S603
+        return subprocess.Popen(program.command(), stdout=log, stderr=subprocess.STDOUT, **program.options())  # noqa: S603
 
 
 def stop(process: subprocess.Popen[bytes], program: Program) -> int:

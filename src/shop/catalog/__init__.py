@@ -1,0 +1,1 @@
+"""Catalog: the products of the shop and what they cost. Everyone else works from copies kept by its events."""

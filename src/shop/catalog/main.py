@@ -1,0 +1,23 @@
+"""The catalog, put together."""
+
+from collections.abc import Mapping
+
+from backstay.db import Database
+from backstay.outbox import Outbox
+from backstay.service import Service
+from shop.catalog.api import routes
+from shop.catalog.config import Settings
+from shop.catalog.service import Products
+
+
+def settings(environ: Mapping[str, str]) -> Settings:
+    """The settings that the environment asks for. Raises ConfigError with every mistake."""
+    return Settings.read(environ)
+
+
+def build(settings: Settings) -> Service:
+    """The service, ready to run."""
+    db = Database("catalog", migrations="migrations")
+    outbox = Outbox(db)
+    products = Products(db, outbox)
+    return Service("catalog", settings=settings, routes=routes(products), owns=[db, outbox.relay()])

@@ -1,0 +1,116 @@
+"""HTTP in: admins read the stock, count it, and fill it up."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from backstay.service import Answer, IdempotencyKey, Page, Route, decode_cursor, encode_cursor, get, post, put
+from shop.inventory.model import ON_HAND_LIMIT, Level, Line
+from shop.inventory.service import Stock
+
+PAGE = 50  # items of a page unless asked for otherwise
+PAGE_LIMIT = 100
+
+Limit = Annotated[int, Meta(ge=1, le=PAGE_LIMIT)]
+Units = Annotated[int, Meta(ge=0, le=ON_HAND_LIMIT)]
+SomeUnits = Annotated[int, Meta(ge=1, le=ON_HAND_LIMIT)]
+
+
+class StockView(msgspec.Struct, frozen=True, kw_only=True):
+    """The stock of one product. `available` is what an order can still get; version 0: nothing was ever set."""
+
+    sku: str
+    on_hand: int
+    reserved: int
+    available: int
+    reorder_level: int
+    version: int
+    updated_at: datetime
+
+
+class LedgerLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of a product's stock; the lines of a product add up to its stock."""
+
+    version: int
+    kind: str
+    on_hand: int
+    reserved: int
+    order_id: UUID | None
+    at: datetime
+
+
+class Count(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What somebody counted, and from which level on more should be ordered (left out: as before)."""
+
+    on_hand: Units
+    reorder_level: Units | None = None
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Units that came in."""
+
+    quantity: SomeUnits
+
+
+def routes(stock: Stock) -> Sequence[Route]:
+    """Inventory's routes, below the API's prefix."""
+
+    @get("/inventory", scope="inventory:read")
+    async def list_stock(limit: Limit = PAGE, cursor: str | None = None) -> Page[StockView]:
+        """List the stock of all products, by sku."""
+        after = decode_cursor(cursor, str)
+        found = await stock.page(after=after[0] if after else None, limit=limit + 1)
+        following = encode_cursor(found[limit - 1].sku) if len(found) > limit else None
+        return Page([_view(level) for level in found[:limit]], following)
+
+    @get("/inventory/{sku}", scope="inventory:read")
+    async def find_stock(sku: str) -> StockView:
+        """Read the stock of one product."""
+        return _view(await stock.find(sku))
+
+    @get("/inventory/{sku}/ledger", scope="inventory:read")
+    async def list_ledger(sku: str, limit: Limit = PAGE, cursor: str | None = None) -> Page[LedgerLine]:
+        """List every change of a product's stock, the newest first."""
+        before = decode_cursor(cursor, int)
+        found = await stock.ledger(sku, before=before[0] if before else None, limit=limit + 1)
+        following = encode_cursor(found[limit - 1].version) if len(found) > limit else None
+        return Page([_line(line) for line in found[:limit]], following)
+
+    @put("/inventory/{sku}", scope="inventory:write")
+    async def set_stock(sku: str, body: Count) -> StockView:
+        """Set what is on hand of a product, as counted."""
+        return _view(await stock.count(sku, on_hand=body.on_hand, reorder_level=body.reorder_level))
+
+    @post("/inventory/{sku}/restock", scope="inventory:write")
+    async def restock(sku: str, body: Delivery, key: IdempotencyKey) -> Answer[StockView]:
+        """Add units that came in; a repeat with the same key adds nothing."""
+        return await stock.restock(sku, quantity=body.quantity, key=key, view=_view)
+
+    return [list_stock, find_stock, list_ledger, set_stock, restock]
+
+
+def _view(level: Level) -> StockView:
+    return StockView(
+        sku=level.sku,
+        on_hand=level.on_hand,
+        reserved=level.reserved,
+        available=level.available,
+        reorder_level=level.reorder_level,
+        version=level.version,
+        updated_at=level.updated_at,
+    )
+
+
+def _line(line: Line) -> LedgerLine:
+    return LedgerLine(
+        version=line.version,
+        kind=line.kind,
+        on_hand=line.on_hand,
+        reserved=line.reserved,
+        order_id=line.order_id,
+        at=line.at,
+    )

@@ -1,0 +1,35 @@
+"""Events in: products that appear, orders that take stock or give it back."""
+
+from backstay.db import Transaction
+from backstay.messaging import SHARED, Consumer, Locks
+from shop.contracts.orders import OrderCancelled, OrderConfirmed, OrderEvent
+from shop.contracts.products import ProductCreated
+from shop.inventory.service import Stock
+
+
+def register(consumer: Consumer, stock: Stock) -> None:
+    """Tell the consumer which event leads to which use case."""
+    locks = Locks(keys=_skus, take=stock.lock)
+
+    @consumer.on(ProductCreated, locks=SHARED)
+    async def product_created(event: ProductCreated, tx: Transaction) -> None:
+        await stock.create(tx, event.sku)
+
+    @consumer.on(OrderConfirmed, locks=locks)
+    async def order_confirmed(event: OrderConfirmed, tx: Transaction) -> None:
+        await stock.reserve(tx, event.order_id, event.customer_id, _wanted(event))
+
+    @consumer.on(OrderCancelled, locks=locks)
+    async def order_cancelled(event: OrderCancelled, tx: Transaction) -> None:
+        await stock.release(tx, event.order_id, event.customer_id)
+
+
+def _skus(event: OrderEvent) -> list[str]:
+    return [line.sku for line in event.lines]
+
+
+def _wanted(event: OrderEvent) -> dict[str, int]:
+    wanted: dict[str, int] = {}
+    for line in event.lines:
+        wanted[line.sku] = wanted.get(line.sku, 0) + line.quantity
+    return wanted

@@ -1,0 +1,27 @@
+"""Inventory, put together."""
+
+from collections.abc import Mapping
+
+from backstay.db import Database
+from backstay.messaging import Consumer
+from backstay.outbox import Outbox
+from backstay.service import Service
+from shop.inventory.api import routes
+from shop.inventory.config import Settings
+from shop.inventory.handlers import register
+from shop.inventory.service import Stock
+
+
+def settings(environ: Mapping[str, str]) -> Settings:
+    """The settings that the environment asks for. Raises ConfigError with every mistake."""
+    return Settings.read(environ)
+
+
+def build(settings: Settings) -> Service:
+    """The service, ready to run."""
+    db = Database("inventory", migrations="migrations")
+    outbox = Outbox(db)
+    stock = Stock(db, outbox)
+    consumer = Consumer("inventory", db=db)
+    register(consumer, stock)
+    return Service("inventory", settings=settings, routes=routes(stock), owns=[db, outbox.relay(), consumer])

@@ -1,0 +1,75 @@
+-- name: create_stock
+-- A product's row, with nothing set.
+INSERT INTO stock (sku, updated_at) VALUES ($1, $2) ON CONFLICT (sku) DO NOTHING
+
+-- name: lock_stock
+-- Rows of many products in one order for everybody, held until the transaction ends.
+SELECT sku, on_hand, reserved, reorder_level, version, updated_at
+FROM stock WHERE sku = ANY($1::text[]) ORDER BY sku FOR NO KEY UPDATE
+
+-- name: find_stock
+-- One product's stock.
+SELECT sku, on_hand, reserved, reorder_level, version, updated_at FROM stock WHERE sku = $1
+
+-- name: list_stock
+-- One page by sku.
+SELECT sku, on_hand, reserved, reorder_level, version, updated_at
+FROM stock WHERE ($1::text IS NULL OR sku > $1) ORDER BY sku LIMIT $2
+
+-- name: list_ledger
+-- One page of a product's ledger, the newest line first.
+SELECT version, kind, on_hand, reserved, order_id, at
+FROM ledger WHERE sku = $1 AND ($2::bigint IS NULL OR version < $2) ORDER BY version DESC LIMIT $3
+
+-- name: move_stock
+-- New levels of locked products and their ledger lines, in one statement. One row per product that moved.
+WITH change AS (
+    SELECT * FROM unnest($1::text[], $2::integer[], $3::integer[], $4::integer[], $5::bigint[])
+        AS c (sku, on_hand, reserved, reorder_level, version)
+), moved AS (
+    UPDATE stock s
+    SET on_hand = s.on_hand + c.on_hand, reserved = s.reserved + c.reserved,
+        reorder_level = c.reorder_level, version = c.version, updated_at = $8
+    FROM change c
+    WHERE s.sku = c.sku AND s.version = c.version - 1
+    RETURNING s.sku, c.version, c.on_hand, c.reserved
+)
+INSERT INTO ledger (sku, version, kind, on_hand, reserved, order_id, at)
+SELECT sku, version, $6::text, on_hand, reserved, $7::uuid, $8 FROM moved
+RETURNING sku
+
+-- name: decide_order
+-- The one row of an order, and what it takes of locked products, in one statement; a repeat does nothing at all.
+WITH opened AS (
+    INSERT INTO reservations (order_id, customer_id, state, created_at, updated_at)
+    VALUES ($1, $2, $3, $7, $7)
+    ON CONFLICT (order_id) DO NOTHING
+    RETURNING order_id
+), moved AS (
+    UPDATE stock s
+    SET reserved = s.reserved + c.reserved, version = c.version, updated_at = $7
+    FROM opened, unnest($4::text[], $5::integer[], $6::bigint[]) AS c (sku, reserved, version)
+    WHERE s.sku = c.sku AND s.version = c.version - 1
+    RETURNING s.sku, c.version, c.reserved, opened.order_id
+), entered AS (
+    INSERT INTO ledger (sku, version, kind, on_hand, reserved, order_id, at)
+    SELECT sku, version, 'reserve', 0, reserved, order_id, $7 FROM moved
+)
+SELECT (SELECT count(*) FROM opened) AS opened, (SELECT count(*) FROM moved) AS moved
+
+-- name: bury_order
+-- A tombstone for an order that was cancelled before anything was reserved; no row comes back if it has its row.
+INSERT INTO reservations (order_id, customer_id, state, created_at, updated_at)
+VALUES ($1, $2, 'void', $3, $3)
+ON CONFLICT (order_id) DO NOTHING
+RETURNING order_id
+
+-- name: release_reservation
+-- reserved -> released, once.
+UPDATE reservations SET state = 'released', updated_at = $2
+WHERE order_id = $1 AND state = 'reserved'
+RETURNING order_id
+
+-- name: held_by
+-- What an order reserved, by the ledger.
+SELECT sku, reserved AS quantity FROM ledger WHERE order_id = $1 AND kind = 'reserve' ORDER BY sku

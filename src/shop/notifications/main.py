@@ -1,0 +1,36 @@
+"""Notifications, put together."""
+
+from collections.abc import Mapping
+
+from backstay.db import Database
+from backstay.messaging import Consumer
+from backstay.outbox import Outbox
+from backstay.service import Service
+from shop.notifications.api import routes
+from shop.notifications.config import Settings
+from shop.notifications.handlers import register
+from shop.notifications.jobs import jobs
+from shop.notifications.providers import mailer
+from shop.notifications.service import Notifications
+
+
+def settings(environ: Mapping[str, str]) -> Settings:
+    """The settings that the environment asks for. Raises ConfigError with every mistake."""
+    return Settings.read(environ)
+
+
+def build(settings: Settings) -> Service:
+    """The service, ready to run."""
+    db = Database("notifications", migrations="migrations")
+    outbox = Outbox(db)
+    mail = mailer(settings.smtp_url, sender=settings.mail_from)
+    notifications = Notifications(db, outbox, mail)
+    consumer = Consumer("notifications", db=db)
+    register(consumer, notifications)
+    return Service(
+        "notifications",
+        settings=settings,
+        routes=routes(notifications),
+        owns=[db, outbox.relay(), mail, consumer],
+        jobs=jobs(notifications, interval=settings.send_interval),
+    )

@@ -1,0 +1,104 @@
+"""A notification: one message about one event. Pure.
+
+A message is sent at least once: whoever dies between the mail server's yes and our own record sends it again, under
+the same Message-ID. It is recorded as sent, and published, exactly once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+FIRST_PAUSE = 1.0  # seconds until a second attempt; doubles with each
+LONGEST_PAUSE = 60.0  # seconds between two attempts at most
+
+
+class Kind(StrEnum):
+    """What a message says."""
+
+    WELCOME = "welcome"
+    REGISTERED_AGAIN = "registered-again"
+    PAYMENT_PENDING = "payment-pending"
+    CONFIRMED = "confirmed"
+    CANCELLED = "cancelled"
+    REFUNDED = "refunded"
+
+
+class State(StrEnum):
+    """The life of a notification."""
+
+    PENDING = "pending"  # waits for its address or its turn -> sent, failed
+    SENT = "sent"  # a mail server took it; final
+    FAILED = "failed"  # a mail server refused it for good; final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """What is to be said to whom, because of which event."""
+
+    id: UUID
+    event_id: UUID
+    kind: Kind
+    customer_id: UUID
+    order_id: UUID | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """A notice whose turn has come, with its address; `attempts` counts this one too."""
+
+    notice: Notice
+    email: str
+    name: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """A notification as its customer sees it."""
+
+    id: UUID
+    kind: Kind
+    state: State
+    order_id: UUID | None
+    created_at: datetime
+    sent_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A mail server took the message."""
+
+    due: Due
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A mail server will never take it."""
+
+    due: Due
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Nobody took it this time."""
+
+    due: Due
+    reason: str
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next attempt."""
+        return pause(self.due.attempts)
+
+
+Outcome = Sent | Refused | Deferred
+
+
+def pause(attempts: int) -> float:
+    """Seconds to wait after that many attempts: doubling, up to a limit, for ever."""
+    return min(FIRST_PAUSE * 2.0 ** min(attempts - 1, 30), LONGEST_PAUSE)

@@ -1,0 +1,54 @@
+-- name: save_address
+-- A customer's address, as it is now.
+INSERT INTO addresses (customer_id, email, name, updated_at)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (customer_id) DO UPDATE
+SET email = EXCLUDED.email, name = EXCLUDED.name, updated_at = EXCLUDED.updated_at
+WHERE addresses.updated_at < EXCLUDED.updated_at
+
+-- name: save_notification
+-- One message about one event; a repeat does nothing.
+INSERT INTO notifications (id, event_id, kind, customer_id, order_id, facts, state, next_attempt_at, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, 'pending', $7, $7)
+ON CONFLICT (event_id, kind) DO NOTHING
+
+-- name: claim_due
+-- Messages whose turn has come and whose address is known; ours until $2.
+UPDATE notifications n
+SET attempts = n.attempts + 1, next_attempt_at = $2
+FROM (
+    SELECT d.id, a.email, a.name
+    FROM notifications d JOIN addresses a USING (customer_id)
+    WHERE d.state = 'pending' AND d.next_attempt_at <= $1
+    ORDER BY d.next_attempt_at
+    LIMIT $3
+    FOR UPDATE OF d SKIP LOCKED
+) due
+WHERE n.id = due.id
+RETURNING n.id, n.event_id, n.kind, n.customer_id, n.order_id, n.facts, n.attempts, due.email, due.name
+
+-- name: mark_sent
+-- pending -> sent, once. The rows that this call moved.
+UPDATE notifications SET state = 'sent', sent_at = $2, reason = NULL
+WHERE id = ANY($1::uuid[]) AND state = 'pending'
+RETURNING id
+
+-- name: mark_failed
+-- pending -> failed, with the mail server's reason.
+UPDATE notifications n SET state = 'failed', reason = f.reason
+FROM unnest($1::uuid[], $2::text[]) AS f (id, reason)
+WHERE n.id = f.id AND n.state = 'pending'
+
+-- name: put_off
+-- Later again, with the reason.
+UPDATE notifications n SET next_attempt_at = p.at, reason = p.reason
+FROM unnest($1::uuid[], $2::text[], $3::timestamptz[]) AS p (id, reason, at)
+WHERE n.id = p.id AND n.state = 'pending'
+
+-- name: list_of_customer
+-- One page of a customer's messages, the newest first.
+SELECT id, kind, state, order_id, created_at, sent_at
+FROM notifications
+WHERE customer_id = $1 AND ($2::uuid IS NULL OR order_id = $2) AND ($3::uuid IS NULL OR id < $3)
+ORDER BY id DESC
+LIMIT $4

@@ -1,0 +1,95 @@
+"""What can be done with notifications.
+
+Sending is three steps, and no transaction is open while a mail server works: claim a batch for a while, hand over each
+message, record what came of it together with the events.
+"""
+
+import asyncio
+from datetime import timedelta
+from uuid import UUID
+
+from backstay import faults
+from backstay.clock import SYSTEM, Clock
+from backstay.db import Database, Transaction
+from backstay.outbox import Outbox
+from shop.notifications import events, store
+from shop.notifications.model import Deferred, Due, Notice, Notification, Outcome, Refused, Sent
+from shop.notifications.providers import MailDeferred, Mailer, MailRefused, MailUnavailable, Templates
+
+BATCH = 20  # messages claimed at once
+BATCHES = 50  # in one run of the job at most
+LEASE = 60.0  # seconds; longer than a batch can take over a mailer's connections and its time-out
+
+
+class Notifications:
+    """The use cases of notifications."""
+
+    def __init__(
+        self,
+        db: Database,
+        outbox: Outbox,
+        mailer: Mailer,
+        *,
+        templates: Templates | None = None,
+        clock: Clock = SYSTEM,
+        batch: int = BATCH,
+        lease: float = LEASE,
+    ) -> None:
+        self._db = db
+        self._outbox = outbox
+        self._mailer = mailer
+        self._templates = templates or Templates()
+        self._clock = clock
+        self._batch = batch
+        self._lease = timedelta(seconds=lease)
+
+    async def page(
+        self, customer_id: UUID, *, order_id: UUID | None, before: UUID | None, limit: int
+    ) -> list[Notification]:
+        """Up to `limit` of a customer's messages older than `before`, the newest first."""
+        return await store.page(self._db, customer_id, order_id=order_id, before=before, limit=limit)
+
+    async def learn_address(self, tx: Transaction, notice: Notice, *, email: str, name: str) -> None:
+        """A customer has an address: what waited for it can go out, a welcome first."""
+        await store.save_address(tx, notice.customer_id, email=email, name=name, at=self._clock.now())
+        await self.notify(tx, notice)
+
+    async def notify(self, tx: Transaction, notice: Notice) -> None:
+        """Have a message sent; once per event and kind. It waits while its customer's address isn't known."""
+        await store.save(tx, notice, now=self._clock.now())
+
+    async def send_due(self) -> int:
+        """Send what is due, batch by batch, while there is more and a server takes it; returns how many were tried."""
+        tried = 0
+        for _ in range(BATCHES):
+            now = self._clock.now()
+            batch = await store.claim(self._db, now=now, until=now + self._lease, limit=self._batch)
+            outcomes = await asyncio.gather(*(self._send(due) for due in batch))
+            await faults.point("notifications.send.before-record")
+            await self._record(outcomes)
+            tried += len(batch)
+            if len(batch) < self._batch or any(isinstance(outcome, Deferred) for outcome in outcomes):
+                break
+        return tried
+
+    async def _send(self, due: Due) -> Outcome:
+        try:
+            await self._mailer.send(self._templates.mail(due, at=self._clock.now()))
+        except MailRefused as error:
+            return Refused(due, str(error))
+        except (MailDeferred, MailUnavailable) as error:
+            return Deferred(due, str(error))
+        return Sent(due)
+
+    async def _record(self, outcomes: list[Outcome]) -> None:
+        if not outcomes:
+            return
+        now = self._clock.now()
+        async with self._db.transaction() as tx:
+            if sent := [outcome for outcome in outcomes if isinstance(outcome, Sent)]:
+                notices = await store.mark_sent(tx, sent, now=now)
+                await self._outbox.append(tx, *(events.sent(notice, at=now) for notice in notices))
+            if refused := [outcome for outcome in outcomes if isinstance(outcome, Refused)]:
+                await store.mark_failed(tx, refused)
+            if deferred := [outcome for outcome in outcomes if isinstance(outcome, Deferred)]:
+                await store.put_off(tx, deferred, now=now)

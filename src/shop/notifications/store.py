@@ -1,0 +1,85 @@
+"""Notifications and the address book in PostgreSQL."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import msgspec
+
+from backstay.db import Database, Queries, Row, Transaction
+from shop.notifications.model import Deferred, Due, Kind, Notice, Notification, Refused, Sent, State
+
+sql = Queries.load(__package__)
+
+
+async def save_address(tx: Transaction, customer_id: UUID, *, email: str, name: str, at: datetime) -> None:
+    """Remember where a customer gets mail; older news than what is known changes nothing."""
+    await tx.execute(sql.save_address, customer_id, email, name, at)
+
+
+async def save(tx: Transaction, notice: Notice, *, now: datetime) -> None:
+    """A message to send; nothing, if its event had that message already."""
+    await tx.execute(
+        sql.save_notification,
+        notice.id,
+        notice.event_id,
+        notice.kind,
+        notice.customer_id,
+        notice.order_id,
+        msgspec.json.encode(notice.facts).decode(),
+        now,
+    )
+
+
+async def claim(db: Database, *, now: datetime, until: datetime, limit: int) -> list[Due]:
+    """Take up to `limit` messages whose turn has come; nobody else gets them before `until`."""
+    return [_due(row) for row in await db.fetch(sql.claim_due, now, until, limit)]
+
+
+async def mark_sent(tx: Transaction, sent: Sequence[Sent], *, now: datetime) -> list[Notice]:
+    """Record messages that were taken; returns those that nobody had recorded before."""
+    notices = {outcome.due.notice.id: outcome.due.notice for outcome in sent}
+    return [notices[row["id"]] for row in await tx.fetch(sql.mark_sent, list(notices), now)]
+
+
+async def mark_failed(tx: Transaction, refused: Sequence[Refused]) -> None:
+    """Record messages that nobody will ever take."""
+    ids = [outcome.due.notice.id for outcome in refused]
+    await tx.execute(sql.mark_failed, ids, [outcome.reason for outcome in refused])
+
+
+async def put_off(tx: Transaction, deferred: Sequence[Deferred], *, now: datetime) -> None:
+    """Let messages wait for their next turn."""
+    ids = [outcome.due.notice.id for outcome in deferred]
+    turns = [now + timedelta(seconds=outcome.pause) for outcome in deferred]
+    await tx.execute(sql.put_off, ids, [outcome.reason for outcome in deferred], turns)
+
+
+async def page(
+    db: Database, customer_id: UUID, *, order_id: UUID | None, before: UUID | None, limit: int
+) -> list[Notification]:
+    """Up to `limit` of a customer's messages older than `before`, the newest first."""
+    return [_notification(row) for row in await db.fetch(sql.list_of_customer, customer_id, order_id, before, limit)]
+
+
+def _due(row: Row) -> Due:
+    notice = Notice(
+        id=row["id"],
+        event_id=row["event_id"],
+        kind=Kind(row["kind"]),
+        customer_id=row["customer_id"],
+        order_id=row["order_id"],
+        facts=msgspec.json.decode(row["facts"]),
+    )
+    return Due(notice=notice, email=row["email"], name=row["name"], attempts=row["attempts"])
+
+
+def _notification(row: Row) -> Notification:
+    return Notification(
+        id=row["id"],
+        kind=Kind(row["kind"]),
+        state=State(row["state"]),
+        order_id=row["order_id"],
+        created_at=row["created_at"],
+        sent_at=row["sent_at"],
+    )

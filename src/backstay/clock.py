@@ -40,4 +40,16 @@ class SystemClock:
 
 SYSTEM: Clock = SystemClock()
 
-__all__ = ["SYSTEM", "Clock", "SystemClock"]
+
+async def pause(clock: Clock, seconds: float, wake: asyncio.Event) -> None:
+    """Wait for `seconds`, or less if `wake` is set meanwhile."""
+    waits = {asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(wake.wait())}
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+
+__all__ = ["SYSTEM", "Clock", "SystemClock", "pause"]

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from backstay.clock import SYSTEM, Clock
+from backstay.clock import SYSTEM, Clock, pause
 
 FETCH_TIMEOUT = 5.0  # seconds
 FIRST_BACKOFF = 0.1  # seconds, doubled after each failure
-MAX_BACKOFF = 5.0  # seconds
+MAX_BACKOFF = 2.0  # seconds
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class Refreshed(Generic[T]):
     async def _run(self) -> None:
         while True:
             self._wanted.clear()
-            await self._pause(await self._attempt())
+            await pause(self._clock, await self._attempt(), self._wanted)
 
     async def _attempt(self) -> float:
         try:
@@ -79,12 +79,3 @@ class Refreshed(Generic[T]):
         self.failures = 0
         self.last_error = None
         return due
-
-    async def _pause(self, seconds: float) -> None:
-        waits = {asyncio.ensure_future(self._clock.sleep(seconds)), asyncio.ensure_future(self._wanted.wait())}
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)

@@ -25,5 +25,9 @@ class BadInstance(DiscoveryError):
     """A registration that cannot be read; the message says what is missing or wrong."""
 
 
+class TooManyLeases(DiscoveryError):
+    """The registry holds as many leases as it may."""
+
+
 class RegistryFault(DiscoveryError, ConnectionError):
     """The registry could not be reached, or answered something unexpected."""

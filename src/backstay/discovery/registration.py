@@ -1,0 +1,75 @@
+"""What an instance says of itself when it registers: everything Eureka's forms carry, whatever the form."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from backstay.discovery.instance import STATUSES, UNKNOWN, UP, Instance
+
+RENEWAL = 30  # seconds between heartbeats that a client without a say promises
+DURATION = 90  # seconds a lease lives after its last heartbeat
+MAX_DURATION = 86_400  # seconds
+DEFAULT_DATA_CENTER = "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo"
+DETAILS = (
+    "appGroupName",
+    "homePageUrl",
+    "statusPageUrl",
+    "healthCheckUrl",
+    "secureHealthCheckUrl",
+    "vipAddress",
+    "secureVipAddress",
+)
+"""Optional texts, under their wire names, in the order in which Eureka writes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataCenter:
+    """Where the instance runs: `MyOwn`, or `Amazon` with metadata."""
+
+    class_name: str = DEFAULT_DATA_CENTER
+    name: str = "MyOwn"
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """One instance as it registered."""
+
+    app: str
+    """Upper case, as Eureka keeps it."""
+    id: str
+    host: str
+    ip: str
+    port: int = 0
+    port_enabled: bool = True
+    secure_port: int = 443
+    secure_enabled: bool = False
+    status: str = UP
+    overridden: str = UNKNOWN
+    """The status an operator set in its place; UNKNOWN when none did."""
+    country: int = 1
+    sid: str | None = None
+    data_center: DataCenter = field(default_factory=DataCenter)
+    renewal: int = RENEWAL
+    """Seconds between heartbeats."""
+    duration: int = DURATION
+    """Seconds a lease lives after its last heartbeat."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, str] = field(default_factory=dict)
+    """Those of `DETAILS` that are set."""
+    asg: str | None = None
+    coordinating: bool = False
+    dirty_at: int = 0
+    """Milliseconds since the epoch of the client's last change to itself."""
+
+    def instance(self) -> Instance:
+        """What callers need of it."""
+        secure = self.secure_enabled and not self.port_enabled
+        port = self.secure_port if secure else self.port
+        return Instance(
+            self.app.lower(), self.id, self.host, port, self.status, dict(self.metadata), secure, self.dirty_at
+        )
+
+
+def known_status(value: object) -> str:
+    """The status of that name; whatever else a client sends is UNKNOWN, as in Eureka."""
+    return value if isinstance(value, str) and value in STATUSES else UNKNOWN

@@ -1,0 +1,162 @@
+"""Eureka's REST interface over a lease registry: one request in, one answer out, no I/O.
+
+Both `/eureka/…` (Spring) and `/eureka/v2/…` or `/v2/…` (Netflix), with or without a slash at the end. JSON only for
+now: a request that insists on XML gets 406 or 415. The delta is answered 403, as by a Eureka server that has it
+disabled: every client then takes the full list, which costs little here.
+"""
+
+from collections.abc import Callable
+from urllib.parse import parse_qsl, unquote
+
+from backstay.discovery import wire_json
+from backstay.discovery.answers import FullAnswer
+from backstay.discovery.errors import BadInstance, TooManyLeases
+from backstay.discovery.instance import STATUSES, UNKNOWN
+from backstay.discovery.leases import Lease, LeaseRegistry
+from backstay.http.messages import HttpReply, HttpRequest
+
+REGISTRY_HEADER = "x-backstay-registry"
+"""Names the registry's present life in the answer to a fetch, so that clients see that it began anew."""
+_PREFIXES = ("eureka", "v2")
+_OK = HttpReply()
+_NO_CONTENT = HttpReply(204)
+_NOT_FOUND = HttpReply(404)
+_DELTA_DISABLED = HttpReply(403)
+
+
+class EurekaRest:
+    """Answers requests; `now` gives seconds since the epoch and never goes back."""
+
+    def __init__(self, leases: LeaseRegistry, now: Callable[[], float], *, life: str) -> None:
+        self._leases = leases
+        self._now = now
+        self._life = life
+        self._full = FullAnswer(leases)
+
+    def handle(self, request: HttpRequest) -> HttpReply | None:
+        """The answer, or None if the path isn't one of Eureka's."""
+        segments = [unquote(part) for part in request.path.strip("/").split("/")]
+        while segments and segments[0] in _PREFIXES:
+            del segments[0]
+        try:
+            return self._route(request, segments)
+        except BadInstance as error:
+            return _text(400, str(error))
+        except TooManyLeases as error:
+            return _text(503, str(error))
+
+    def _route(self, request: HttpRequest, segments: list[str]) -> HttpReply | None:
+        method = "GET" if request.method == "HEAD" else request.method
+        match method, segments:
+            case "PUT", ["apps", app, instance_id]:
+                return self._renew(request, app, instance_id)
+            case "GET", ["apps" | "vips" | "svips" | "instances", *_]:
+                return self._fetch(request, segments)
+            case "POST", ["apps", app]:
+                return self._register(request, app)
+            case "DELETE", ["apps", app, instance_id]:
+                return _found(self._leases.cancel(app, instance_id))
+            case "PUT", ["apps", app, instance_id, "status"]:
+                return self._override(request, app, instance_id)
+            case "DELETE", ["apps", app, instance_id, "status"]:
+                return self._remove_override(request, app, instance_id)
+            case "PUT", ["apps", app, instance_id, "metadata"]:
+                entries = _query(request)
+                return _found(self._leases.add_metadata(app, instance_id, entries, self._now()))
+            case _, ["apps", *_]:
+                return HttpReply(405)
+        return None
+
+    def _register(self, request: HttpRequest, app: str) -> HttpReply:
+        if "json" not in (request.headers.get("content-type") or ""):
+            return _text(415, "register with Content-Type: application/json")
+        registration = wire_json.read_registration(request.body)
+        if registration.app != app.upper():
+            raise BadInstance(f"Mismatched appName, expecting {app.upper()} but was {registration.app}")
+        self._leases.register(registration, self._now())
+        return _NO_CONTENT
+
+    def _renew(self, request: HttpRequest, app: str, instance_id: str) -> HttpReply:
+        dirty_at = _query(request).get("lastDirtyTimestamp", "")
+        known = int(dirty_at) if dirty_at.isdecimal() else None
+        return _found(self._leases.renew(app, instance_id, self._now(), dirty_at=known))
+
+    def _override(self, request: HttpRequest, app: str, instance_id: str) -> HttpReply:
+        query = _query(request)
+        status = query.get("value", "")
+        if status not in STATUSES:
+            return _text(400, f"value must be one of {', '.join(sorted(STATUSES))}, not {status!r}")
+        dirty_at = query.get("lastDirtyTimestamp", "")
+        dirty = int(dirty_at) if dirty_at.isdecimal() else 0
+        return _found(self._leases.override(app, instance_id, status, self._now(), dirty_at=dirty))
+
+    def _remove_override(self, request: HttpRequest, app: str, instance_id: str) -> HttpReply:
+        status = _query(request).get("value", UNKNOWN)
+        if status not in STATUSES:
+            return _text(400, f"value must be one of {', '.join(sorted(STATUSES))}, not {status!r}")
+        return _found(self._leases.remove_override(app, instance_id, self._now(), status=status))
+
+    def _fetch(self, request: HttpRequest, segments: list[str]) -> HttpReply | None:
+        accept = request.headers.get("accept") or ""
+        if "xml" in accept and "json" not in accept and "*/*" not in accept:
+            return _text(406, "only application/json is served")
+        match segments:
+            case ["apps"]:
+                return self._all(request)
+            case ["apps", "delta"]:
+                return _DELTA_DISABLED
+            case ["apps", app]:
+                return self._application(app)
+            case ["apps", app, instance_id]:
+                return _instance(self._leases.get(app, instance_id))
+            case ["instances", instance_id]:
+                return _instance(self._leases.find(instance_id))
+            case ["vips", vip]:
+                return self._vip(vip, "vipAddress")
+            case ["svips", vip]:
+                return self._vip(vip, "secureVipAddress")
+        return None
+
+    def _all(self, request: HttpRequest) -> HttpReply:
+        life = (REGISTRY_HEADER, self._life)
+        if "gzip" in (request.headers.get("accept-encoding") or ""):
+            headers = (life, ("content-encoding", "gzip"), ("vary", "accept-encoding"))
+            return HttpReply(200, self._full.gzipped(), headers, wire_json.CONTENT_TYPE)
+        return HttpReply(200, self._full.plain(), (life, ("vary", "accept-encoding")), wire_json.CONTENT_TYPE)
+
+    def _application(self, app: str) -> HttpReply:
+        leases = self._leases.app(app)
+        if not leases:
+            return _NOT_FOUND
+        written = wire_json.write_application(app.upper(), map(wire_json.write_instance, leases))
+        return _json(b'{"application":%b}' % written)
+
+    def _vip(self, vip: str, detail: str) -> HttpReply:
+        applications, counts = [], dict[str, int]()
+        for name, leases in self._leases.apps():
+            found = [lease for lease in leases if vip in lease.registration.details.get(detail, "").split(",")]
+            if found:
+                applications.append(wire_json.write_application(name, map(wire_json.write_instance, found)))
+            for lease in found:
+                counts[lease.registration.status] = counts.get(lease.registration.status, 0) + 1
+        return _json(wire_json.write_applications(applications, wire_json.hash_code(counts)))
+
+
+def _instance(lease: Lease | None) -> HttpReply:
+    return _NOT_FOUND if lease is None else _json(b'{"instance":%b}' % wire_json.write_instance(lease))
+
+
+def _query(request: HttpRequest) -> dict[str, str]:
+    return dict(parse_qsl(request.query, keep_blank_values=True, max_num_fields=100))
+
+
+def _found(found: bool) -> HttpReply:
+    return _OK if found else _NOT_FOUND
+
+
+def _json(body: bytes) -> HttpReply:
+    return HttpReply(200, body, content_type=wire_json.CONTENT_TYPE)
+
+
+def _text(status: int, message: str) -> HttpReply:
+    return HttpReply(status, message.encode(), content_type="text/plain; charset=utf-8")

@@ -1,0 +1,114 @@
+"""A registry as a process: the lease registry behind a socket, with a loop that ends what is over."""
+
+import asyncio
+import json
+import logging
+from types import TracebackType
+from typing import Self
+
+from backstay.clock import SYSTEM, Clock
+from backstay.discovery import page
+from backstay.discovery.leases import LeaseRegistry, LeaseStatistics
+from backstay.discovery.rest import EurekaRest
+from backstay.http import HttpReply, HttpRequest, HttpServer
+from backstay.ids import uuid7
+
+PORT = 8761
+EVICTION = 0.5  # seconds between looks for leases that have ended
+
+log = logging.getLogger("backstay.discovery.server")
+
+
+class RegistryServer:
+    """Serves Eureka's REST interface, a page at `/`, health and metrics. Port 0 takes a free one.
+
+    Leaving stops the eviction, then the server; what is registered is forgotten with the object.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = PORT,
+        *,
+        leases: LeaseRegistry | None = None,
+        eviction: float = EVICTION,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self.leases = leases or LeaseRegistry()
+        self._clock = clock
+        self._eviction = eviction
+        self._offset = clock.now().timestamp() - clock.monotonic()
+        self._rest = EurekaRest(self.leases, self.now, life=uuid7().hex)
+        self._server = HttpServer(self.handle, host, port)
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._server.__aenter__()
+        self._task = asyncio.create_task(self._evict())
+        log.info("discovery.listening address=%s:%s", self._server.host, self._server.port)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        await self._server.__aexit__(kind, error, trace)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._server.port
+
+    def now(self) -> float:
+        """Seconds since the epoch that never go back: the wall clock of the start plus what has passed since."""
+        return self._offset + self._clock.monotonic()
+
+    def statistics(self) -> LeaseStatistics:
+        """A snapshot of the registry's counters."""
+        return self.leases.statistics()
+
+    def handle(self, request: HttpRequest) -> HttpReply:
+        """Answer one request."""
+        reply = self._rest.handle(request)
+        if reply is not None:
+            return reply
+        match request.path.rstrip("/"):
+            case "" | "/eureka":
+                return HttpReply(200, page.render(self.leases, self.now()), page.HEADERS, page.CONTENT_TYPE)
+            case "/health/live" | "/health/ready":
+                return _json({"status": "UP"})
+            case "/info":
+                seen = self.leases.statistics()
+                return _json({"service": "discovery", "instances": seen.leases, "applications": seen.apps})
+            case "/metrics":
+                return HttpReply(200, _metrics(self.statistics()), content_type="text/plain; version=0.0.4")
+        return HttpReply(404, b"nothing here\n", content_type="text/plain")
+
+    async def _evict(self) -> None:
+        while True:
+            await self._clock.sleep(self._eviction)
+            for lease in self.leases.evict(self.now()):
+                log.warning("discovery.lease-expired app=%s id=%s", lease.registration.app, lease.registration.id)
+
+
+def _json(content: dict[str, object]) -> HttpReply:
+    return HttpReply(200, json.dumps(content).encode(), content_type="application/json")
+
+
+def _metrics(seen: LeaseStatistics) -> bytes:
+    gauges = {"instances": seen.leases, "applications": seen.apps}
+    counters = {
+        "registrations": seen.registered,
+        "heartbeats": seen.renewed,
+        "unknown_heartbeats": seen.unknown,
+        "cancellations": seen.cancelled,
+        "expirations": seen.expired,
+    }
+    lines = [f"# TYPE discovery_{name} gauge\ndiscovery_{name} {value}\n" for name, value in gauges.items()]
+    lines += [
+        f"# TYPE discovery_{name}_total counter\ndiscovery_{name}_total {value}\n" for name, value in counters.items()
+    ]
+    return "".join(lines).encode()

@@ -1,0 +1,108 @@
+"""Eureka's requests as a client makes them: to the last registry that answered, else to the next one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode, urlsplit
+
+from backstay.discovery import wire_json
+from backstay.discovery.errors import RegistryFault
+from backstay.discovery.registration import Registration
+from backstay.errors import ConfigError
+from backstay.http import HttpClient, HttpError, HttpResponse
+
+PORT = 8761
+_HEADERS = (("accept", "application/json"),)
+_BODY_HEADERS = (*_HEADERS, ("content-type", "application/json"))
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryAddress:
+    """Where a registry listens, and below which path."""
+
+    host: str
+    port: int
+    path: str
+
+    @classmethod
+    def parse(cls, url: str) -> "RegistryAddress":
+        """The address in an `http://host:port/eureka` URL; raises `ConfigError`."""
+        try:
+            parts = urlsplit(url.strip())
+            host, port = parts.hostname, parts.port or PORT
+        except ValueError as error:
+            raise ConfigError(f"registry address {url!r} is not a URL: {error}") from error
+        if parts.scheme != "http" or not host:
+            raise ConfigError(f"registry address must be like http://host:{PORT}/eureka, not {url!r}")
+        return cls(host, port, parts.path.rstrip("/"))
+
+
+class Transport:
+    """The requests; each raises `RegistryFault` when no registry gave a usable answer in time."""
+
+    def __init__(self, addresses: Sequence[RegistryAddress], http: HttpClient, *, timeout: float) -> None:
+        self._addresses = list(addresses)
+        self._http = http
+        self._timeout = timeout
+
+    @property
+    def address(self) -> RegistryAddress:
+        """The registry that is asked first: the last one that answered."""
+        return self._addresses[0]
+
+    async def register(self, held: Registration) -> None:
+        """Register, or tell a change."""
+        await self._call("POST", f"/apps/{quote(held.app, safe='')}", body=wire_json.write_registration(held))
+
+    async def renew(self, held: Registration) -> bool:
+        """Send a heartbeat; False if the registry doesn't know the lease."""
+        query = urlencode({"status": held.status, "lastDirtyTimestamp": held.dirty_at})
+        return (await self._call("PUT", f"{_path(held)}?{query}", missing_is_fine=True)).status != 404
+
+    async def cancel(self, held: Registration) -> None:
+        """Give the lease back."""
+        await self._call("DELETE", _path(held), missing_is_fine=True)
+
+    async def override(self, held: Registration, status: str) -> None:
+        """Set a status that outlives heartbeats and registrations."""
+        query = urlencode({"value": status, "lastDirtyTimestamp": held.dirty_at})
+        await self._call("PUT", f"{_path(held)}/status?{query}")
+
+    async def remove_override(self, held: Registration, status: str) -> None:
+        """End the override; `status` holds from then on."""
+        await self._call("DELETE", f"{_path(held)}/status?{urlencode({'value': status})}", missing_is_fine=True)
+
+    async def fetch(self) -> HttpResponse:
+        """Every application."""
+        return await self._call("GET", "/apps/")
+
+    async def _call(self, method: str, path: str, *, body: bytes = b"", missing_is_fine: bool = False) -> HttpResponse:
+        problems = []
+        for address in list(self._addresses):
+            try:
+                response = await self._send(address, method, path, body)
+            except HttpError as error:
+                problems.append(str(error))
+                continue
+            if response.status // 100 == 2 or (missing_is_fine and response.status == 404):
+                self._prefer(address)
+                return response
+            problems.append(
+                f"{address.host}:{address.port} answered {response.status} to {method} {address.path}{path}"
+            )
+        raise RegistryFault("; ".join(problems))
+
+    async def _send(self, address: RegistryAddress, method: str, path: str, body: bytes) -> HttpResponse:
+        headers = _BODY_HEADERS if body else _HEADERS
+        target = address.path + path
+        return await self._http.request(
+            address.host, address.port, method, target, headers=headers, body=body, timeout=self._timeout
+        )
+
+    def _prefer(self, address: RegistryAddress) -> None:
+        if self._addresses[0] != address:
+            self._addresses.remove(address)
+            self._addresses.insert(0, address)
+
+
+def _path(held: Registration) -> str:
+    return f"/apps/{quote(held.app, safe='')}/{quote(held.id, safe='')}"

@@ -26,7 +26,7 @@ async def dirty() -> object:
     guarded = guard(bare)
     for _ in range(100):
         await guarded()
-    guard.settle(guard.acquire(), 2.0, failed=False)
+    guard.permit().failure(Boom())
     return guarded
 
 

@@ -6,15 +6,8 @@ guarded = r.pipeline(r.Retry(3), r.CircuitBreaker("payments"), r.Bulkhead(25), r
 """
 
 from backstay.resilience.bulkhead import Bulkhead, BulkheadStatistics
-from backstay.resilience.circuit_breaker import (
-    BreakerStatistics,
-    CircuitBreaker,
-    Probes,
-    Slow,
-    circuit_breaker,
-    over,
-    probes,
-)
+from backstay.resilience.circuit_breaker import CircuitBreaker, Permit, circuit_breaker
+from backstay.resilience.config import CircuitBreakerConfig, Probes, Slow, over, probes
 from backstay.resilience.deadline import HEADER as DEADLINE_HEADER
 from backstay.resilience.deadline import clamp, deadline, remaining
 from backstay.resilience.errors import (
@@ -33,9 +26,11 @@ from backstay.resilience.events import (
     CallFailed,
     CallIgnored,
     CallSucceeded,
+    ConfigChanged,
     Event,
     FailureRateExceeded,
     NotPermitted,
+    ResultRecordedAsFailure,
     RetriesExhausted,
     Retrying,
     SlowCallRateExceeded,
@@ -47,6 +42,7 @@ from backstay.resilience.pipeline import Pipeline, pipeline
 from backstay.resilience.policy import Policy
 from backstay.resilience.rate_limiter import RateLimiter, RateLimiterStatistics
 from backstay.resilience.retry import Budget, Retry, RetryStatistics, exponential, fixed
+from backstay.resilience.state_machine import BreakerStatistics
 from backstay.resilience.time_limiter import TimeLimiter, TimeLimiterStatistics
 from backstay.resilience.windows import WindowSize, last
 
@@ -64,6 +60,8 @@ __all__ = [
     "CallNotPermitted",
     "CallSucceeded",
     "CircuitBreaker",
+    "CircuitBreakerConfig",
+    "ConfigChanged",
     "DeadlineExceeded",
     "Event",
     "FailureRateExceeded",
@@ -71,6 +69,7 @@ __all__ = [
     "IllegalTransition",
     "MaxRetriesExceeded",
     "NotPermitted",
+    "Permit",
     "Pipeline",
     "Policy",
     "Probes",
@@ -79,6 +78,7 @@ __all__ = [
     "RateLimiterStatistics",
     "Rejected",
     "ResilienceError",
+    "ResultRecordedAsFailure",
     "RetriesExhausted",
     "Retry",
     "RetryStatistics",

@@ -17,8 +17,8 @@ def details(breaker: CircuitBreaker) -> dict[str, Any]:
     return {
         "failureRate": f"{now.failure_rate:.1f}%",
         "slowCallRate": f"{now.slow_call_rate:.1f}%",
-        "failureRateThreshold": f"{breaker.failure_rate:.1f}%",
-        "slowCallRateThreshold": f"{breaker.slow.rate:.1f}%",
+        "failureRateThreshold": f"{breaker.config.failure_rate:.1f}%",
+        "slowCallRateThreshold": f"{breaker.config.slow.rate:.1f}%",
         "bufferedCalls": now.buffered_calls,
         "failedCalls": now.failed_calls,
         "slowCalls": now.slow_calls,

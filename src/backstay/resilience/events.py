@@ -84,6 +84,19 @@ class BreakerReset(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigChanged(Event):
+    """The breaker was reconfigured."""
+
+
+class ResultRecordedAsFailure(Exception):
+    """The `error` of a `CallFailed` whose call returned a result that counts as a failure."""
+
+    def __init__(self, result: object) -> None:
+        super().__init__(f"a result of type {type(result).__name__} was recorded as a failure")
+        self.result = result
+
+
+@dataclass(frozen=True, slots=True)
 class Retrying(Event):
     """Attempt number `attempt` failed; the next one follows after `wait` seconds."""
 
@@ -107,22 +120,29 @@ Listener = Callable[[Any], None]
 class Publisher:
     """Listeners by event type. A listener's failure never reaches the caller of the guarded function."""
 
-    __slots__ = ("_listeners", "failures")
+    __slots__ = ("_changed", "_listeners", "failures")
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[], None] | None = None) -> None:
         self._listeners: dict[type[Event], list[Listener]] = {}
+        self._changed = changed  # called when listeners come or go
         self.failures = 0  # errors raised by listeners
 
     def on(self, event: type[E], listener: Callable[[E], None]) -> Callable[[], None]:
         """Call `listener` for each event of this type; returns a function that stops it."""
         listeners = self._listeners.setdefault(event, [])
         listeners.append(listener)
+        self._tell()
 
         def remove() -> None:
             if listener in listeners:
                 listeners.remove(listener)
+                self._tell()
 
         return remove
+
+    def _tell(self) -> None:
+        if self._changed is not None:
+            self._changed()
 
     def wants(self, event: type[Event]) -> bool:
         """Whether anybody listens to this type."""

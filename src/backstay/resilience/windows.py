@@ -4,6 +4,7 @@ Two kinds, as in Resilience4j: the last N calls (COUNT_BASED), or the last N sec
 buckets, here on the monotonic clock, so that a step of the wall clock moves nothing.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from backstay.errors import ConfigError
@@ -64,6 +65,15 @@ class CountWindow:
         """Full, and every outcome in it a fast success: one more of these changes nothing."""
         return self.total == self.size and not self.failed and not self.slow
 
+    def outcomes(self) -> list[int]:
+        """What it holds, oldest first."""
+        ring = list(self._ring)
+        return ring[self._next :] + ring[: self._next] if self.total == self.size else ring[: self.total]
+
+    def resized(self, size: WindowSize, now: float) -> "Window":
+        """A window of another size with as many of these outcomes as it holds."""
+        return _filled(size, self.outcomes(), now)
+
 
 class TimeWindow:
     """The outcomes of the current second and the `size` − 1 seconds before it."""
@@ -80,17 +90,26 @@ class TimeWindow:
 
     def record(self, outcome: int, now: float) -> None:
         """Remember an outcome (bits FAILED and SLOW) in the bucket of this second."""
-        self.advance(now)
+        if now >= self._second + 1:
+            self.advance(now)
         bucket = self._buckets[self._second % self.size]
-        failed, slow = outcome & 1, outcome >> 1
         bucket[0] += 1
-        bucket[1] += failed
-        bucket[2] += slow
-        bucket[3] += failed & slow
         self.total += 1
-        self.failed += failed
-        self.slow += slow
-        self.slow_failed += failed & slow
+        if outcome:
+            failed, slow = outcome & 1, outcome >> 1
+            bucket[1] += failed
+            bucket[2] += slow
+            bucket[3] += failed & slow
+            self.failed += failed
+            self.slow += slow
+            self.slow_failed += failed & slow
+
+    def resized(self, size: WindowSize, now: float) -> "Window":
+        """A window of another size with these outcomes: a new length of time starts with all of them as of now."""
+        self.advance(now)
+        both, failed, slow = self.slow_failed, self.failed - self.slow_failed, self.slow - self.slow_failed
+        fast = self.total - both - failed - slow
+        return _filled(size, [0] * fast + [SLOW] * slow + [FAILED] * failed + [FAILED | SLOW] * both, now)
 
     def advance(self, now: float) -> None:
         """Forget the buckets that fell out of the window."""
@@ -105,7 +124,33 @@ class TimeWindow:
         self._second = max(second, self._second)
 
 
-Window = CountWindow | TimeWindow
+class NoWindow:
+    """Remembers nothing: of a state in which calls aren't counted."""
+
+    __slots__ = ()
+
+    total = failed = slow = slow_failed = 0
+    clean = False
+
+    def record(self, outcome: int, now: float) -> None:
+        """Forgotten at once."""
+
+    def advance(self, now: float) -> None:
+        """Nothing to forget."""
+
+    def resized(self, size: WindowSize, now: float) -> "Window":  # noqa: ARG002 - the same signature as its twins
+        """Still nothing."""
+        return self
+
+
+Window = CountWindow | TimeWindow | NoWindow
+
+
+def _filled(size: WindowSize, outcomes: Iterable[int], now: float) -> Window:
+    window = open_window(size, now)
+    for outcome in outcomes:
+        window.record(outcome, now)
+    return window
 
 
 def open_window(size: WindowSize, now: float) -> Window:

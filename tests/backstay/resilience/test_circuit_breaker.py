@@ -174,18 +174,17 @@ async def test_a_stale_result_decides_nothing() -> None:
     """What began while closed says nothing about a half-open breaker."""
     clock = FakeClock()
     guard = breaker(clock, half_open=r.probes(1))
-    era = guard.acquire()
+    stale = guard.permit()
     await fail(guard, 4)
     clock.advance(6)
-    probe = guard.acquire()
-    guard.settle(era, 0.0, failed=False)
+    probe = guard.permit()
+    stale.success()
 
     assert r.State.HALF_OPEN is guard.state
 
-    guard.release(era)
     with pytest.raises(r.CallNotPermitted):
-        guard.acquire()
-    guard.settle(probe, 0.0, failed=True)
+        guard.permit()
+    probe.failure(Boom())
 
     assert r.State.OPEN is guard.state
 
@@ -204,13 +203,20 @@ async def test_inner_refusals_are_not_counted() -> None:
 
 async def test_slow_calls_open_it() -> None:
     """Successes that take too long open the breaker; exactly the threshold is not slow."""
-    guard = breaker(FakeClock(), slow=r.over(1.0, rate=50))
-    for duration in (1.0, 1.0, 1.1):
-        guard.settle(guard.acquire(), duration, failed=False)
+    clock = FakeClock()
+    guard = breaker(clock, slow=r.over(1.0, rate=50))
+
+    def take(seconds: float) -> None:
+        permit = guard.permit()
+        clock.advance(seconds)
+        permit.success()
+
+    for seconds in (1.0, 1.0, 1.25):
+        take(seconds)
 
     assert r.State.CLOSED is guard.state
 
-    guard.settle(guard.acquire(), 2.0, failed=False)
+    take(2.0)
 
     assert r.State.OPEN is guard.state
     assert guard.statistics().slow_calls == 2
@@ -298,11 +304,11 @@ def test_permits_and_counts_always_add_up(steps: list[str], timed: bool, probes:
     guard = breaker(
         clock, window=r.last(seconds=4) if timed else r.last(4), min_calls=3, half_open=r.probes(probes, max_wait=20)
     )
-    flight: list[tuple[int, r.State]] = []
+    flight: list[r.Permit] = []
     for step in steps:
         if step == "begin":
             try:
-                flight.append((guard.acquire(), guard.state))
+                flight.append(guard.permit())
             except r.CallNotPermitted:
                 assert guard.state in (r.State.OPEN, r.State.HALF_OPEN, r.State.FORCED_OPEN)
         elif step in ("wait", "wait-long"):
@@ -312,17 +318,20 @@ def test_permits_and_counts_always_add_up(steps: list[str], timed: bool, probes:
         elif step == "force":
             guard.transition_to(r.State.FORCED_OPEN)
         elif flight:
-            era, _ = flight.pop(0)
+            permit = flight.pop(0)
             if step == "release":
-                guard.release(era)
+                permit.release()
+            elif step == "fail":
+                permit.failure(Boom())
             else:
-                guard.settle(era, 100.0 if step == "slow" else 0.0, failed=step == "fail")
+                clock.advance(100 if step == "slow" else 0)
+                permit.success()
         now = guard.statistics()
 
         assert 0 <= now.slow_failed_calls <= min(now.failed_calls, now.slow_calls)
         assert max(now.failed_calls, now.slow_calls) <= now.buffered_calls
 
         if guard.state is r.State.HALF_OPEN:
-            current = sum(1 for era, _ in flight if era == guard._era)
+            current = sum(1 for permit in flight if permit._era == guard._machine.era)
 
             assert current + now.buffered_calls <= probes

@@ -4,6 +4,7 @@ from backstay.messaging.broker import Broker, Producer, Sink, Subscription, Subs
 from backstay.messaging.envelope import Envelope
 from backstay.messaging.errors import BrokerUnavailable, MessagingError, PublishError, TopicError, Unreadable
 from backstay.messaging.event import Event, EventSpec, event_spec
+from backstay.messaging.kafka import KafkaBroker
 from backstay.messaging.memory import MemoryBroker
 from backstay.messaging.record import Partition, Record
 
@@ -13,6 +14,7 @@ __all__ = [
     "Envelope",
     "Event",
     "EventSpec",
+    "KafkaBroker",
     "MemoryBroker",
     "MessagingError",
     "Partition",

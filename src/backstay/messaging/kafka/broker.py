@@ -1,0 +1,102 @@
+"""The Kafka cluster: topics, and the makers of producers, subscriptions and tails."""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from backstay.messaging.broker import Sink
+from backstay.messaging.errors import BrokerUnavailable, TopicError
+from backstay.messaging.kafka.faults import cause, words
+from backstay.messaging.kafka.producer import KafkaProducer
+from backstay.messaging.kafka.settings import Flavor, Settings
+from backstay.messaging.kafka.subscription import KafkaSubscription
+from backstay.messaging.kafka.tail import KafkaTail
+from backstay.messaging.record import Partition
+
+TOPIC_TIMEOUT = 15.0  # seconds for the creation of topics
+_TOPIC = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
+
+
+class KafkaBroker:
+    """A `Broker` on Kafka.
+
+    bootstrap: `host:port[,host:port…]`; flavor: `apache`, or `embedded` for the demo's small broker; options: more
+    librdkafka settings for every client, such as TLS and SASL; replication: of topics it creates, None = the broker's
+    default.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        flavor: Flavor = "apache",
+        client_id: str = "backstay",
+        replication: int | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._settings = Settings(bootstrap, flavor, client_id, options or {})
+        self._replication = replication or (1 if flavor == "embedded" else -1)
+        self._admin: AdminClient | None = None
+
+    def __repr__(self) -> str:
+        return f"KafkaBroker({self._settings.bootstrap!r}, flavor={self._settings.flavor!r})"
+
+    async def create_topics(self, topics: Mapping[str, int]) -> None:
+        """Create those that do not exist; TopicError if the broker refuses, BrokerUnavailable if it is away."""
+        if not topics:
+            return
+        wanted = [
+            NewTopic(name, partitions, self._replication, config=dict(_TOPIC)) for name, partitions in topics.items()
+        ]
+        created = self._client().create_topics(wanted, operation_timeout=TOPIC_TIMEOUT, request_timeout=TOPIC_TIMEOUT)
+        for name, future in created.items():
+            try:
+                async with asyncio.timeout(TOPIC_TIMEOUT + 1.0):
+                    await asyncio.wrap_future(future)
+            except TimeoutError as error:
+                raise BrokerUnavailable(f"{self._settings.bootstrap} did not create topic {name!r} in time") from error
+            except KafkaException as error:
+                self._refused(name, cause(error))
+
+    def producer(self) -> KafkaProducer:
+        return KafkaProducer(self._settings.producer())
+
+    def subscribe(
+        self,
+        group: str,
+        topics: Sequence[str],
+        sink: Sink,
+        *,
+        started: Collection[Partition] = (),
+        watch_end: bool = False,
+    ) -> KafkaSubscription:
+        return KafkaSubscription(self._settings, group, topics, sink, frozenset(started), watch_end=watch_end)
+
+    def tail(self, topic: str, since: datetime) -> KafkaTail:
+        return KafkaTail(self._settings, topic, since)
+
+    async def ping(self, timeout: float = 1.0) -> None:
+        try:
+            await asyncio.to_thread(self._client().list_topics, timeout=timeout)
+        except KafkaException as error:
+            raise BrokerUnavailable(f"no answer from {self._settings.bootstrap}: {words(cause(error))}") from error
+
+    async def aclose(self) -> None:
+        self._admin = None
+
+    def _client(self) -> AdminClient:
+        if self._admin is None:
+            self._admin = AdminClient(self._settings.admin())
+        return self._admin
+
+    def _refused(self, name: str, error: KafkaError) -> None:
+        if error.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            return
+        if error.code() in {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}:
+            raise BrokerUnavailable(f"{self._settings.bootstrap} did not create topic {name!r}: {words(error)}")
+        raise TopicError(f"topic {name!r} could not be created: {words(error)}")

@@ -1,0 +1,83 @@
+"""What the clients are told: one place for every librdkafka setting, per flavor of broker.
+
+`apache` is Apache Kafka or any broker that does what it does. `embedded` is the small broker of the demo and of tests
+without Java: groups need short sessions and the range assignor there, watermarks and times cannot be trusted.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Flavor = Literal["apache", "embedded"]
+
+log = logging.getLogger("backstay.messaging.kafka")
+
+_COMMON: Mapping[str, Any] = {
+    "socket.timeout.ms": 4000,
+    "reconnect.backoff.ms": 20,
+    "reconnect.backoff.max.ms": 500,
+    "topic.metadata.refresh.interval.ms": 10_000,
+}
+_PRODUCER: Mapping[str, Any] = {
+    "enable.idempotence": True,
+    "acks": "all",
+    "partitioner": "murmur2_random",  # keys land where Java puts them
+    "linger.ms": 0,
+    # The caller's own time-out decides: a message that expired alone would leave a gap that its successors overtake.
+    "message.timeout.ms": 0,
+    "topic.metadata.propagation.max.ms": 5000,
+    "queue.buffering.max.messages": 100_000,
+    "queue.buffering.max.kbytes": 65_536,
+}
+_CONSUMER: Mapping[str, Any] = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "queued.max.messages.kbytes": 8192,
+    "fetch.max.bytes": 8_388_608,
+}
+_MEMBER: dict[Flavor, Mapping[str, Any]] = {
+    "apache": {
+        "session.timeout.ms": 6000,
+        "heartbeat.interval.ms": 1500,
+        "partition.assignment.strategy": "cooperative-sticky",
+    },
+    "embedded": {
+        "session.timeout.ms": 1000,
+        "heartbeat.interval.ms": 160,
+        "partition.assignment.strategy": "range",
+        "fetch.wait.max.ms": 50,
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to reach a cluster. `options` are librdkafka settings that go to every client, such as TLS and SASL."""
+
+    bootstrap: str
+    flavor: Flavor
+    client_id: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def admin(self) -> dict[str, Any]:
+        """For the client that creates topics and pings."""
+        return self._for({"reconnect.backoff.max.ms": 200})
+
+    def producer(self) -> dict[str, Any]:
+        """For a producer that never loses, doubles or reorders within its life."""
+        return self._for(_PRODUCER)
+
+    def member(self, group: str, *, watch_end: bool) -> dict[str, Any]:
+        """For a member of a group that commits by itself and never jumps to another offset."""
+        own = {"group.id": group, "auto.offset.reset": "error", "enable.partition.eof": watch_end}
+        return self._for({**_CONSUMER, **_MEMBER[self.flavor], **own})
+
+    def reader(self, name: str) -> dict[str, Any]:
+        """For a reader without a group; `name` is demanded by the library and never reaches the broker."""
+        wait = {"fetch.wait.max.ms": 50} if self.flavor == "embedded" else {}
+        return self._for({**_CONSUMER, "group.id": name, "auto.offset.reset": "earliest", **wait})
+
+    def _for(self, kind: Mapping[str, Any]) -> dict[str, Any]:
+        who = {"bootstrap.servers": self.bootstrap, "client.id": self.client_id, "logger": log}
+        return {**_COMMON, **kind, **who, **self.options}

@@ -74,6 +74,16 @@ def is_available() -> bool:
     return bool(shutil.which("java")) and (bool(shutil.which("mvn")) or _jars_are_there(default_cache()))
 
 
+def is_fetched(cache: Path | None = None) -> bool:
+    """Whether the jars are in the cache."""
+    return _jars_are_there(cache or default_cache())
+
+
+def has_archive(cache: Path | None = None) -> bool:
+    """Whether the class archive is in the cache."""
+    return ((cache or default_cache()) / f"kafka-{VERSION}" / ARCHIVE).exists()
+
+
 @dataclass(frozen=True, slots=True)
 class Kafka:
     """One node's folder and ports. A port for a fault proxy adds a listener that advertises the proxy's address."""

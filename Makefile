@@ -1,0 +1,50 @@
+# One command per task; `make` alone lists them. Needs Python 3.11 or newer, nothing else.
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help up test lint format replay bench clean
+
+BIN := .venv/bin
+READY := .venv/installed
+SETTINGS := DEMO KAFKA DATABASE_URL SMTP_URL GATEWAY_PORT DISCOVERY_PORT BACKSTAY_HOME
+export $(SETTINGS)
+DIR ?= data/northwind
+CONCURRENCY ?= 16
+STOCK ?= enough
+WORKERS ?= 2
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: $(READY) ## start everything, place orders, show their way; Ctrl-C stops it (DEMO=no, KAFKA=apache)
+	@$(BIN)/python -m shop up
+
+test: $(READY) ## run every test (ARGS="tests/shop -k checkout")
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+lint: $(READY) ## check style, types and who may import whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY) ## put the code into its form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+replay: $(READY) ## replay a real shop's orders and reconcile to the cent (DIR, CONCURRENCY, STOCK=as-is, KAFKA)
+	@$(BIN)/python -m shop replay $(DIR) --concurrency $(CONCURRENCY) --stock $(STOCK)
+
+bench: $(READY) ## measure what the design promises
+	@for file in benchmarks/bench_*.py; do [ -e "$$file" ] || continue; $(BIN)/python "$$file" || exit 1; done
+
+clean: ## remove what was made here: environment, state, caches
+	@if [ -e $(READY) ] && $(BIN)/python -m shop status >/dev/null 2>&1; then \
+		echo "a system is running here: stop it first (./shop down)"; exit 1; fi
+	@rm -rf .venv .backstay .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	@find src tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(READY): requirements.lock pyproject.toml
+	@for python in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			exec $$python .ci/install.py; fi; done; \
+	echo "no Python 3.11 or newer found: install one, then run make again"; exit 1

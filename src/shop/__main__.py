@@ -1,0 +1,5 @@
+"""`python -m shop`."""
+
+from shop.cli import app
+
+app()

@@ -1,0 +1,191 @@
+"""`shop`: the whole system on this machine, one service of it, and what to do with a running one."""
+
+import asyncio
+import importlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from backstay.errors import BackstayError, ConfigError
+from shop import topology
+
+app = typer.Typer(no_args_is_help=True, add_completion=True, help=__doc__, pretty_exceptions_enable=False)
+
+DOWN_TIMEOUT = 60.0  # seconds that a system has to stop in order
+FOLLOW_POLL = 0.3  # seconds between two looks at a log
+
+
+@app.command()
+def up() -> None:
+    """Start everything, place an order, show its way; stays until Ctrl-C. Settings: see the README."""
+    from shop.local.screen import Screen
+    from shop.local.up import up as start
+
+    screen = Screen()
+    try:
+        options = _options()
+    except ConfigError as error:
+        screen.problem(str(error))
+        raise typer.Exit(2) from error
+    raise typer.Exit(asyncio.run(start(options, screen)))
+
+
+@app.command()
+def down() -> None:
+    """Stop the system that runs on BACKSTAY_HOME, in order."""
+    home, running = _running()
+    os.kill(running.supervisor.pid, signal.SIGTERM)
+    until = time.monotonic() + DOWN_TIMEOUT
+    while running.supervisor.is_alive() or home.is_locked():
+        if time.monotonic() > until:
+            _fail(f"it still runs after {DOWN_TIMEOUT:g} s: pid {running.supervisor.pid}")
+        time.sleep(0.1)
+    typer.echo("all stopped")
+
+
+@app.command()
+def status() -> None:
+    """Show every process, whether it is in the registry, and the addresses."""
+    from shop.local.screen import Screen
+    from shop.local.status import show
+
+    home, running = _running()
+    asyncio.run(show(home, running, Screen()))
+
+
+@app.command()
+def logs(
+    service: Annotated[str, typer.Argument(help="a service, postgres or kafka")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on with what comes")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="how many lines from the end")] = 50,
+) -> None:
+    """Print a process's log (JSON lines)."""
+    file = _home().logs / f"{service}.log"
+    if not file.exists():
+        there = ", ".join(sorted(log.stem for log in file.parent.glob("*.log"))) or "none"
+        _fail(f"there is no {file}; logs there are: {there}")
+    for line in _lines(file, lines, follow):
+        typer.echo(line)
+
+
+@app.command()
+def config(service: Annotated[str, typer.Argument(help="a service")]) -> None:
+    """Show every setting of a service as this environment would set it, secrets masked."""
+    try:
+        typer.echo(repr(_main(service).settings(os.environ)).replace(", ", ",\n  "))
+    except ConfigError as error:
+        _fail(str(error), 2)
+
+
+@app.command()
+def run(
+    service: Annotated[str, typer.Argument(help="a service")],
+    roles: Annotated[str, typer.Option(help="which of api,consumer,relay,jobs")] = ",".join(topology.ROLES),
+) -> None:
+    """Run one service in the foreground, told by its environment: what a container runs."""
+    wanted = [role.strip() for role in roles.split(",") if role.strip()]
+    if not wanted or not set(wanted) <= set(topology.ROLES):
+        _fail(f"--roles {roles!r}: allowed are {', '.join(topology.ROLES)}", 2)
+    main = _main(service)
+    try:
+        main.build(main.settings(os.environ)).run(roles=frozenset(wanted))
+    except ConfigError as error:
+        _fail(f"{service} can't start:\n{error}", 2)
+
+
+@app.command()
+def demo() -> None:
+    """Place an order on the running system and tell its story, and the failure story."""
+    from shop.demo.story import tell_remote
+    from shop.local.screen import Screen
+
+    home, running = _running()
+    _run(tell_remote(home, running, Screen()))
+
+
+@app.command()
+def seed() -> None:
+    """Load catalog and stock into the running system; what is there already stays."""
+    from shop.demo.seed import seed_running
+    from shop.local.screen import Screen
+
+    home, running = _running()
+    _run(seed_running(home, running, Screen()))
+
+
+@app.command()
+def replay(
+    folder: Annotated[Path | None, typer.Argument(help="a folder of CSV files like data/northwind")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=512, help="orders in flight")] = 16,
+    stock: Annotated[str, typer.Option(help="enough or as-is")] = "enough",
+    against: Annotated[str, typer.Option(help="gateway of a running system instead of a fresh one")] = "",
+) -> None:
+    """Place a real shop's orders through the gateway and reconcile every service with the files, to the cent."""
+    from shop.local.screen import Screen
+    from shop.replay.command import replay as start
+
+    if stock not in ("enough", "as-is"):
+        _fail(f"--stock {stock!r}: allowed are enough and as-is", 2)
+    try:
+        options = _options()
+    except ConfigError as error:
+        _fail(str(error), 2)
+    raise typer.Exit(
+        asyncio.run(start(folder, options, Screen(), concurrency=concurrency, stock=stock, against=against))
+    )
+
+
+def _main(service: str) -> Any:
+    try:
+        topology.service(service)
+    except KeyError as error:
+        _fail(str(error.args[0]), 2)
+    return importlib.import_module(f"shop.{service}.main")
+
+
+def _options() -> Any:
+    from shop.local.options import Options
+
+    return Options.read(os.environ)
+
+
+def _home() -> Any:
+    from shop.local.home import Home
+    from shop.local.options import HOME
+
+    return Home(Path(os.environ.get("BACKSTAY_HOME") or HOME))
+
+
+def _running() -> Any:
+    home = _home()
+    running = home.running()
+    if running is None:
+        _fail(f"nothing runs on {home.path}: start it with `make up`, or say which with BACKSTAY_HOME=<folder>")
+    return home, running
+
+
+def _run(work: Any) -> None:
+    try:
+        asyncio.run(work)
+    except (BackstayError, RuntimeError, OSError) as error:
+        _fail(str(error))
+
+
+def _lines(file: Path, count: int, follow: bool) -> Iterator[str]:
+    with file.open(errors="replace") as log:
+        yield from (line.rstrip("\n") for line in log.readlines()[-count:])
+        while follow:
+            if line := log.readline():
+                yield line.rstrip("\n")
+            else:
+                time.sleep(FOLLOW_POLL)
+
+
+def _fail(message: str, status: int = 1) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(status)

@@ -1,0 +1,73 @@
+"""What each service is told: the environment of its process, the same that a container would get."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shop.local.home import Home
+from shop.local.options import Options
+from shop.local.ports import HOST
+from shop.topology import SERVICES, Service
+
+ISSUER = "https://auth.shop.example"
+ADMIN_EMAIL = "admin@shop.example"
+PACE = {"HEARTBEAT_INTERVAL": "5", "LEASE_DURATION": "15", "FETCH_INTERVAL": "2", "DRAIN_TIMEOUT": "5"}
+"""Seconds; a registry of one machine notices a death sooner than one of a data centre has to."""
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LOG_LEVEL", "LOG_FORMAT")
+"""Nothing else of the caller's environment reaches a service: what runs here does not depend on the shell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Where the infrastructure is."""
+
+    bootstrap: str
+    flavor: str
+    smtp_url: str
+    databases: Mapping[str, str] = field(repr=False)
+    """URL by service."""
+
+
+def environment(
+    service: Service, *, home: Home, options: Options, resources: Resources, ports: Mapping[str, int]
+) -> dict[str, str]:
+    """The whole environment of one service's process."""
+    told = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    told |= {"HOST": HOST, "PORT": str(ports.get(service.name, 0)), **PACE}
+    if service.name != "discovery":
+        told |= {"DISCOVERY_URL": f"http://{HOST}:{ports['discovery']}/eureka"}
+    told |= {"TOKEN_ISSUER": ISSUER, "PYTHONUNBUFFERED": "1"}
+    if service.database:
+        told["DATABASE_URL"] = resources.databases[service.name]
+    if service.kafka:
+        told |= {"KAFKA": resources.bootstrap, "KAFKA_FLAVOR": resources.flavor}
+    if service.scopes:
+        told |= {"CLIENT_ID": service.name, "CLIENT_SECRET": home.secret(f"client.{service.name}")}
+    if service.mail:
+        told["SMTP_URL"] = resources.smtp_url
+    if service.name == "auth":
+        told |= _identities(home)
+    if options.faults is not None:
+        told["FAULTS_FILE"] = str(options.faults / service.name)
+    return told | dict(options.settings)
+
+
+def _identities(home: Home) -> dict[str, str]:
+    """The first admin, and the services that ask for tokens of their own."""
+    clients = [
+        {"id": service.name, "secret": home.secret(f"client.{service.name}"), "scope": " ".join(service.scopes)}
+        for service in SERVICES
+        if service.scopes
+    ]
+    return {
+        "ADMIN_EMAIL": ADMIN_EMAIL,
+        "ADMIN_PASSWORD": home.secret("admin"),
+        "CLIENTS": json.dumps(clients),
+    }
+
+
+def python_path() -> Path:
+    """The folder that holds the shop's package: services run where it is importable, whoever starts them."""
+    return Path(__file__).parents[2]

@@ -1,0 +1,108 @@
+"""What `make up` can be told, all of it by environment variables; mistakes are reported together."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from backstay.errors import ConfigError
+from shop.local.ports import HOST
+
+GATEWAY_PORT = 8080
+DISCOVERY_PORT = 8761
+HOME = Path(__file__).parents[3] / ".backstay"
+EMBEDDED: Literal["embedded"] = "embedded"
+APACHE: Literal["apache"] = "apache"
+
+_ADDRESSES = re.compile(r"[\w.\-\[\]:]+:\d+(,[\w.\-\[\]:]+:\d+)*\Z")
+_NO = frozenset({"no", "0", "false", "off"})
+_YES = frozenset({"yes", "1", "true", "on", ""})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """One system to start. `kafka` is embedded, apache or host:port; an empty URL means our own."""
+
+    home: Path = HOME
+    kafka: str = EMBEDDED
+    database_url: str = field(default="", repr=False)
+    smtp_url: str = field(default="", repr=False)
+    gateway_port: int = GATEWAY_PORT
+    discovery_port: int = DISCOVERY_PORT
+    demo: bool = True
+    faults: Path | None = None
+    """A folder of fault files, `<service>` each; only tests have one."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Settings for every service beyond the usual ones."""
+
+    @property
+    def kafka_is_ours(self) -> bool:
+        """Whether we start the broker."""
+        return self.kafka in (EMBEDDED, APACHE)
+
+    @property
+    def flavor(self) -> Literal["apache", "embedded"]:
+        """The kind of broker as services are told it."""
+        return EMBEDDED if self.kafka == EMBEDDED else APACHE
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """From BACKSTAY_HOME, KAFKA, DATABASE_URL, SMTP_URL, GATEWAY_PORT, DISCOVERY_PORT and DEMO."""
+        problems: list[str] = []
+        options = cls(
+            home=Path(environ.get("BACKSTAY_HOME") or HOME),
+            kafka=_kafka(environ.get("KAFKA", ""), problems),
+            database_url=_database(environ.get("DATABASE_URL", ""), problems),
+            smtp_url=_smtp(environ.get("SMTP_URL", ""), problems),
+            gateway_port=_port("GATEWAY_PORT", GATEWAY_PORT, environ, problems),
+            discovery_port=_port("DISCOVERY_PORT", DISCOVERY_PORT, environ, problems),
+            demo=_flag("DEMO", environ.get("DEMO", ""), problems),
+        )
+        if options.database_url and options.kafka == EMBEDDED:
+            problems.append(
+                "DATABASE_URL with the embedded broker: that broker keeps nothing on disk, so databases have to start "
+                "empty with it, and nothing is ever dropped in a database that we did not create. "
+                "Add KAFKA=apache or KAFKA=host:port"
+            )
+        if problems:
+            raise ConfigError(problems)
+        return options
+
+
+def _kafka(text: str, problems: list[str]) -> str:
+    if text in ("", EMBEDDED):
+        return EMBEDDED
+    if text != APACHE and not _ADDRESSES.match(text):
+        problems.append(f"KAFKA={text!r}: allowed are apache, embedded and host:port[,host:port]")
+    return text
+
+
+def _database(text: str, problems: list[str]) -> str:
+    if text and ("{service}" not in text or urlsplit(text).scheme not in ("postgresql", "postgres")):
+        problems.append("DATABASE_URL: must be postgresql://user:password@host:port/{service}, with {service} in it")
+    return text
+
+
+def _smtp(text: str, problems: list[str]) -> str:
+    if text and (urlsplit(text).scheme not in ("smtp", "smtps") or not urlsplit(text).hostname):
+        problems.append("SMTP_URL: must be smtp://[user:password@]host:port")
+    return text
+
+
+def _port(name: str, default: int, environ: Mapping[str, str], problems: list[str]) -> int:
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    if not text.isdigit() or int(text) > 65535:
+        problems.append(f"{name}={text!r}: must be a port from 1 to 65535 on {HOST}, or 0 for a free one")
+        return default
+    return int(text)
+
+
+def _flag(name: str, text: str, problems: list[str]) -> bool:
+    if text.lower() not in _YES | _NO:
+        problems.append(f"{name}={text!r}: allowed are yes and no")
+    return text.lower() not in _NO

@@ -1,0 +1,32 @@
+"""`shop status`: what runs, since when, how often it had to be started again, and whether it can be found."""
+
+import os
+
+from shop.local import registry
+from shop.local.control import tell
+from shop.local.home import Home, Running
+from shop.local.memory import proportional_set_size
+from shop.local.screen import Screen
+from shop.local.supervisor import ChildStatus
+from shop.local.web import Web
+
+
+async def show(home: Home, running: Running, screen: Screen) -> None:
+    """Print one row per process and the addresses."""
+    children = [ChildStatus(**entry) for entry in await tell(running, "status")]
+    async with Web(running.discovery) as discovery:
+        shown = {instance.app: instance for instance in await registry.instances(discovery)}
+    rows = [_row(child, shown.get(child.name)) for child in children]
+    screen.title("Backstay", f"home {home.path}")
+    screen.rows(("  process", "pid", "up", "restarts", "registry", "address"), rows, right=(1, 2, 3))
+    screen.say("")
+    screen.say(f"gateway {running.gateway}   registry {running.discovery}   Kafka {running.kafka}")
+    pids = [running.supervisor.pid, *(child.pid for child in children if child.pid)]
+    if (memory := proportional_set_size({*pids} - {os.getpid()})) is not None:
+        screen.say(f"memory of all processes {memory / (1 << 20):,.0f} MB")
+
+
+def _row(child: ChildStatus, instance: registry.Instance | None) -> tuple[str, ...]:
+    life = f"{child.uptime:,.0f} s" if child.pid else "stopped" if not child.wanted else "starting"
+    found, address = (instance.status, instance.address) if instance else ("", "")
+    return (f"  {child.name}", str(child.pid or ""), life, str(child.restarts), found, address)

@@ -1,0 +1,162 @@
+"""One whole system: entering brings it up, ready to take orders; leaving takes all of it down, whatever happened.
+
+Order up: home, ports, database and broker and mail, discovery, everybody else at once, the registry shows all ready.
+Order down: the gateway, orders, the others, discovery, broker, database.
+"""
+
+import os
+import secrets
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from shop import topology
+from shop.local import infrastructure, registry
+from shop.local.control import Control
+from shop.local.environment import Resources, environment, python_path
+from shop.local.home import Home, Recorded, Running
+from shop.local.mailbox import Mailbox
+from shop.local.memory import proportional_set_size
+from shop.local.options import Options
+from shop.local.ports import HOST, choose, free_port
+from shop.local.program import Program, started_at
+from shop.local.screen import Screen
+from shop.local.supervisor import NotReady, Supervisor
+from shop.local.web import Web
+
+READY_TIMEOUT = 60.0  # seconds until the registry must show everybody
+KILL_TIMEOUT = 3.0  # seconds that killed processes have to be gone
+
+
+class System:
+    """A running system on a home. Enter it once."""
+
+    def __init__(self, options: Options, screen: Screen | None = None) -> None:
+        self.options = options
+        self.screen = screen or Screen()
+        self.home = Home(options.home)
+        self.supervisor = Supervisor(self.home, self.screen.note)
+        self.started = time.monotonic()
+        self._control = Control(self.supervisor, secrets.token_urlsafe(18))
+        self._mailbox: Mailbox | None = None
+        self._ports: dict[str, int] = {}
+        self._resources: Resources | None = None
+        self._running: Running | None = None
+
+    @property
+    def running(self) -> Running:
+        """Where everything is, once it is up."""
+        if self._running is None:
+            raise RuntimeError("the system isn't up")
+        return self._running
+
+    def memory(self) -> int | None:
+        """Bytes of all processes, this one included, shared pages counted once; None where nobody tells."""
+        return proportional_set_size([os.getpid(), *self.supervisor.pids()])
+
+    async def __aenter__(self) -> Self:
+        self.home.lock()
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    def kill(self) -> None:
+        """End everything at once: for a second Ctrl-C."""
+        self.supervisor.kill_all()
+        until = time.monotonic() + KILL_TIMEOUT
+        while any(child.is_alive() for child in self.home.recorded()) and time.monotonic() < until:
+            time.sleep(0.02)
+        self.home.withdraw()
+
+    async def _start(self) -> None:
+        if left := self.home.end_leftovers():
+            self.screen.note(f"ended what an earlier run left: {', '.join(left)}")
+        self._ports = self._choose_ports()
+        self.home.logs.mkdir(exist_ok=True)
+        for log in self.home.logs.glob("*.log"):
+            log.unlink()
+        if not self.options.smtp_url:
+            self._mailbox = await Mailbox(self.home.mail, free_port()).__aenter__()
+        self._resources = await infrastructure.start(
+            self.options, self.home, self.supervisor, self.screen, self._mailbox
+        )
+        with self.screen.step(f"{len(topology.SERVICES)} services, ready and in the registry"):
+            await self._start_services()
+        await self._publish()
+        self.supervisor.settle()
+
+    def _choose_ports(self) -> dict[str, int]:
+        wanted = {"gateway": self.options.gateway_port, "discovery": self.options.discovery_port}
+        return {
+            service.name: choose(wanted[service.name], variable=service.port, what=service.name)
+            for service in topology.SERVICES
+            if service.port
+        }
+
+    async def _start_services(self) -> None:
+        for service in topology.SERVICES:
+            await self.supervisor.add(self._program(service))
+        names = tuple(service.name for service in topology.SERVICES if service is not topology.DISCOVERY)
+        async with Web(f"http://{HOST}:{self._ports['discovery']}") as discovery:
+            await self._wait_for(discovery, names)
+
+    async def _wait_for(self, discovery: Web, names: tuple[str, ...]) -> None:
+        async def all_up() -> bool:
+            return not await registry.missing(discovery, names)
+
+        try:
+            await self.supervisor.ready("discovery", all_up, timeout=READY_TIMEOUT)
+        except NotReady as error:
+            absent = await registry.missing(discovery, names)
+            raise NotReady(
+                f"after {READY_TIMEOUT:g} s the registry doesn't show: {', '.join(absent) or 'discovery itself'}. "
+                f"Their logs are in {self.home.logs}"
+            ) from error
+
+    def _program(self, service: topology.Service) -> Program:
+        assert self._resources is not None
+        return Program(
+            name=service.name,
+            argv=(sys.executable, "-m", "shop", "run", service.name),
+            log=self.home.logs / f"{service.name}.log",
+            env=environment(
+                service, home=self.home, options=self.options, resources=self._resources, ports=self._ports
+            ),
+            cwd=python_path(),
+        )
+
+    async def _publish(self) -> None:
+        assert self._resources is not None
+        self._running = Running(
+            supervisor=Recorded("supervisor", os.getpid(), started_at(os.getpid())),
+            gateway=f"http://{HOST}:{self._ports['gateway']}",
+            discovery=f"http://{HOST}:{self._ports['discovery']}",
+            kafka=self._resources.bootstrap,
+            kafka_flavor=self._resources.flavor,
+            control=await self._control.start(),
+            control_token=self._control.token,
+            databases=dict(self._resources.databases),
+            mail=str(self.home.mail) if self._mailbox else "",
+        )
+        self.home.publish(self._running)
+
+    async def _stop(self) -> None:
+        """Control, services in order, broker and database, mail, records, lock; goes on when one step fails."""
+        self._control.close()
+        self.home.withdraw()
+        try:
+            await self.supervisor.close(topology.STOP_ORDER)
+        finally:
+            if self._mailbox is not None:
+                await self._mailbox.__aexit__(None, None, None)
+            self.home.unlock()
+

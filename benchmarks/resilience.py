@@ -37,9 +37,7 @@ async def main() -> None:
     print(f"bare await {unit * 1e9:.0f} ns; below: ns over it, by the median of 60 paired slices")
     opened = breaker()
     opened.transition_to(r.State.OPEN)
-    pipe = r.pipeline(
-        r.Fallback({Boom: lambda error: 0}), r.Retry(3), breaker(), r.Bulkhead(25), r.TimeLimiter(10.0)
-    )
+    pipe = r.pipeline(r.Fallback({Boom: lambda error: 0}), r.Retry(3), breaker(), r.Bulkhead(25), r.TimeLimiter(10.0))
     cases = (
         ("breaker, closed, clean window", breaker()(bare), False),
         ("breaker, closed, time window 60 s", breaker(window=r.last(seconds=60))(bare), False),

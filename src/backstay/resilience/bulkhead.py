@@ -37,57 +37,59 @@ class Bulkhead(Policy):
         self.name = name
         self.max_calls = max_calls
         self.max_wait = max_wait
-        self._in_flight = 0
+        self.in_flight = 0
         self._rejected = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.waiting: deque[asyncio.Future[None]] = deque()
 
     def wrap(self, call: Call[P, R]) -> Guarded[P, R]:
         """Guard `call` with this bound."""
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            if self._in_flight < self.max_calls and not self._waiting:
-                self._in_flight += 1
+            if self.in_flight < self.max_calls and not self.waiting:
+                self.in_flight += 1
             else:
-                await self._enter()
+                await self.enter()
             try:
                 return await call(*args, **kwargs)
             finally:
-                self._leave()
+                self.leave()
 
         return guarded
 
-    async def _enter(self) -> None:
+    async def enter(self) -> None:
+        """Wait for a place; raises `BulkheadFull` when there is none in time."""
         if self.max_wait <= 0 or self.max_calls == 0:
             self._refuse()
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+        self.waiting.append(place)
         try:
             async with asyncio.timeout(self.max_wait):
                 await place
         except BaseException as error:
             if place.done() and not place.cancelled():
-                self._leave()  # the place came together with the time-out or the cancellation: pass it on
-            elif place in self._waiting:
-                self._waiting.remove(place)
+                self.leave()  # the place came together with the time-out or the cancellation: pass it on
+            elif place in self.waiting:
+                self.waiting.remove(place)
             if isinstance(error, TimeoutError):
                 self._refuse()
             raise
 
-    def _leave(self) -> None:
-        while self._waiting:
-            place = self._waiting.popleft()
+    def leave(self) -> None:
+        """Give the place back, or hand it to the first who waits."""
+        while self.waiting:
+            place = self.waiting.popleft()
             if not place.done():
                 place.set_result(None)  # hands the place over: the number in flight stays
                 return
-        self._in_flight -= 1
+        self.in_flight -= 1
 
     def _refuse(self) -> None:
         self._rejected += 1
-        raise BulkheadFull(f"Bulkhead '{self.name}' is full and does not permit further calls", name=self.name)
+        raise BulkheadFull(self.name)
 
     def statistics(self) -> BulkheadStatistics:
         """A snapshot."""
-        return BulkheadStatistics(self.max_calls, self._in_flight, len(self._waiting), self._rejected)
+        return BulkheadStatistics(self.max_calls, self.in_flight, len(self.waiting), self._rejected)
 
     def __repr__(self) -> str:
         return f"Bulkhead({self.max_calls}, max_wait={self.max_wait:g})"

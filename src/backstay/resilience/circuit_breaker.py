@@ -1,4 +1,4 @@
-"""The circuit breaker: the shell around a coroutine function or a plain one; all rules are in `state_machine`.
+"""The circuit breaker: the shell around a coroutine function or a plain one; all rules are in `statemachine`.
 
 A call through a closed breaker whose window is full of fast successes touches one counter: the two flags `passing` and
 `quiet` of the state machine say when that is allowed.
@@ -35,26 +35,26 @@ class Permit:
     def __init__(self, breaker: "CircuitBreaker") -> None:
         self._breaker = breaker
         self._told = False
-        self._started = breaker._now()
-        self._era = breaker._machine.acquire(self._started)
+        self._started = breaker.now()
+        self._era = breaker.machine.acquire(self._started)
 
     def success(self, result: object = None) -> None:
         """The call gave `result`."""
         if not self._told:
             self._told = True
-            self._breaker._returned(self._era, self._started, result)
+            self._breaker.returned(self._era, self._started, result)
 
     def failure(self, error: BaseException) -> None:
         """The call raised `error`."""
         if not self._told:
             self._told = True
-            self._breaker._raised(self._era, self._started, error)
+            self._breaker.raised(self._era, self._started, error)
 
     def release(self) -> None:
         """The call said nothing about the dependency, or wasn't made."""
         if not self._told:
             self._told = True
-            self._breaker._machine.release(self._era)
+            self._breaker.machine.release(self._era)
 
 
 class CircuitBreaker(Policy):
@@ -75,14 +75,14 @@ class CircuitBreaker(Policy):
         except ConfigError as error:
             raise ConfigError([f"CircuitBreaker '{name}': {problem}" for problem in error.problems]) from None
         self.name = name
-        self._now = clock.monotonic
-        self._machine = StateMachine(name, self._config, self._now())
+        self.now = clock.monotonic
+        self.machine = StateMachine(name, self._config, self.now())
 
     # -- guarding -------------------------------------------------------------------------------------------------
 
     def wrap(self, call: Call[P, R]) -> Guarded[P, R]:
         """Guard a coroutine function: refuse it while open, count its outcome otherwise."""
-        machine, now = self._machine, self._now
+        machine, now = self.machine, self.now
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             started = now()
@@ -90,29 +90,29 @@ class CircuitBreaker(Policy):
             try:
                 result = await call(*args, **kwargs)
             except BaseException as error:
-                self._raised(era, started, error)
+                self.raised(era, started, error)
                 raise
             if machine.quiet and now() - started <= machine.slow:
                 machine.succeeded += 1
             else:
-                self._returned(era, started, result)
+                self.returned(era, started, result)
             return result
 
         return guarded
 
     def wrap_plain(self, call: Callable[P, R]) -> Plain[P, R]:
         """Guard a plain function, for any number of threads."""
-        self._machine.share()
+        self.machine.share()
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            started = self._now()
-            era = self._machine.acquire(started)
+            started = self.now()
+            era = self.machine.acquire(started)
             try:
                 result = call(*args, **kwargs)
             except BaseException as error:
-                self._raised(era, started, error)
+                self.raised(era, started, error)
                 raise
-            self._returned(era, started, result)
+            self.returned(era, started, result)
             return result
 
         return guarded
@@ -132,31 +132,37 @@ class CircuitBreaker(Policy):
         """A permit to be told by hand; raises `CallNotPermitted`."""
         return Permit(self)
 
-    def _raised(self, era: int, started: float, error: BaseException) -> None:
-        now, machine, config = self._now(), self._machine, self._config
-        duration = now - started
+    def raised(self, era: int, started: float, error: BaseException) -> None:
+        """A call that began at `started` with a permit of `era` raised `error`."""
+        machine = self.machine
         if isinstance(error, FROM_OUTSIDE):
             machine.release(era)
-        elif isinstance(error, Rejected) or one_of(config.ignore, config.ignore_if, error):
+            return
+        config, now = self._config, self.now()
+        duration = now - started
+        if isinstance(error, Rejected) or one_of(config.ignore, config.ignore_if, error):
             machine.ignored += 1
             machine.release(era)
             machine.publish(events.CallIgnored, duration=duration, error=error)
-        elif one_of(config.record, config.record_if, error):
+            return
+        failed = one_of(config.record, config.record_if, error)
+        if machine.publisher.heard and failed:
             machine.publish(events.CallFailed, duration=duration, error=error)
-            machine.settle(era, duration, now, failed=True)
-        else:
+        elif machine.publisher.heard:
             machine.publish(events.CallSucceeded, duration=duration)
-            machine.settle(era, duration, now, failed=False)
+        machine.settle(era, duration, now, failed=failed)
 
-    def _returned(self, era: int, started: float, result: object) -> None:
-        now, machine = self._now(), self._machine
+    def returned(self, era: int, started: float, result: object) -> None:
+        """A call that began at `started` with a permit of `era` gave `result`."""
+        now, machine = self.now(), self.machine
         duration = now - started
         fail = self._config.fail_result
         if fail is not None and result is not None and fail(result):
             machine.publish(events.CallFailed, duration=duration, error=events.ResultRecordedAsFailure(result))
             machine.settle(era, duration, now, failed=True)
         else:
-            machine.publish(events.CallSucceeded, duration=duration)
+            if machine.publisher.heard:
+                machine.publish(events.CallSucceeded, duration=duration)
             machine.settle(era, duration, now, failed=False)
 
     # -- by hand --------------------------------------------------------------------------------------------------
@@ -169,28 +175,28 @@ class CircuitBreaker(Policy):
     @property
     def state(self) -> State:
         """The state; OPEN turns to HALF_OPEN by a call that may try, or by itself with `auto_half_open`."""
-        return self._machine.look(self._now())
+        return self.machine.look(self.now())
 
     def transition_to(self, state: State, *, wait: float | None = None) -> None:
         """Go to `state` by hand, with `wait` seconds for OPEN. Raises `IllegalTransition`, and changes nothing then."""
-        self._machine.transition(state, self._now(), wait=wait)
+        self.machine.transition(state, self.now(), wait=wait)
 
     def reset(self) -> None:
         """A fresh closed state, whatever was before."""
-        self._machine.reset(self._now())
+        self.machine.reset(self.now())
 
     def reconfigure(self, **options: Any) -> None:
         """Change fields of the configuration while calls go on; what was counted stays."""
         self._config = replace(self._config, **options)
-        self._machine.reconfigure(self._config, self._now())
+        self.machine.reconfigure(self._config, self.now())
 
     def on(self, event: type[E], listener: Callable[[E], None]) -> Callable[[], None]:
         """Call `listener` for each event of this type; returns a function that stops it."""
-        return self._machine.publisher.on(event, listener)
+        return self.machine.publisher.on(event, listener)
 
     def statistics(self) -> BreakerStatistics:
         """A snapshot of state, rates and counts."""
-        return self._machine.statistics(self._now())
+        return self.machine.statistics(self.now())
 
     def __repr__(self) -> str:
         config = self._config

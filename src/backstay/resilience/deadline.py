@@ -16,6 +16,10 @@ HEADER = "x-request-deadline-ms"
 _deadline: ContextVar[float | None] = ContextVar("backstay_deadline", default=None)
 
 
+current = _deadline.get
+"""The current request's deadline on the monotonic clock, or None."""
+
+
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
     """Everything inside must be done within `seconds`; an outer, earlier deadline stays in force."""
@@ -41,5 +45,5 @@ def clamp(timeout: float) -> float:
         return timeout
     left = end - time.monotonic()
     if left <= 0:
-        raise DeadlineExceeded("the request's deadline has passed", name="deadline")
+        raise DeadlineExceeded("deadline")
     return min(timeout, left)

@@ -22,36 +22,57 @@ class ResilienceError(BackstayError):
 
 
 class Rejected(ResilienceError):
-    """The call was refused before it was made.
+    """The call was refused before it was made: `Rejected(name, retry_after)`.
 
-    `name` is the policy's, `retry_after` the seconds until a new try makes sense (0.0 = unknown).
-    A `Rejected` says nothing about the dependency: a breaker doesn't count it, a retry doesn't repeat it.
+    It says nothing about the dependency: a breaker doesn't count it, a retry doesn't repeat it. A refusal happens when
+    there is too much to do already, so it is built without running a line of Python; its message is made when read.
     """
 
-    def __init__(self, message: str | None = None, *, name: str = "", retry_after: float = 0.0) -> None:
-        super().__init__(message)
-        self.name = name
-        self.retry_after = retry_after
+    __init__ = Exception.__init__
+    message = "'{0}' does not permit further calls"
+
+    @property
+    def name(self) -> str:
+        """The policy that refused."""
+        return str(self.args[0]) if self.args else ""
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until a new try makes sense; 0.0 when that isn't known."""
+        return float(self.args[1]) if len(self.args) > 1 else 0.0
+
+    def __str__(self) -> str:
+        return self.message.format(*self.args) if self.args else type(self).__name__
 
 
 class CallNotPermitted(Rejected):
-    """A circuit breaker is open, or half-open with all its probes given out."""
+    """A circuit breaker is open, or half-open with all its probes given out: `(name, retry_after, state)`."""
+
+    message = "CircuitBreaker '{0}' is {2.value} and does not permit further calls"
 
 
 class BulkheadFull(Rejected):
     """As many calls as the bulkhead allows are in flight."""
 
+    message = "Bulkhead '{0}' is full and does not permit further calls"
+
 
 class RateLimited(Rejected):
     """The rate limiter has no permission left in this period."""
+
+    message = "RateLimiter '{0}' does not permit further calls"
 
 
 class BudgetExhausted(Rejected):
     """The retry budget of this dependency is spent; raised from the error that would have been retried."""
 
+    message = "Retry '{0}' has no budget left for another attempt"
 
-class DeadlineExceeded(Rejected, TimeoutError):
+
+class DeadlineExceeded(Rejected):
     """The request's deadline left no time for this call."""
+
+    message = "the deadline of the request has passed"
 
 
 class MaxRetriesExceeded(ResilienceError):

@@ -120,11 +120,12 @@ Listener = Callable[[Any], None]
 class Publisher:
     """Listeners by event type. A listener's failure never reaches the caller of the guarded function."""
 
-    __slots__ = ("_changed", "_listeners", "failures")
+    __slots__ = ("_changed", "_listeners", "failures", "heard")
 
     def __init__(self, changed: Callable[[], None] | None = None) -> None:
         self._listeners: dict[type[Event], list[Listener]] = {}
         self._changed = changed  # called when listeners come or go
+        self.heard = False  # whether anybody listens to anything
         self.failures = 0  # errors raised by listeners
 
     def on(self, event: type[E], listener: Callable[[E], None]) -> Callable[[], None]:
@@ -141,12 +142,13 @@ class Publisher:
         return remove
 
     def _tell(self) -> None:
+        self.heard = any(self._listeners.values())
         if self._changed is not None:
             self._changed()
 
     def wants(self, event: type[Event]) -> bool:
         """Whether anybody listens to this type."""
-        return bool(self._listeners) and bool(self._listeners.get(event))
+        return self.heard and bool(self._listeners.get(event))
 
     def emit(self, event: type[Event], name: str, **details: Any) -> None:
         """Make the event and tell its listeners, if there are any."""

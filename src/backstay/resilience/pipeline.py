@@ -9,6 +9,7 @@ from backstay.errors import ConfigError
 from backstay.resilience.bulkhead import Bulkhead
 from backstay.resilience.circuit_breaker import CircuitBreaker
 from backstay.resilience.fallback import Fallback
+from backstay.resilience.fused import fuse
 from backstay.resilience.policy import Call, Guarded, Policy
 from backstay.resilience.retry import Retry
 from backstay.resilience.time_limiter import TimeLimiter
@@ -35,8 +36,11 @@ class Pipeline(Policy):
 
         if not self.layers:
             return guarded
-        *outer, innermost = self.layers
-        wrapped = innermost.wrap(call)
+        match self.layers:
+            case (*outer, CircuitBreaker() as breaker, Bulkhead() as bulkhead, TimeLimiter() as limiter):
+                wrapped = fuse(breaker, bulkhead, limiter, call)
+            case (*outer, innermost):
+                wrapped = innermost.wrap(call)
         for layer in reversed(outer):
             wrapped = layer.wrap(wrapped)
         return wrapped

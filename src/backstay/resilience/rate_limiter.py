@@ -74,11 +74,8 @@ class RateLimiter(Policy):
             now = self._clock.monotonic()
             wait = self.reserve(now)
             if wait is None:
-                raise RateLimited(
-                    f"RateLimiter '{self.name}' does not permit further calls",
-                    name=self.name,
-                    retry_after=max(0.0, self._born + (self._cycle + 1) * self.period - now),
-                )
+                next_period = self._born + (self._cycle + 1) * self.period
+                raise RateLimited(self.name, max(0.0, next_period - now))
             if wait > 0:
                 try:
                     await self._clock.sleep(wait)

@@ -186,7 +186,7 @@ class Retry(Policy):
             raise error
         if self.budget is not None and not self.budget.allow():
             self._counts[3] += 1
-            raise BudgetExhausted(f"Retry '{self.name}': the retry budget is spent", name=self.name) from error
+            raise BudgetExhausted(self.name) from error
         self._events.emit(events.Retrying, self.name, attempt=attempt, wait=wait, error=error)
         return max(wait, getattr(error, "retry_after", 0.0) or 0.0)
 

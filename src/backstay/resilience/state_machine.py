@@ -132,12 +132,10 @@ class StateMachine:
             return self.era
         self.refused += 1
         self._not_permitted += 1
-        self.publish(events.NotPermitted)
-        raise CallNotPermitted(
-            f"CircuitBreaker '{self.name}' is {self.state.value} and does not permit further calls",
-            name=self.name,
-            retry_after=max(0.0, self._open_until - now) if self.state is State.OPEN else 0.0,
-        )
+        if self.publisher.heard:
+            self.publish(events.NotPermitted)
+        wait = self._open_until - now
+        raise CallNotPermitted(self.name, wait if wait > 0.0 else 0.0, self.state)
 
     def _settle(self, era: int, duration: float, now: float, failed: bool) -> None:
         slow = duration > self.slow

@@ -17,7 +17,7 @@ from backstay.resilience.config import CircuitBreakerConfig, one_of
 from backstay.resilience.errors import Rejected
 from backstay.resilience.events import State
 from backstay.resilience.policy import Call, Guarded, Plain, Policy
-from backstay.resilience.state_machine import BreakerStatistics, StateMachine
+from backstay.resilience.state_machine import BreakerStatistics, SharedStateMachine, StateMachine
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,10 +62,17 @@ class CircuitBreaker(Policy):
 
     name: shown in events, metrics and rejections.
     config: a whole configuration; the keyword arguments are the fields of `CircuitBreakerConfig` and win over it.
+    threads: used from several threads, or around plain functions: every step takes a lock.
     """
 
     def __init__(
-        self, name: str, config: CircuitBreakerConfig | None = None, *, clock: Clock = SYSTEM, **options: Any
+        self,
+        name: str,
+        config: CircuitBreakerConfig | None = None,
+        *,
+        threads: bool = False,
+        clock: Clock = SYSTEM,
+        **options: Any,
     ) -> None:
         try:
             self._config = replace(config or CircuitBreakerConfig(), **options)
@@ -76,7 +83,7 @@ class CircuitBreaker(Policy):
             raise ConfigError([f"CircuitBreaker '{name}': {problem}" for problem in error.problems]) from None
         self.name = name
         self.now = clock.monotonic
-        self.machine = StateMachine(name, self._config, self.now())
+        self.machine = (SharedStateMachine if threads else StateMachine)(name, self._config, self.now())
 
     # -- guarding -------------------------------------------------------------------------------------------------
 
@@ -101,8 +108,9 @@ class CircuitBreaker(Policy):
         return guarded
 
     def wrap_plain(self, call: Callable[P, R]) -> Plain[P, R]:
-        """Guard a plain function, for any number of threads."""
-        self.machine.share()
+        """Guard a plain function; the breaker must be built with `threads=True`."""
+        if not isinstance(self.machine, SharedStateMachine):
+            raise ConfigError([f"CircuitBreaker '{self.name}': around a plain function it needs threads=True"])
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             started = self.now()

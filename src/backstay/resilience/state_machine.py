@@ -21,6 +21,8 @@ from backstay.resilience.events import State
 from backstay.resilience.windows import FAILED, SLOW, CountWindow, NoWindow, Window, open_window
 
 NO_RATE = -1.0  # fewer calls than needed for a verdict
+CLOSED, OPEN, HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN  # a lookup on the class costs 40 ns, a hash 150
+DISABLED, FORCED_OPEN, METRICS_ONLY = State.DISABLED, State.FORCED_OPEN, State.METRICS_ONLY
 FORBIDDEN = frozenset(
     {
         (State.CLOSED, State.HALF_OPEN),
@@ -28,9 +30,8 @@ FORBIDDEN = frozenset(
         (State.METRICS_ONLY, State.HALF_OPEN),
     }
 )
-PASSING = frozenset({State.CLOSED, State.DISABLED, State.METRICS_ONLY})
-SILENT = frozenset({State.DISABLED, State.FORCED_OPEN})  # tell of nothing but their transitions
-UNCOUNTED = SILENT
+PASSING = (CLOSED, DISABLED, METRICS_ONLY)
+UNCOUNTED = (DISABLED, FORCED_OPEN)  # no window, and no events but their transitions
 FORCED_EVENTS = (events.StateTransition, events.BreakerReset)
 
 
@@ -61,7 +62,6 @@ class StateMachine:
         "_exceeded",
         "_half_until",
         "_hushed",
-        "_lock",
         "_needed",
         "_not_permitted",
         "_open_until",
@@ -91,43 +91,23 @@ class StateMachine:
         self.succeeded = self.failed = self.ignored = self.refused = self.slow_succeeded = self.slow_failed = 0
         self.era = self.attempts = 0
         self._exceeded: set[type[events.Event]] = set()
-        self._lock: threading.RLock | None = None
         self._hushed = config.fail_result is None
         self._not_permitted = 0
         self._window: Window = NoWindow()
         self.slow = config.slow.seconds
-        self._enter(State.CLOSED, open_window(config.window, now), now)
+        self._enter(CLOSED, open_window(config.window, now), now)
 
     # -- calls ----------------------------------------------------------------------------------------------------
 
     def acquire(self, now: float) -> int:
         """A permit for one call, to be handed to `settle` or `release`. Raises `CallNotPermitted`."""
-        if self._lock is not None:
-            with self._lock:
-                return self._acquire(now)
-        return self._acquire(now)
-
-    def settle(self, era: int, duration: float, now: float, *, failed: bool) -> None:
-        """The call ended after `duration` seconds; it counts if its era is still the current one."""
-        if self._lock is not None:
-            with self._lock:
-                return self._settle(era, duration, now, failed)
-        return self._settle(era, duration, now, failed)
-
-    def release(self, era: int) -> None:
-        """The call said nothing about the dependency: give a probe's permit back."""
-        if self.state is State.HALF_OPEN and (era == self.era or self.config.parity):
-            self._permits += 1
-
-    def _acquire(self, now: float) -> int:
-        state = self.state
-        if state in PASSING:
+        if self.state in PASSING:
             return self.era
-        if state is State.HALF_OPEN and now > self._half_until:
-            self._go(State.OPEN, now)
-        if self.state is State.OPEN and now > self._open_until:
-            self._go(State.HALF_OPEN, now)
-        if self.state is State.HALF_OPEN and self._permits > 0:
+        if self.state is HALF_OPEN and now > self._half_until:
+            self._go(OPEN, now)
+        if self.state is OPEN and now > self._open_until:
+            self._go(HALF_OPEN, now)
+        if self._permits > 0:
             self._permits -= 1
             return self.era
         self.refused += 1
@@ -137,7 +117,8 @@ class StateMachine:
         wait = self._open_until - now
         raise CallNotPermitted(self.name, wait if wait > 0.0 else 0.0, self.state)
 
-    def _settle(self, era: int, duration: float, now: float, failed: bool) -> None:
+    def settle(self, era: int, duration: float, now: float, *, failed: bool) -> None:
+        """The call ended after `duration` seconds; it counts if its era is still the current one."""
         slow = duration > self.slow
         if failed:
             self.failed += 1
@@ -149,25 +130,31 @@ class StateMachine:
             return
         window = self._window
         window.record((FAILED if failed else 0) | (SLOW if slow else 0), now)
-        if window.failed or window.slow or self.state is State.HALF_OPEN:
+        if window.total >= self._needed and (window.failed or window.slow or self.state is HALF_OPEN):
             self._judge(window, now)
-        self._reflect()
+        if self.quiet is not self._window.clean:
+            self._reflect()
+
+    def release(self, era: int) -> None:
+        """The call said nothing about the dependency: give a probe's permit back."""
+        if self.state is HALF_OPEN and (era == self.era or self.config.parity):
+            self._permits += 1
 
     def _judge(self, window: Window, now: float) -> None:
         state = self.state
-        if window.total < self._needed or state is State.OPEN:
-            return
         failing = window.failed * 100.0 >= self.config.failure_rate * window.total
         slow = window.slow * 100.0 >= self.config.slow.rate * window.total
-        if state is State.HALF_OPEN:
-            self._go(State.OPEN if failing or slow else State.CLOSED, now)
+        if state is HALF_OPEN:
+            self._go(OPEN if failing or slow else CLOSED, now)
+            return
+        if not (failing or slow) or state is OPEN:
             return
         if failing:
             self._exceed(events.FailureRateExceeded, window.failed * 100.0 / window.total)
         if slow:
             self._exceed(events.SlowCallRateExceeded, window.slow * 100.0 / window.total)
-        if (failing or slow) and state is State.CLOSED:
-            self._go(State.OPEN, now)
+        if state is CLOSED:
+            self._go(OPEN, now)
 
     def _exceed(self, event: type[events.Event], rate: float) -> None:
         if event not in self._exceeded:  # once a stay; only METRICS_ONLY stays long enough to notice
@@ -178,8 +165,8 @@ class StateMachine:
 
     def look(self, now: float) -> State:
         """The state at `now`: as it is, but with `auto_half_open` an open breaker whose wait is over turns."""
-        if self.config.auto_half_open and self.state is State.OPEN and now > self._open_until:
-            self._go(State.HALF_OPEN, now)
+        if self.config.auto_half_open and self.state is OPEN and now > self._open_until:
+            self._go(HALF_OPEN, now)
         return self.state
 
     def transition(self, state: State, now: float, *, wait: float | None = None) -> None:
@@ -193,9 +180,9 @@ class StateMachine:
         old = self.state
         self.attempts = 0
         self._not_permitted = 0
-        self._enter(State.CLOSED, open_window(self.config.window, now), now)
-        if old is not State.CLOSED:
-            self.publish(events.StateTransition, from_state=old, to_state=State.CLOSED)
+        self._enter(CLOSED, open_window(self.config.window, now), now)
+        if old is not CLOSED:
+            self.publish(events.StateTransition, from_state=old, to_state=CLOSED)
         self.publish(events.BreakerReset)
 
     def reconfigure(self, config: CircuitBreakerConfig, now: float) -> None:
@@ -203,20 +190,20 @@ class StateMachine:
         old, self.config = self.config, config
         self.slow = config.slow.seconds
         self._hushed = config.fail_result is None
-        if self.state in (State.CLOSED, State.OPEN, State.METRICS_ONLY) and old.window != config.window:
+        if self.state in (CLOSED, OPEN, METRICS_ONLY) and old.window != config.window:
             self._window = self._window.resized(config.window, now)
-        if self.state is not State.HALF_OPEN:
+        if self.state is not HALF_OPEN:
             self._needed = config.needed
         self._listeners_changed()
         self.publish(events.ConfigChanged)
 
     def _go(self, new: State, now: float, wait: float | None = None) -> None:
         old = self.state
-        if new in (State.CLOSED, State.DISABLED, State.METRICS_ONLY):
+        if new in (CLOSED, DISABLED, METRICS_ONLY):
             self.attempts = 0
-        elif new is State.FORCED_OPEN or (new is State.OPEN and wait is None):
+        elif new is FORCED_OPEN or (new is OPEN and wait is None):
             self.attempts += 1
-        if new is State.OPEN:
+        if new is OPEN:
             window = self._window  # an open breaker shows what opened it, and its refusals
         else:
             window = self._fresh(new, now)
@@ -226,7 +213,7 @@ class StateMachine:
             self.publish(events.StateTransition, from_state=old, to_state=new)
 
     def _fresh(self, state: State, now: float) -> Window:
-        if state is State.HALF_OPEN:
+        if state is HALF_OPEN:
             return CountWindow(self.config.half_open.calls)
         return NoWindow() if state in UNCOUNTED else open_window(self.config.window, now)
 
@@ -235,11 +222,11 @@ class StateMachine:
         self.state = state
         self._window = window
         self.era += 1  # what began before now is stale from here on
-        self._permits = config.half_open.calls if state is State.HALF_OPEN else 0
-        self._needed = min(config.min_calls, config.half_open.calls) if state is State.HALF_OPEN else config.needed
-        self._open_until = now + (config.wait(self.attempts) if wait is None else wait) if state is State.OPEN else 0.0
+        self._permits = config.half_open.calls if state is HALF_OPEN else 0
+        self._needed = min(config.min_calls, config.half_open.calls) if state is HALF_OPEN else config.needed
+        self._open_until = now + (config.wait(self.attempts) if wait is None else wait) if state is OPEN else 0.0
         limit = config.half_open.max_wait
-        self._half_until = now + limit if state is State.HALF_OPEN and limit else float("inf")
+        self._half_until = now + limit if state is HALF_OPEN and limit else float("inf")
         self._exceeded.clear()
         self._reflect()
 
@@ -247,23 +234,16 @@ class StateMachine:
 
     def publish(self, event: type[events.Event], **details: object) -> None:
         """Tell listeners, unless the present state is one of those that keep quiet."""
-        if self.state not in SILENT or event in FORCED_EVENTS:
+        if self.state not in UNCOUNTED or event in FORCED_EVENTS:
             self.publisher.emit(event, self.name, **details)
-
-    def share(self) -> None:
-        """Used by several threads from now on: every step takes a lock."""
-        if self._lock is None:
-            self._lock = threading.RLock()
-            self._reflect()
 
     def _listeners_changed(self) -> None:
         self._hushed = self.config.fail_result is None and not self.publisher.wants(events.CallSucceeded)
         self._reflect()
 
     def _reflect(self) -> None:
-        alone = self._lock is None
-        self.passing = alone and self.state in PASSING
-        self.quiet = alone and self._hushed and self.state is State.CLOSED and self._window.clean
+        self.passing = self.state in PASSING
+        self.quiet = self._hushed and self.state is CLOSED and self._window.clean
 
     def statistics(self, now: float) -> BreakerStatistics:
         """A snapshot of state, rates and counts."""
@@ -288,4 +268,47 @@ class StateMachine:
         )
 
 
-__all__ = ["BreakerStatistics", "StateMachine"]
+class SharedStateMachine(StateMachine):
+    """The same for several threads: every step takes a lock, and nothing may be skipped."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, name: str, config: CircuitBreakerConfig, now: float) -> None:
+        self._lock = threading.RLock()
+        super().__init__(name, config, now)
+
+    def acquire(self, now: float) -> int:
+        """As in the base class."""
+        with self._lock:
+            return super().acquire(now)
+
+    def settle(self, era: int, duration: float, now: float, *, failed: bool) -> None:
+        """As in the base class."""
+        with self._lock:
+            super().settle(era, duration, now, failed=failed)
+
+    def release(self, era: int) -> None:
+        """As in the base class."""
+        with self._lock:
+            super().release(era)
+
+    def transition(self, state: State, now: float, *, wait: float | None = None) -> None:
+        """As in the base class."""
+        with self._lock:
+            super().transition(state, now, wait=wait)
+
+    def reset(self, now: float) -> None:
+        """As in the base class."""
+        with self._lock:
+            super().reset(now)
+
+    def statistics(self, now: float) -> BreakerStatistics:
+        """As in the base class."""
+        with self._lock:
+            return super().statistics(now)
+
+    def _reflect(self) -> None:
+        self.passing = self.quiet = False
+
+
+__all__ = ["BreakerStatistics", "SharedStateMachine", "StateMachine"]

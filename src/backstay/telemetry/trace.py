@@ -84,4 +84,4 @@ _current: ContextVar[TraceContext | None] = ContextVar("backstay_trace", default
 
 def _hex(bits: int) -> str:
     # Ids need to be unlikely to collide, not hard to guess; 0 is not a legal id.
-    return f"{random.getrandbits(bits) or 1:0{bits // 4}x}"  # noqa: S311
+    return f"{random.getrandbits(bits) or 1:0{bits // 4}x}"

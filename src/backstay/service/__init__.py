@@ -1,0 +1,87 @@
+"""The service kit: a service on one page, with registration, health, metrics, logs, identity and an ordered stop.
+
+from backstay.service import Answer, IdempotencyKey, Principal, Service, post
+"""
+
+from backstay.auth import Principal
+from backstay.service import idempotency
+from backstay.service.answers import Answer
+from backstay.service.app import ROLES, Role, Service
+from backstay.service.client import Client, Response, client
+from backstay.service.errors import ServiceCallError, UpstreamError, UpstreamRefused
+from backstay.service.health import Check
+from backstay.service.idempotency import IdempotencyKey
+from backstay.service.jobs import Job, every
+from backstay.service.lifecycle import Running
+from backstay.service.pages import Page, decode_cursor, encode_cursor
+from backstay.service.problems import (
+    BadRequest,
+    Conflict,
+    DeadlineExceeded,
+    FieldError,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    Problem,
+    RequestTimeout,
+    TooLarge,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    Unprocessable,
+    UnsupportedMedia,
+)
+from backstay.service.requests import Request
+from backstay.service.routing import Route, delete, get, patch, post, put
+from backstay.service.settings import Address, Port, Seconds, Secret, ServiceSettings, Settings
+
+__all__ = [
+    "ROLES",
+    "Address",
+    "Answer",
+    "BadRequest",
+    "Check",
+    "Client",
+    "Conflict",
+    "DeadlineExceeded",
+    "FieldError",
+    "Forbidden",
+    "IdempotencyKey",
+    "Job",
+    "MethodNotAllowed",
+    "NotFound",
+    "Page",
+    "Port",
+    "Principal",
+    "Problem",
+    "Request",
+    "RequestTimeout",
+    "Response",
+    "Role",
+    "Route",
+    "Running",
+    "Seconds",
+    "Secret",
+    "Service",
+    "ServiceCallError",
+    "ServiceSettings",
+    "Settings",
+    "TooLarge",
+    "TooManyRequests",
+    "Unauthorized",
+    "Unavailable",
+    "Unprocessable",
+    "UnsupportedMedia",
+    "UpstreamError",
+    "UpstreamRefused",
+    "client",
+    "decode_cursor",
+    "delete",
+    "encode_cursor",
+    "every",
+    "get",
+    "idempotency",
+    "patch",
+    "post",
+    "put",
+]

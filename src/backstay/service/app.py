@@ -1,0 +1,135 @@
+"""A service: its routes, what it owns, what it does in time, and the one order in which all of it starts and stops.
+
+Start: identity and registry (in the background) → what is owned, in order → jobs → HTTP → registry entry (STARTING, UP
+once ready). Stop: leave the registry → accept nothing new, finish requests → jobs → what is owned, in reverse →
+identity and connections.
+"""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Literal, get_args
+
+from backstay.auth import TokenVerifier
+from backstay.discovery import Registry
+from backstay.errors import BackstayError, ConfigError
+from backstay.service.health import Check
+from backstay.service.idempotency import COMPONENT, pruning
+from backstay.service.jobs import Job
+from backstay.service.lifecycle import Running, start
+from backstay.service.routing import Route
+from backstay.service.settings import ServiceSettings
+from backstay.service.stopping import StopSignal
+from backstay.telemetry.logs import configure, get_logger
+
+Role = Literal["api", "consumer", "relay", "jobs"]
+ROLES: frozenset[Role] = frozenset(get_args(Role))
+
+log = get_logger()
+
+
+class Service:
+    """One program: HTTP, events, time.
+
+    Args:
+        name: what the registry, logs and metrics call it.
+        settings: read from the environment when it starts, if not given.
+        routes: what it answers; every one needs an access token unless it is public.
+        owns: async context managers, entered in this order and left in reverse. Databases, brokers' users and clients
+            of other services among them get their addresses from the settings.
+        jobs: what it does in time.
+        ready: checks besides those that databases and consumers bring.
+        prefix: path before every route's path.
+        version: shown by `/info`.
+        verifier: checks access tokens; by default with the keys of the settings' issuer.
+        registry: finds other services; by default the one of the settings, where this one registers too.
+        broker: by default the Kafka of the settings.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        routes: Sequence[Route] = (),
+        owns: Sequence[AbstractAsyncContextManager[Any]] = (),
+        jobs: Sequence[Job] = (),
+        ready: Sequence[Check] = (),
+        settings: ServiceSettings | None = None,
+        prefix: str = "",
+        version: str = "0.1.0",
+        verifier: TokenVerifier | None = None,
+        registry: Registry | None = None,
+        broker: Any = None,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.routes = tuple(route.under(prefix) for route in routes)
+        self.owns = tuple(owns)
+        self.ready = tuple(ready)
+        self.version = version
+        self.verifier = verifier
+        self.registry = registry
+        self.broker = broker
+        self.jobs = (*jobs, *self._housekeeping())
+
+    def __repr__(self) -> str:
+        return f"Service({self.name!r}, {len(self.routes)} routes, {len(self.jobs)} jobs)"
+
+    @asynccontextmanager
+    async def running(
+        self, roles: Collection[str] | None = None, *, environ: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Running]:
+        """The service between its start and its ordered stop; what a test uses, and `serve`."""
+        settings = self.settings or ServiceSettings.read(os.environ if environ is None else environ)
+        async with start(self, settings, _checked(roles)) as it:
+            yield it
+
+    async def serve(self, roles: Collection[str] | None = None) -> None:
+        """Run until SIGTERM or SIGINT, then stop in order; a second signal hurries.
+
+        Raises:
+            Exception: the service could not start, or its HTTP server ended by itself.
+        """
+        with StopSignal() as stop:
+            async with stop.cancels_start(), self.running(roles) as it:
+                stop.started(it.hurry)
+                log.info("service.started", url=it.url, roles=sorted(it.roles))
+                await stop.wait_or(it.ended())
+                log.info("service.stopping", signal=stop.name)
+        log.info("service.stopped")
+
+    def run(self, roles: Collection[str] | None = None) -> None:
+        """The whole program: settings, logs, uvloop, `serve`; leaves with status 1 and a message if it can't start."""
+        try:
+            import uvloop
+
+            settings = self.settings or ServiceSettings.read(os.environ)
+            self.settings = settings
+            configure(self.name, settings.log_format, settings.log_level)
+            uvloop.run(self.serve(roles))
+        except BackstayError as error:
+            print(f"{self.name}: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the last word
+            sys.exit(1)
+
+    def _housekeeping(self) -> list[Job]:
+        """What the kit itself needs of the service's database."""
+        if not any(route.takes_key for route in self.routes):
+            return []
+        database: Any = next((thing for thing in self.owns if hasattr(thing, "requires")), None)
+        if database is None:
+            keyed = next(route.name for route in self.routes if route.takes_key)
+            raise ConfigError(f"{self.name}: {keyed} takes an idempotency key, so owns=[...] must have a Database")
+        database.requires(COMPONENT)
+        return [pruning(database)]
+
+
+def _checked(roles: Collection[str] | None) -> frozenset[str]:
+    if roles is None:
+        return frozenset(ROLES)
+    if unknown := set(roles) - ROLES:
+        raise ConfigError(f"role {', '.join(sorted(unknown))} is unknown; there are {', '.join(sorted(ROLES))}")
+    return frozenset(roles)
+
+
+__all__ = ["ROLES", "Role", "Service"]

@@ -1,0 +1,167 @@
+"""An endpoint: one route made ready to answer, everything decided that can be decided before a request comes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from backstay.auth import Principal, TokenVerifier, require
+from backstay.service.answers import JSON, Answer, encode, encode_json
+from backstay.service.errors import invalid_token, problem_of
+from backstay.service.idempotency import IdempotencyKey
+from backstay.service.problems import MEDIA_TYPE, Problem, Unauthorized, Unavailable
+from backstay.service.requests import Receive, Request, Scope, check_json, decode_body, path_values, query_values
+from backstay.service.requests import read_body as read
+from backstay.service.routing import Route
+from backstay.service.statistics import RouteCounters
+from backstay.telemetry.trace import TraceContext
+
+Headers = list[tuple[bytes, bytes]]
+
+STATE = "backstay.inbound"
+"""Key of the `Inbound` in the ASGI scope."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may cost."""
+
+    body: int = 1024 * 1024
+    """Bytes."""
+    body_timeout: float = 10.0
+    """Seconds for the whole body to arrive."""
+    deadline: float = 10.0
+    """Seconds for a request that brings no deadline, and the most that one may bring."""
+
+
+class Inbound:
+    """One request on its way through the kit."""
+
+    __slots__ = ("caller", "context", "gone", "headers", "reply", "route", "sent")
+
+    def __init__(self, headers: dict[bytes, bytes], context: TraceContext) -> None:
+        self.headers = headers
+        self.context = context
+        self.caller: Principal | None = None
+        self.reply: Reply | None = None
+        self.route: RouteCounters | None = None
+        self.gone = False
+        """The client left; nobody waits for an answer."""
+        self.sent = False
+        """The answer has gone out already."""
+
+
+class Reply:
+    """An answer as bytes."""
+
+    __slots__ = ("body", "headers", "linger", "status")
+
+    def __init__(self, status: int, headers: Headers, body: bytes, *, linger: bool = False) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.linger = linger
+        """Whether the request's body was left unread, so that the connection must end after a while."""
+
+
+class Endpoint:
+    """Checks, decodes, calls the handler, encodes."""
+
+    def __init__(self, route: Route, *, limits: Limits, verifier: TokenVerifier | None) -> None:
+        self.route = route
+        self.counters = RouteCounters(route.method, route.path)
+        self._handler = route.handler
+        self._verifier = verifier
+        self._max_body = route.max_body or limits.body
+        self._body_timeout = limits.body_timeout
+        self._decoder = None if route.takes_body is None else msgspec.json.Decoder(route.takes_body)
+        self._needs_caller = not route.public or route.takes_who != "no"
+        self._ok = _content_type(JSON)
+
+    async def __call__(self, scope: Scope, receive: Receive, inbound: Inbound) -> Reply:
+        """Answer one request; what goes wrong is raised."""
+        route = self.route
+        inbound.route = self.counters
+        headers = inbound.headers
+        given: dict[str, Any] = {}
+        if self._needs_caller:
+            inbound.caller = self._authenticate(headers.get(b"authorization"))
+            if route.takes_who != "no":
+                given["who"] = inbound.caller
+        if route.takes_key:
+            caller = inbound.caller.id if inbound.caller else ""
+            given["key"] = IdempotencyKey.of_header(headers.get(b"idempotency-key"), caller, route.name)
+        if route.path_parameters:
+            given.update(path_values(route.path_parameters, scope["path_params"]))
+        if route.query_parameters:
+            given.update(query_values(route.query_parameters, scope["query_string"]))
+        if self._decoder is not None:
+            check_json(headers)
+            body = await read(receive, headers, self._max_body, self._body_timeout)
+            given["body"] = decode_body(self._decoder, body)
+        if route.takes_request:
+            given["request"] = Request(scope, headers)
+        return self._reply(await self._handler(**given))
+
+    def _authenticate(self, authorization: bytes | None) -> Principal | None:
+        route = self.route
+        if authorization is None:
+            if route.public:
+                return None
+            raise Unauthorized("an access token is needed; send `Authorization: Bearer <token>`")
+        scheme, _, token = authorization.partition(b" ")
+        if scheme.lower() != b"bearer":
+            raise invalid_token("the scheme must be Bearer")
+        if self._verifier is None:
+            raise Unavailable("this service knows no issuer of access tokens")
+        caller = self._verifier.verify(token.strip())
+        if route.scope is not None or route.role is not None:
+            require(caller, scope=route.scope, role=route.role)
+        return caller
+
+    def _reply(self, result: Any) -> Reply:
+        if isinstance(result, Answer):
+            return reply_of(result)
+        if result is None:
+            return Reply(self.route.status, [], b"")
+        body = encode_json(result) if not isinstance(result, bytes) else result
+        return Reply(self.route.status, [self._ok, (b"content-length", b"%d" % len(body))], body)
+
+
+def reply_of(answer: Answer[Any]) -> Reply:
+    """An answer as it goes out."""
+    body = encode(answer.body)
+    headers = _encoded(answer.headers)
+    names = {name for name, _ in headers}
+    if b"content-type" not in names and body:
+        headers.append(_content_type(JSON))
+    if b"content-length" not in names and answer.status not in (204, 304):
+        headers.append((b"content-length", b"%d" % len(body)))
+    return Reply(answer.status, headers, body)
+
+
+def reply_of_problem(problem: Problem, *, instance: str, trace_id: str) -> Reply:
+    """A problem as it goes out."""
+    body = encode_json(problem.body(instance=instance, trace_id=trace_id))
+    headers = [_content_type(MEDIA_TYPE), (b"content-length", b"%d" % len(body)), *_encoded(problem.headers)]
+    linger = problem.status in (408, 413)
+    if linger:
+        headers.append((b"connection", b"close"))
+    return Reply(problem.status, headers, body, linger=linger)
+
+
+def refusal(error: Exception, scope: Scope, inbound: Inbound) -> Reply:
+    """The problem an error is to the client, as it goes out."""
+    return reply_of_problem(problem_of(error), instance=scope["path"], trace_id=inbound.context.trace_id)
+
+
+def _content_type(value: str) -> tuple[bytes, bytes]:
+    return (b"content-type", value.encode("latin-1"))
+
+
+def _encoded(headers: Mapping[str, str]) -> Headers:
+    return [(name.lower().encode("latin-1"), str(value).encode("latin-1")) for name, value in headers.items()]
+
+
+__all__ = ["STATE", "Endpoint", "Headers", "Inbound", "Limits", "Reply", "refusal", "reply_of", "reply_of_problem"]

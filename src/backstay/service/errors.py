@@ -1,0 +1,90 @@
+"""What an exception means to the client: the only place where one becomes a problem.
+
+BackstayError
+├── problems.Problem          every error that a service answers with, drawn in `problems.py`
+└── client.ServiceCallError   what calls to other services raise
+    ├── UpstreamError         they answered 5xx, or nonsense
+    └── UpstreamRefused       they answered 4xx
+"""
+
+from backstay.auth import Forbidden as NotAllowed
+from backstay.auth import InvalidToken, KeysUnavailable
+from backstay.errors import BackstayError
+from backstay.resilience import Rejected
+from backstay.service.problems import DeadlineExceeded, Forbidden, Problem, Unauthorized, Unavailable
+from backstay.telemetry.logs import get_logger
+
+log = get_logger()
+
+
+class ServiceCallError(BackstayError):
+    """A call to another service gave no good answer."""
+
+    def __init__(self, service: str, status: int, problem: dict[str, object] | None = None) -> None:
+        self.service = service
+        self.status = status
+        self.problem = problem or {}
+        said = self.problem.get("detail") or self.problem.get("title") or "no details"
+        super().__init__(f"{service} answered {status}: {said}")
+
+    @property
+    def slug(self) -> str:
+        """The last part of the problem's type; empty if they sent none."""
+        return str(self.problem.get("type") or "").rpartition(":")[2]
+
+
+class UpstreamError(ServiceCallError):
+    """The other service answered 5xx, or something that can't be read: it may do better later."""
+
+
+class UpstreamRefused(ServiceCallError):
+    """The other service answered 4xx: the same request will be refused again."""
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that an exception is to the client; what nobody foresaw is logged here."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, InvalidToken):
+        return invalid_token(error.reason)
+    if isinstance(error, KeysUnavailable):
+        return Unavailable("access tokens can't be checked at the moment", retry_after=error.retry_after)
+    if isinstance(error, NotAllowed):
+        return insufficient(error)
+    if isinstance(error, TimeoutError):
+        log.warning("http.timed-out", error=_told(error))
+        return DeadlineExceeded("it took too long")
+    if isinstance(error, Rejected):
+        return _away(error, error.retry_after or 1.0)
+    if isinstance(error, (ConnectionError, UpstreamError)) or getattr(error, "transient", False):
+        return _away(error, 1.0)
+    log.error("http.failed", error=_told(error), exc_info=error)
+    return Problem(
+        500, "internal-error", "Internal server error", "something went wrong; the trace id helps to find it"
+    )
+
+
+def invalid_token(reason: str) -> Unauthorized:
+    """401 as RFC 6750 wants it."""
+    described = reason.replace("\\", "").replace('"', "'")
+    challenge = f'Bearer error="invalid_token", error_description="{described}"'
+    printable = "".join(char for char in challenge if " " <= char <= "~")
+    return Unauthorized(f"the access token is not acceptable: {reason}", headers={"WWW-Authenticate": printable})
+
+
+def insufficient(error: NotAllowed) -> Forbidden:
+    """403 as RFC 6750 wants it."""
+    scope = f', scope="{error.scope}"' if error.scope else ""
+    return Forbidden(str(error), headers={"WWW-Authenticate": f'Bearer error="insufficient_scope"{scope}'})
+
+
+def _away(error: Exception, retry_after: float) -> Unavailable:
+    log.warning("http.unavailable", error=_told(error))
+    return Unavailable("something this service needs is away for the moment", retry_after=retry_after)
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+__all__ = ["ServiceCallError", "UpstreamError", "UpstreamRefused", "insufficient", "invalid_token", "problem_of"]

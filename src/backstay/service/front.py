@@ -1,0 +1,138 @@
+"""The outermost ASGI application: trace, deadline, one access line, counts, and a problem for every error.
+
+Routes without path parameters are answered from a dictionary; all others go through Litestar's router.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any
+
+from backstay.resilience import deadline
+from backstay.resilience.deadline import HEADER
+from backstay.service.endpoint import STATE, Endpoint, Inbound, Limits, Reply, refusal
+from backstay.service.problems import DeadlineExceeded
+from backstay.service.requests import Disconnected, Receive, Scope, Send
+from backstay.service.statistics import RouteCounters, RouteStatistics
+from backstay.telemetry.access import AccessLog
+from backstay.telemetry.trace import TraceContext, use
+
+GONE = 499
+"""Status in logs and metrics of a request whose client left."""
+LINGER = 2.0
+"""Seconds to read on after refusing a body, so that the client gets to read the refusal."""
+
+_DEADLINE = HEADER.encode()
+_OPTIONS = Reply(204, [], b"")
+
+
+class Front:
+    """`inner` is the ASGI application that routes what is not in `endpoints`."""
+
+    def __init__(
+        self,
+        inner: Callable[[Scope, Receive, Send], Any],
+        endpoints: Mapping[tuple[str, str], Endpoint],
+        *,
+        limits: Limits,
+        access_log: AccessLog | None = None,
+    ) -> None:
+        self._inner = inner
+        self._endpoints = endpoints
+        self._limits = limits
+        self._log = access_log
+        self._unrouted = RouteCounters("", "")
+        self._all: dict[str, RouteCounters] = {}
+        self.active = 0
+        """Requests being answered right now."""
+
+    def statistics(self) -> list[RouteStatistics]:
+        """What each route has answered; those that nobody asked for are left out."""
+        return [counters.statistics() for counters in (self._unrouted, *self._all.values())]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        started = perf_counter()
+        headers = dict(scope["headers"])
+        parent = TraceContext.parse(headers.get(b"traceparent"))
+        context = TraceContext.new() if parent is None else parent.child()
+        inbound = Inbound(headers, context)
+        scope[STATE] = inbound
+        self.active += 1
+        try:
+            left = self._time_left(headers)
+            with use(context), deadline(left):
+                await self._answer(scope, receive, inbound, left, send)
+                if inbound.reply is not None and not inbound.sent:
+                    await send_reply(inbound.reply, receive, send)
+        finally:
+            self.active -= 1
+            self._account(scope, inbound, perf_counter() - started)
+
+    async def _answer(self, scope: Scope, receive: Receive, inbound: Inbound, left: float, send: Send) -> None:
+        try:
+            if left <= 0:
+                raise DeadlineExceeded("the deadline had passed when the request arrived")
+            endpoint = self._endpoints.get((scope["method"], scope["path"]))
+            if endpoint is not None:
+                inbound.reply = await endpoint(scope, receive, inbound)
+                return
+            await self._inner(scope, receive, send)
+            if inbound.reply is None and not inbound.gone:
+                inbound.reply, inbound.sent = _OPTIONS, True
+        except Disconnected:
+            inbound.gone = True
+        except Exception as error:  # noqa: BLE001 - the client gets a problem, whatever happened
+            inbound.reply = refusal(error, scope, inbound)
+
+    def _time_left(self, headers: Mapping[bytes, bytes]) -> float:
+        given = headers.get(_DEADLINE)
+        if given is None:
+            return self._limits.deadline
+        try:
+            return min(int(given) / 1000, self._limits.deadline)
+        except ValueError:
+            return self._limits.deadline
+
+    def _account(self, scope: Scope, inbound: Inbound, seconds: float) -> None:
+        route = inbound.route
+        if route is None:
+            route = self._unrouted
+        else:
+            self._all.setdefault(route.method + route.path, route)
+        status = GONE if inbound.reply is None else inbound.reply.status
+        route.count(status, seconds)
+        if self._log is not None:
+            caller = inbound.caller
+            self._log.write(
+                scope["method"],
+                scope["path"],
+                route.path,
+                status,
+                seconds,
+                inbound.context.trace_id,
+                caller.id if caller is not None else None,
+            )
+
+
+async def send_reply(reply: Reply, receive: Receive, send: Send) -> None:
+    """Send the answer; after an unread body, wait a moment before the connection is closed under the client."""
+    await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+    if reply.linger:
+        await send({"type": "http.response.body", "body": reply.body, "more_body": True})
+        await _drain(receive)
+        await send({"type": "http.response.body", "body": b""})
+    else:
+        await send({"type": "http.response.body", "body": reply.body})
+
+
+async def _drain(receive: Receive) -> None:
+    try:
+        async with asyncio.timeout(LINGER):
+            while (await receive()).get("more_body"):
+                pass
+    except TimeoutError:
+        return
+
+
+__all__ = ["GONE", "LINGER", "Front", "send_reply"]

@@ -1,0 +1,107 @@
+"""Health: alive is alive; ready means own database, migrations and copy are there, and never another service."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+CHECK_TIMEOUT = 2.0
+"""Seconds a check may take; longer counts as failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something without which the service can't do its work."""
+
+    name: str
+    find_missing: Callable[[], Awaitable[str | None]]
+    """Returns what is missing, in words, or None; an exception is missing too."""
+    once: bool = False
+    """True once, true for ever: it is not asked again."""
+
+
+class CheckResult(msgspec.Struct, omit_defaults=True):
+    """How one check went."""
+
+    status: str
+    missing: str | None = None
+
+
+class Health(msgspec.Struct):
+    """The answer of the health routes."""
+
+    status: str
+    checks: dict[str, CheckResult] = {}
+
+
+class Readiness:
+    """All checks of a service."""
+
+    def __init__(self, checks: Sequence[Check]) -> None:
+        self._checks = list(checks)
+        self._passed: set[str] = set()
+
+    async def look(self) -> Health:
+        """Run every check now, at the same time."""
+        results = await asyncio.gather(*(self._result(check) for check in self._checks))
+        checks = {check.name: result for check, result in zip(self._checks, results, strict=True)}
+        ready = all(result.status == "UP" for result in results)
+        return Health("UP" if ready else "DOWN", checks)
+
+    async def passed(self) -> bool:
+        """Whether every check passes now."""
+        return (await self.look()).status == "UP"
+
+    async def _result(self, check: Check) -> CheckResult:
+        if check.name in self._passed:
+            return CheckResult("UP")
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT):
+                missing = await check.find_missing()
+        except TimeoutError:
+            missing = f"no answer within {CHECK_TIMEOUT:g} s"
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is missing
+            missing = f"{type(error).__name__}: {error}"
+        if missing is not None:
+            return CheckResult("DOWN", missing)
+        if check.once:
+            self._passed.add(check.name)
+        return CheckResult("UP")
+
+
+def checks_of(owned: Sequence[Any]) -> list[Check]:
+    """The checks that owned databases and consumers bring with them."""
+    found: list[Check] = []
+    for thing in owned:
+        if hasattr(thing, "ping") and hasattr(thing, "use_dsn"):
+            found.append(Check(_named("database", thing, found), _ping(thing)))
+        if hasattr(thing, "caught_up"):
+            found.append(Check(_named("catch-up", thing, found), _catch_up(thing), once=True))
+    return found
+
+
+def _named(kind: str, thing: Any, others: Sequence[Check]) -> str:
+    """Short while there is one of its kind."""
+    if all(other.name != kind for other in others):
+        return kind
+    return f"{kind}-{getattr(thing, 'name', None) or getattr(thing, 'group', len(others))}"
+
+
+def _ping(database: Any) -> Callable[[], Awaitable[str | None]]:
+    async def ping() -> str | None:
+        await database.ping(timeout=1.0)
+        return None
+
+    return ping
+
+
+def _catch_up(consumer: Any) -> Callable[[], Awaitable[str | None]]:
+    async def caught_up() -> str | None:
+        return None if await consumer.caught_up() else "the copy of what others publish is not complete yet"
+
+    return caught_up
+
+
+__all__ = ["CHECK_TIMEOUT", "Check", "CheckResult", "Health", "Readiness", "checks_of"]

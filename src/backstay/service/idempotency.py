@@ -1,0 +1,159 @@
+"""Idempotency keys: the same key gets the same answer, byte for byte, whoever dies in between.
+
+A claim is made in the transaction that saves the operation, so both exist or neither. Whoever first ends the operation
+(the request, an event, a job) keeps the answer in the transaction that ends it; every later one gets what was kept.
+
+| a repeat finds                     | and gets                                                     |
+|------------------------------------|--------------------------------------------------------------|
+| no key                             | the claim; `operation_id` is its own                         |
+| another body                       | 422 `idempotency-key-reused`                                 |
+| an answer                          | that answer                                                  |
+| no answer, its holder's time runs  | 409 `request-in-progress`                                    |
+| no answer, its holder's time over  | the claim; `operation_id` is that of the operation to resume |
+"""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from backstay.db import Component, Database, Queries, Row
+from backstay.ids import uuid7
+from backstay.service.answers import JSON, Answer, encode, encode_json
+from backstay.service.jobs import Job, every
+from backstay.service.problems import BadRequest, Conflict, FieldError, Unprocessable
+
+COMPONENT = Component("idempotency", Path(__file__).parent / "migrations")
+"""The tables of this module, for `Database.requires`."""
+LOCKED_FOR = 5.0
+"""Seconds for which a claim keeps repeats away; longer than the operation's deadline."""
+KEEP = 24 * 3600.0
+"""Seconds a key is remembered."""
+PRUNE_EVERY = 600.0
+"""Seconds between two prunings."""
+PRUNE_BATCH = 1000
+"""Keys forgotten in one transaction."""
+MAX_KEY = 255
+"""Characters of a key."""
+
+T = TypeVar("T")
+sql = Queries.load(__package__)
+_hashed = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
+_never_kept = frozenset({400, 401, 403, 413, 422, 429})
+
+
+class Runs(Protocol):
+    """What this module needs of a transaction."""
+
+    async def fetchrow(self, sql: str, *args: object) -> Row | None:
+        """The first row, or None."""
+
+    async def fetchval(self, sql: str, *args: object) -> Any:
+        """The first column of the first row, or None."""
+
+
+class IdempotencyKey:
+    """One key of one caller for one operation."""
+
+    __slots__ = ("key", "operation", "operation_id", "principal")
+
+    def __init__(self, principal: str, operation: str, key: str) -> None:
+        self.principal = principal
+        self.operation = operation
+        self.key = key
+        self.operation_id: UUID | None = None
+        """After `claim`: the id of the operation, given or of the one to resume."""
+
+    def __repr__(self) -> str:
+        return f"IdempotencyKey({self.principal!r}, {self.operation!r}, {self.key!r})"
+
+    @classmethod
+    def of_header(cls, header: bytes | None, principal: str, operation: str) -> "IdempotencyKey":
+        """The key in an `Idempotency-Key` header; raises `BadRequest` if there is none, or not a decent one."""
+        if header is None:
+            raise BadRequest("send an Idempotency-Key header, new for each operation", slug="idempotency-key-missing")
+        if not 1 <= len(header) <= MAX_KEY or not all(0x20 < byte < 0x7F for byte in header):
+            detail = f"an Idempotency-Key has 1 to {MAX_KEY} printable ASCII characters without spaces"
+            raise BadRequest(detail, slug="idempotency-key-malformed")
+        return cls(principal, operation, header.decode("ascii"))
+
+    async def claim(
+        self, tx: Runs, body: Any, operation_id: UUID | None = None, locked_for: float = LOCKED_FOR
+    ) -> Answer[Any] | None:
+        """Claim the key within the transaction that saves the operation; the stored answer if it has ended already.
+
+        None means: do it. `self.operation_id` equal to the one given is a new operation, another is one to resume.
+
+        Raises:
+            Unprocessable: the key was used with another body.
+            Conflict: another request works on it (`request-in-progress`).
+        """
+        digest = hashlib.sha256(_hashed(body)).digest()
+        identity = (self.principal, self.operation, self.key)
+        self.operation_id = await tx.fetchval(sql.claim_key, *identity, digest, operation_id or uuid7(), locked_for)
+        if self.operation_id is not None:
+            return None
+        row = await tx.fetchrow(sql.read_key, *identity)
+        if row is not None and row["body_hash"] != digest:
+            detail = "this Idempotency-Key was used for another request; use a new one"
+            raise Unprocessable(
+                detail, slug="idempotency-key-reused", errors=[FieldError("", "differs from the first")]
+            )
+        if row is None or row["status"] is None:
+            detail = "the first request with this key is still being worked on"
+            raise Conflict("request-in-progress", detail, headers={"Retry-After": "1"})
+        self.operation_id = row["operation_id"]
+        return _stored(row)
+
+    async def answer(self, tx: Runs, body: T, *, status: int = 200, headers: dict[str, str] | None = None) -> Answer[T]:
+        """Keep the answer of the claimed operation; returns the one to send (the first kept, if there was one)."""
+        if self.operation_id is None:
+            raise RuntimeError("claim the key before answering it")
+        return await answer(tx, self.operation_id, Answer(body, status, headers or {}), operation=self.operation)
+
+
+async def answer(tx: Runs, operation_id: UUID, given: Answer[T], *, operation: str | None = None) -> Answer[T]:
+    """Keep the answer of an operation in the transaction that ends it, whoever does; returns the one to send.
+
+    An operation that has an answer keeps it. One for which no key was claimed gives `given` back.
+
+    Raises:
+        ValueError: an answer with this status is never kept, for the same request may fare better later.
+    """
+    if given.status in _never_kept or given.status >= 500:
+        raise ValueError(f"an answer with status {given.status} is not kept: raise a Problem instead")
+    body = encode(given.body)
+    headers = {"content-type": JSON, **{name.lower(): value for name, value in given.headers.items()}}
+    ours = replace(given, body=body, headers=headers)
+    kept = await tx.fetchval(sql.answer_key, operation_id, operation, given.status, encode_json(headers).decode(), body)
+    if kept is not None:
+        return ours
+    return await stored(tx, operation_id, operation=operation) or ours
+
+
+async def stored(tx: Runs, operation_id: UUID, *, operation: str | None = None) -> Answer[Any] | None:
+    """The kept answer of an operation; None if it has none."""
+    row = await tx.fetchrow(sql.read_answer, operation_id, operation)
+    return None if row is None else _stored(row)
+
+
+def pruning(db: Database, *, seconds: float = PRUNE_EVERY, keep: float = KEEP) -> Job:
+    """The job that forgets keys older than `keep` seconds."""
+
+    async def prune_idempotency_keys() -> None:
+        while True:
+            status = await db.execute(sql.prune_keys, keep, PRUNE_BATCH)
+            if status != f"DELETE {PRUNE_BATCH}":
+                return
+
+    return every(seconds, prune_idempotency_keys)
+
+
+def _stored(row: Row) -> Answer[Any]:
+    return Answer(row["body"], row["status"], msgspec.json.decode(row["headers"], type=dict[str, str]))
+
+
+__all__ = ["COMPONENT", "KEEP", "LOCKED_FOR", "MAX_KEY", "IdempotencyKey", "answer", "pruning", "stored"]

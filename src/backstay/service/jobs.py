@@ -1,0 +1,96 @@
+"""Jobs: work that time asks for. A job is supervised: its error is logged and counted and never ends the process."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from backstay.clock import SYSTEM, Clock
+from backstay.telemetry.logs import get_logger
+
+JITTER = 0.2
+"""Share of the interval by which each pause is made longer or shorter, so that instances don't march in step."""
+TIMEOUT = 300.0
+"""Seconds a single run may take."""
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatistics:
+    """How a job has fared."""
+
+    runs: int
+    failures: int
+    last_error: str | None
+    """What the latest run failed with; None if it succeeded."""
+
+
+class Job:
+    """A coroutine function, called every so many seconds while the service runs."""
+
+    def __init__(
+        self,
+        seconds: float,
+        function: Callable[[], Awaitable[object]],
+        *,
+        name: str | None = None,
+        timeout: float = TIMEOUT,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        if seconds <= 0:
+            raise ValueError(f"a job's interval must be more than 0 seconds, not {seconds}")
+        self.seconds = seconds
+        self.name = name or getattr(function, "__name__", "job").strip("_").replace("_", "-")
+        self._function = function
+        self._timeout = timeout
+        self._clock = clock
+        self._runs = 0
+        self._failures = 0
+        self._last_error: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Job({self.name!r}, every {self.seconds:g} s)"
+
+    def statistics(self) -> JobStatistics:
+        """How the job has fared so far."""
+        return JobStatistics(self._runs, self._failures, self._last_error)
+
+    async def run_once(self) -> None:
+        """One run; an error is logged and counted."""
+        self._runs += 1
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._function()
+        except Exception as error:
+            self._failures += 1
+            self._last_error = f"{type(error).__name__}: {error}"
+            log.warning("job.failed", job=self.name, error=self._last_error, exc_info=not _is_expected(error))
+        else:
+            self._last_error = None
+
+    async def run(self) -> None:
+        """Run again and again until cancelled; the first time after one jittered interval."""
+        while True:
+            await self._clock.sleep(self.seconds * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
+            await self.run_once()
+
+
+def every(
+    seconds: float,
+    function: Callable[[], Awaitable[object]],
+    *,
+    name: str | None = None,
+    timeout: float = TIMEOUT,
+    clock: Clock = SYSTEM,
+) -> Job:
+    """A job that calls `function` every `seconds` (jittered); a run takes at most `timeout` seconds."""
+    return Job(seconds, function, name=name, timeout=timeout, clock=clock)
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether the infrastructure is away, for which a stack trace says nothing."""
+    return isinstance(error, (ConnectionError, TimeoutError))
+
+
+__all__ = ["JITTER", "TIMEOUT", "Job", "JobStatistics", "every"]

@@ -1,0 +1,277 @@
+"""The parts of a running service, and the order in which they come and go."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from backstay.auth import JwksCache, ServiceTokens, TokenVerifier
+from backstay.clock import SYSTEM
+from backstay.discovery import EurekaClient, Registry
+from backstay.errors import ConfigError
+from backstay.http.client import HttpClient
+from backstay.service.client import Client
+from backstay.service.endpoint import Endpoint, Limits
+from backstay.service.front import Front
+from backstay.service.health import Readiness, checks_of
+from backstay.service.routing import Route
+from backstay.service.server import Server, bind
+from backstay.service.settings import ServiceSettings
+from backstay.service.system import Facts, system_routes
+from backstay.service.web import litestar
+from backstay.telemetry.access import access_log
+from backstay.telemetry.logs import get_logger
+from backstay.telemetry.metrics import exposition
+
+if TYPE_CHECKING:
+    from backstay.service.app import Service
+
+READY_EVERY = 0.25
+"""Seconds between two looks at the checks until the service is ready for the first time."""
+STEP_TIMEOUT = 30.0
+"""Seconds one part may take to stop; then it is given up."""
+
+_ROLES = {"backstay.messaging": ("Consumer", "consumer"), "backstay.outbox": ("Relay", "relay")}
+
+log = get_logger()
+
+
+class Running:
+    """A running service, for whoever started it."""
+
+    def __init__(self, service: "Service", settings: ServiceSettings, roles: frozenset[str]) -> None:
+        self.service = service
+        self.settings = settings
+        self.roles = roles
+        self.http = HttpClient()
+        self.registry: Registry | None = service.registry
+        self.verifier: TokenVerifier | None = service.verifier
+        self.tokens: ServiceTokens | None = None
+        self.readiness = Readiness([*checks_of(service.owns), *service.ready])
+        self._eureka: EurekaClient | None = None
+        self._server: Server | None = None
+        self._front: Front | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is really listened on."""
+        if self._server is None:
+            raise RuntimeError("the HTTP server has not been started")
+        return self._server.port
+
+    @property
+    def url(self) -> str:
+        """Where to reach it from here."""
+        host = self.settings.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    def hurry(self) -> None:
+        """Don't wait for requests in flight any longer."""
+        if self._server is not None:
+            self._server.hurry()
+
+    async def ended(self) -> None:
+        """Return when the HTTP server is over, with its error if it failed."""
+        if self._server is not None:
+            await self._server.ended()
+
+    def metrics(self) -> bytes:
+        """Everything that is counted here, in Prometheus' text form."""
+        routes = self._front.statistics() if self._front is not None else []
+        parts = [*self.service.owns, *self.service.jobs, self.http, self.verifier, self._eureka]
+        return exposition(self.service.name, routes, self._front.active if self._front else 0, parts)
+
+    # The steps of the start, in their order. What each enters is left in reverse.
+
+    async def identify(self, stack: AsyncExitStack) -> None:
+        """Connections, the registry, the issuer's keys, our own token: all fetched in the background."""
+        await _enter(stack, "connections", self.http)
+        settings = self.settings
+        if self.registry is None and settings.discovery_url:
+            self._eureka = EurekaClient(
+                settings.discovery_url.split(","),
+                heartbeat=settings.heartbeat_interval,
+                lease=settings.lease_duration,
+                fetch=settings.fetch_interval,
+                http=self.http,
+            )
+            self.registry = await _enter(stack, "registry", self._eureka)
+        if self.verifier is None and any(_needs_caller(route) for route in self.service.routes):
+            self.verifier = await self._issuer(stack)
+        if settings.client_id:
+            self.tokens = await _enter(stack, "service token", self._own_tokens())
+
+    async def _issuer(self, stack: AsyncExitStack) -> TokenVerifier:
+        settings = self.settings
+        if not settings.token_issuer:
+            raise ConfigError("TOKEN_ISSUER is not set: there are routes that need an access token of that issuer")
+        keys = self._client(settings.jwks_url)
+
+        async def fetch() -> bytes:
+            return (await keys.request("GET", "")).body
+
+        jwks = await _enter(stack, "keys", JwksCache(fetch))
+        return TokenVerifier(settings.token_issuer, settings.token_audience, jwks)
+
+    def _own_tokens(self) -> ServiceTokens:
+        settings = self.settings
+        tokens = self._client(settings.token_url)
+
+        async def fetch(form: bytes) -> bytes:
+            headers = {"content-type": "application/x-www-form-urlencoded"}
+            return (await tokens.request("POST", "", form, headers=headers)).body
+
+        scopes = {s for thing in self.service.owns if isinstance(thing, Client) for s in (thing.scope or "").split()}
+        return ServiceTokens(fetch, settings.client_id, settings.client_secret, " ".join(sorted(scopes)) or None)
+
+    def _client(self, url: str) -> Client:
+        plain = Client(url)
+        if plain.target.app is not None and self.registry is None:
+            raise ConfigError(f"{url} needs a registry: set DISCOVERY_URL, or give an http:// address")
+        plain.bind(self.http, self.registry, None)
+        return plain
+
+    async def enter_owned(self, stack: AsyncExitStack) -> None:
+        """Give what is owned its addresses, then enter those parts that our roles run."""
+        broker = self.service.broker or await self._kafka(stack)
+        for thing in self.service.owns:
+            self._wire(thing, broker)
+        for thing in self.service.owns:
+            role = _role_of(thing)
+            if role is None or role in self.roles:
+                await _enter(stack, type(thing).__name__.lower(), thing)
+
+    def _wire(self, thing: Any, broker: Any) -> None:
+        if isinstance(thing, Client):
+            thing.bind(self.http, self.registry, self.tokens)
+        if self.settings.database_url and hasattr(thing, "use_dsn"):
+            thing.use_dsn(str(self.settings.database_url))
+        if broker is not None and hasattr(thing, "use_broker"):
+            thing.use_broker(broker)
+
+    async def _kafka(self, stack: AsyncExitStack) -> Any:
+        if not self.settings.kafka or not any(hasattr(thing, "use_broker") for thing in self.service.owns):
+            return None
+        from backstay.messaging import KafkaBroker
+
+        settings = self.settings
+        broker = KafkaBroker(settings.kafka, flavor=settings.kafka_flavor, client_id=self.service.name)
+        stack.push_async_callback(_politely, "broker", broker.aclose)
+        return broker
+
+    async def begin_jobs(self, stack: AsyncExitStack) -> None:
+        """Start every job as a task of its own."""
+        if "jobs" not in self.roles:
+            return
+        for job in self.service.jobs:
+            _spawn(stack, f"job {job.name}", job.run())
+
+    async def open_doors(self, stack: AsyncExitStack, listening: socket.socket) -> None:
+        """Answer HTTP from now on."""
+        settings, service = self.settings, self.service
+        limits = Limits(settings.max_body, settings.body_timeout, settings.request_deadline)
+        facts = Facts(
+            name=service.name,
+            version=service.version,
+            roles=self.roles,
+            routes=service.routes,
+            readiness=self.readiness,
+            metrics=self.metrics,
+        )
+        routes = [*system_routes(facts), *(service.routes if "api" in self.roles else ())]
+        endpoints = [Endpoint(route, limits=limits, verifier=self.verifier) for route in routes]
+        plain: dict[tuple[str, str], Endpoint] = {
+            (e.route.method, e.route.path): e for e in endpoints if "{" not in e.route.path
+        }
+        log_lines = access_log(service.name, settings.log_format) if settings.log_level in ("debug", "info") else None
+        self._front = Front(cast(Any, litestar(endpoints)), plain, limits=limits, access_log=log_lines)
+        server = Server(self._front, listening, keep_alive=settings.keep_alive, drain=settings.drain_timeout)
+        self._server = await _enter(stack, "http server", server, timeout=settings.drain_timeout + STEP_TIMEOUT)
+
+    async def register(self, stack: AsyncExitStack) -> None:
+        """Announce ourselves, as STARTING until the checks have passed once."""
+        if self._eureka is None or "api" not in self.roles:
+            return
+        settings = self.settings
+        host = settings.advertised_host or (None if settings.host in ("0.0.0.0", "::") else settings.host)  # noqa: S104
+        stack.push_async_callback(_politely, "registry entry", self._leave)
+        ready = await self.readiness.passed()
+        self._eureka.announce(self.service.name, self.port, host=host, status="UP" if ready else "STARTING")
+        if not ready:
+            _spawn(stack, "readiness", self._become_ready(self._eureka))
+
+    async def _become_ready(self, eureka: EurekaClient) -> None:
+        while not await self.readiness.passed():
+            await SYSTEM.sleep(READY_EVERY)
+        await eureka.set_status("UP")
+        log.info("service.ready")
+
+    async def _leave(self) -> None:
+        if self._eureka is not None:
+            await self._eureka.leave()
+            await asyncio.sleep(self.settings.drain_delay)
+
+
+@asynccontextmanager
+async def start(service: "Service", settings: ServiceSettings, roles: frozenset[str]) -> AsyncIterator[Running]:
+    """Start everything in order; stop it in order when the block ends, however it ends."""
+    running = Running(service, settings, roles)
+    listening = bind(settings.host, settings.port)
+    with contextlib.closing(listening):
+        async with AsyncExitStack() as stack:
+            await running.identify(stack)
+            await running.enter_owned(stack)
+            await running.begin_jobs(stack)
+            await running.open_doors(stack, listening)
+            await running.register(stack)
+            yield running
+
+
+async def _enter(
+    stack: AsyncExitStack, name: str, thing: AbstractAsyncContextManager[Any], *, timeout: float = STEP_TIMEOUT
+) -> Any:
+    entered = await thing.__aenter__()
+
+    async def leave() -> None:
+        await thing.__aexit__(None, None, None)
+
+    stack.push_async_callback(_politely, name, leave, timeout)
+    return entered
+
+
+async def _politely(name: str, leave: Callable[[], Awaitable[object]], timeout: float = STEP_TIMEOUT) -> None:
+    """Stop one part; whatever happens, the next one gets its turn."""
+    try:
+        async with asyncio.timeout(timeout):
+            await leave()
+    except Exception as error:
+        log.error("service.stop-failed", part=name, error=f"{type(error).__name__}: {error}", exc_info=error)
+
+
+def _spawn(stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.create_task(work, name=name)
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(_politely, name, end)
+
+
+def _role_of(thing: object) -> str | None:
+    """The role that runs `thing`; None runs in every role. A module that was never imported made nothing."""
+    for module, (kind, role) in _ROLES.items():
+        known = getattr(sys.modules.get(module), kind, None)
+        if known is not None and isinstance(thing, known):
+            return role
+    return None
+
+
+def _needs_caller(route: Route) -> bool:
+    return not route.public or route.takes_who != "no"
+
+
+__all__ = ["READY_EVERY", "STEP_TIMEOUT", "Running", "start"]

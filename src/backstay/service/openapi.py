@@ -1,0 +1,89 @@
+"""The OpenAPI document of a service, made by Litestar from signatures that say what each route takes and gives."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.params import JSONBody, Parameter
+
+from backstay.service.problems import MEDIA_TYPE, ProblemBody
+from backstay.service.routing import Route
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+def openapi(name: str, version: str, routes: Sequence[Route]) -> bytes:
+    """The document, as JSON."""
+    token = SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")
+    config = OpenAPIConfig(name, version, components=Components(security_schemes={"token": token}))
+    app = Litestar([_described(route) for route in routes if not route.hidden], openapi_config=config)
+    return msgspec.json.format(msgspec.json.encode(app.openapi_schema.to_schema()), indent=1)
+
+
+def _described(route: Route) -> HTTPRouteHandler:
+    problems = {status: _problem(meaning) for status, meaning in _errors(route).items()}
+    return HTTPRouteHandler(
+        route.path.replace("}", ":str}"),
+        http_method=[route.method],
+        status_code=route.status,
+        summary=route.summary,
+        description=inspect.getdoc(route.handler),
+        operation_id=route.handler.__name__,
+        name=route.name,
+        responses=problems,
+        security=[] if route.public else [{"token": [route.scope] if route.scope else []}],
+        tags=[_tag(route.path)],
+        sync_to_thread=False,
+    )(_stub(route))
+
+
+def _stub(route: Route) -> Any:
+    """A function that does nothing, with the signature that Litestar reads."""
+
+    def stub() -> None: ...
+
+    taken = {p.name: (p.type, p.default) for p in (*route.path_parameters, *route.query_parameters)}
+    if route.takes_body is not None:
+        taken["data"] = (JSONBody[route.takes_body], inspect.Parameter.empty)
+    if route.takes_key:
+        header = Parameter(header="Idempotency-Key", description="New for each operation, the same for its repeats.")
+        taken["idempotency_key"] = (Annotated[str, header], inspect.Parameter.empty)
+    parameters = [inspect.Parameter(n, _KEYWORD, annotation=t, default=d) for n, (t, d) in taken.items()]
+    returns = None if route.status == 204 else route.returns
+    stub.__signature__ = inspect.Signature(parameters, return_annotation=returns)  # type: ignore[attr-defined]
+    stub.__annotations__ = {n: t for n, (t, _) in taken.items()} | {"return": returns}
+    stub.__module__ = __name__
+    return stub
+
+
+def _errors(route: Route) -> dict[int, str]:
+    errors = {500: "Something went wrong", 503: "Something needed is away"}
+    if not route.public:
+        errors |= {401: "No valid access token", 403: "The token does not allow it"}
+    if route.path_parameters:
+        errors[404] = "Nothing there, or nothing you may see"
+    if route.takes_body is not None or route.takes_key:
+        errors |= {400: "Malformed", 409: "The state forbids it"}
+    if route.takes_body is not None:
+        errors |= {413: "The body is too large", 415: "The body is not JSON"}
+    if route.takes_body is not None or route.query_parameters:
+        errors[422] = "A field is wrong"
+    return dict(sorted(errors.items()))
+
+
+def _problem(meaning: str) -> ResponseSpec:
+    return ResponseSpec(ProblemBody, description=meaning, media_type=MEDIA_TYPE, generate_examples=False)
+
+
+def _tag(path: str) -> str:
+    parts = [part for part in path.split("/") if part and not part.startswith("{") and part not in ("api", "v1")]
+    return parts[0] if parts else "root"
+
+
+__all__ = ["openapi"]

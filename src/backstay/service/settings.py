@@ -1,0 +1,151 @@
+"""Settings: one frozen object, read from the environment once, every mistake reported at once.
+
+A settings class is a frozen dataclass; a field `max_body: int = 1024` is read from `MAX_BODY`. Limits are written as
+`Annotated[int, Meta(ge=1)]` (msgspec). A field without a default is required.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Annotated, Any, Literal, Self, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from backstay.errors import ConfigError
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+_PASSWORD = re.compile(r"(?<=:)[^:@/]+(?=@)")
+
+
+class Secret(str):
+    """A string that never shows in a `repr`, so not in logs either."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'" if self else "''"
+
+
+class Address(str):
+    """A URL whose password never shows in a `repr`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(_PASSWORD.sub("***", str(self)))
+
+
+NO_SECRET = Secret("")
+NO_ADDRESS = Address("")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of every settings object."""
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Self:
+        """The settings that the environment asks for.
+
+        Raises:
+            ConfigError: lists each missing or wrong variable with its value and what is allowed.
+        """
+        hints = get_type_hints(cls, include_extras=True)
+        values: dict[str, Any] = {}
+        problems: list[str] = []
+        for field in fields(cls):
+            try:
+                _read(field, hints[field.name], environ, values)
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise ConfigError(problems)
+        return cls(**values)
+
+
+def _read(field: Field[Any], kind: Any, environ: Mapping[str, str], values: dict[str, Any]) -> None:
+    key = field.name.upper()
+    text = environ.get(key)
+    is_text = isinstance(kind, type) and issubclass(kind, str)
+    if text is None or (not text.strip() and not is_text):
+        if field.default is MISSING and field.default_factory is MISSING:
+            raise ValueError(f"{key} is not set: a value is required ({_allowed(kind)})")
+        return
+    try:
+        values[field.name] = kind(text) if is_text else _convert(text.strip(), kind)
+    except msgspec.ValidationError as error:
+        shown = "***" if "secret" in field.name or "password" in field.name else repr(text)
+        raise ValueError(f"{key}={shown}: {_allowed(kind)} ({error})") from None
+
+
+def _convert(text: str, kind: Any) -> Any:
+    if getattr(kind, "__origin__", None) is tuple:
+        return msgspec.convert([part.strip() for part in text.split(",") if part.strip()], kind, strict=False)
+    return msgspec.convert(text, kind, strict=False)
+
+
+def _allowed(kind: Any) -> str:
+    """What a value of this type may be, in words."""
+    if getattr(kind, "__origin__", None) is Literal:
+        return "one of " + ", ".join(map(str, kind.__args__))
+    bounds = [
+        f"{word} {limit}"
+        for meta in getattr(kind, "__metadata__", ())
+        if isinstance(meta, Meta)
+        for word, limit in (("≥", meta.ge), (">", meta.gt), ("≤", meta.le), ("<", meta.lt), ("like", meta.pattern))
+        if limit is not None
+    ]
+    base = getattr(kind, "__origin__", kind)
+    name = getattr(base, "__name__", str(base))
+    return " ".join([f"must be {name}", " and ".join(bounds)]).strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings(Settings):
+    """What every service can be told from outside. Durations are seconds, sizes bytes."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Port = 0
+    """Port to listen on; 0 takes a free one."""
+    advertised_host: str = ""
+    """Address that the registry tells others; the one listened on if empty."""
+    database_url: Address = NO_ADDRESS
+    """The service's own PostgreSQL database."""
+    kafka: str = ""
+    """`host:port[,host:port]` of the broker."""
+    kafka_flavor: Literal["apache", "embedded"] = "apache"
+    """Which broker that is: a real one, or the demo's."""
+    discovery_url: str = ""
+    """Registry, or several separated by commas; the service neither registers nor looks anybody up if empty."""
+    heartbeat_interval: Seconds = 30.0
+    lease_duration: Seconds = 90.0
+    fetch_interval: Seconds = 30.0
+    token_issuer: str = ""
+    """Issuer of access tokens; without it no route that needs a token can be served."""
+    token_audience: str = "shop"  # noqa: S105 - a name
+    jwks_url: str = "lb://auth/.well-known/jwks.json"
+    token_url: str = "lb://auth/oauth2/token"  # noqa: S105 - an address
+    client_id: str = ""
+    """The service's own identity when it calls others; without it calls carry no token."""
+    client_secret: Secret = NO_SECRET
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    max_body: Annotated[int, Meta(ge=1)] = 1024 * 1024
+    """Largest request body."""
+    body_timeout: Seconds = 10.0
+    """How long a whole request body may take to arrive."""
+    request_deadline: Seconds = 10.0
+    """Deadline of a request that brings none, and the longest one honoured."""
+    keep_alive: Seconds = 30.0
+    """How long an idle connection stays open; longer than callers keep theirs."""
+    drain_timeout: Seconds = 15.0
+    """How long requests in flight may take to finish at a stop."""
+    drain_delay: Annotated[float, Meta(ge=0)] = 0.0
+    """How long to go on serving after leaving the registry, for callers that haven't noticed yet."""
+
+
+__all__ = ["Address", "Port", "Seconds", "Secret", "ServiceSettings", "Settings"]

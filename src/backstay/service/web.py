@@ -1,0 +1,86 @@
+"""Litestar's part: routing of paths with parameters, OPTIONS, 404 and 405. Endpoints do the rest themselves.
+
+Nothing here sends an answer (but Litestar to OPTIONS): it is left in the `Inbound`, and the front sends it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from litestar import Litestar
+from litestar.connection import Request
+from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+from litestar.response import Response
+
+from backstay.service.endpoint import STATE, Endpoint, Inbound, refusal
+from backstay.service.problems import BadRequest, MethodNotAllowed, NotFound, Problem
+from backstay.service.requests import Disconnected, Receive, Scope, Send
+
+
+async def _silent(scope: Scope, receive: Receive, send: Send) -> None:
+    """An ASGI application that leaves the answer to the front."""
+
+
+class _Silence(Response[None]):
+    def to_asgi_response(self, *_: Any, **__: Any) -> Any:
+        return _silent
+
+
+class _Handler(HTTPRouteHandler):
+    """Takes what `before_request` returns, an ASGI application, as it is."""
+
+    async def to_response(self, app: Litestar, data: Any, request: Request[Any, Any, Any]) -> Any:  # noqa: ARG002
+        return data
+
+
+def litestar(endpoints: Sequence[Endpoint]) -> Litestar:
+    """The application that routes to these endpoints."""
+    return Litestar(
+        [_handler(endpoint) for endpoint in endpoints],
+        openapi_config=None,
+        logging_config=None,
+        exception_handlers={Exception: _on_error},
+    )
+
+
+def _handler(endpoint: Endpoint) -> HTTPRouteHandler:
+    async def dispatch(request: Request[Any, Any, Any]) -> Any:
+        scope = cast("Scope", request.scope)
+        inbound: Inbound = scope[STATE]
+        try:
+            inbound.reply = await endpoint(scope, cast("Receive", request.receive), inbound)
+        except Disconnected:
+            inbound.gone = True
+        except Exception as error:  # noqa: BLE001 - the client gets a problem, whatever happened
+            inbound.reply = refusal(error, scope, inbound)
+        return _silent
+
+    async def answered_by_dispatch() -> None: ...
+
+    route = endpoint.route
+    path = route.path.replace("}", ":str}")
+    handler = _Handler(path, http_method=[route.method], before_request=dispatch, status_code=204, name=route.name)
+    return handler(answered_by_dispatch)
+
+
+def _on_error(request: Request[Any, Any, Any], error: Exception) -> Response[None]:
+    scope = cast("Scope", request.scope)
+    inbound: Inbound = scope[STATE]
+    inbound.reply = refusal(_translated(error, scope), scope, inbound)
+    return _Silence(None)
+
+
+def _translated(error: Exception, scope: Scope) -> Exception:
+    if not isinstance(error, HTTPException):
+        return error
+    if error.status_code == 404:
+        return NotFound(f"there is nothing at {scope['path'][:200]}")
+    if error.status_code == 405:
+        allowed = {name.title(): value for name, value in (error.headers or {}).items()}
+        return MethodNotAllowed(f"{scope['method']} is not possible at {scope['path'][:200]}", headers=allowed)
+    if error.status_code == 400:
+        return BadRequest(error.detail)
+    return Problem(error.status_code, "refused", "Refused", error.detail)
+
+
+__all__ = ["litestar"]

@@ -1,0 +1,114 @@
+"""Metrics: what is counted anyway, as plain integers in `statistics()`, is read when somebody asks for it.
+
+Every part with a `statistics()` shows its numbers as `backstay_<kind>_<field>{name="..."}`; states show as 1 under
+their name. Nothing is measured twice and nothing costs anything between two readings.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
+from typing import Any
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_process: CollectorRegistry | None = None
+
+
+def exposition(service: str, routes: Sequence[Any], active: int, parts: Iterable[Any]) -> bytes:
+    """The text form of the routes' counts and of the statistics of all parts."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(service, routes, active, parts))
+    return generate_latest(registry) + generate_latest(_process_registry())
+
+
+class _Collector:
+    def __init__(self, service: str, routes: Sequence[Any], active: int, parts: Iterable[Any]) -> None:
+        self._service = service
+        self._routes = routes
+        self._active = active
+        self._parts = list(parts)
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("http_server_active_requests", "Requests being answered now.", value=self._active)
+        yield from _requests(self._routes)
+        gauges: dict[str, GaugeMetricFamily] = {}
+        for part in _with_inner(self._parts):
+            kind = _kind(part)
+            name = str(getattr(part, "name", None) or getattr(part, "group", None) or self._service)
+            for field, label, value in _numbers(part.statistics()):
+                metric = f"backstay_{kind}_{field}"
+                gauge = gauges.get(metric)
+                if gauge is None:
+                    text = f"{field.replace('_', ' ').capitalize()} of the {kind.replace('_', ' ')}."
+                    gauge = gauges[metric] = GaugeMetricFamily(metric, text, labels=["name", "of"])
+                gauge.add_metric([name, label], value)
+        yield from gauges.values()
+
+
+def _requests(routes: Sequence[Any]) -> Iterator[Metric]:
+    counts = CounterMetricFamily("http_server_requests", "Requests answered.", labels=["method", "route", "status"])
+    times = HistogramMetricFamily("http_server_request_seconds", "Time to answer.", labels=["method", "route"])
+    for route in routes:
+        path = route.path or "(none)"
+        for status, count in sorted(route.statuses.items()):
+            counts.add_metric([route.method, path, str(status)], count)
+        total = 0
+        buckets = []
+        for bound, count in zip([*map(str, route.bounds), "+Inf"], route.buckets, strict=True):
+            total += count
+            buckets.append((bound, total))
+        times.add_metric([route.method, path], buckets, route.seconds)
+    yield counts
+    yield times
+
+
+def _with_inner(parts: Iterable[Any]) -> Iterator[Any]:
+    """Every part that counts something, and the policies of pipelines among them; each once."""
+    seen: set[int] = set()
+    for part in parts:
+        pipeline = getattr(part, "pipeline", None)
+        for each in (part, pipeline, *getattr(pipeline, "layers", ())):
+            if callable(getattr(each, "statistics", None)) and id(each) not in seen:
+                seen.add(id(each))
+                yield each
+
+
+def _numbers(record: Any, prefix: str = "") -> Iterator[tuple[str, str, float]]:
+    """The numbers in a record of statistics: field, label (the key within a mapping, a state's name) and value."""
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        name = prefix + field.name
+        if isinstance(value, (bool, int, float)):
+            yield name, "", float(value)
+        elif isinstance(value, Enum):
+            yield name, value.name.lower(), 1.0
+        elif dataclasses.is_dataclass(value):
+            yield from _numbers(value, name + "_")
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                if isinstance(inner, (bool, int, float)):
+                    yield name, str(key), float(inner)
+
+
+def _kind(part: object) -> str:
+    return _WORDS.sub("_", type(part).__name__.strip("_")).lower()
+
+
+def _process_registry() -> CollectorRegistry:
+    global _process  # noqa: PLW0603 - made when first asked for
+    if _process is None:
+        _process = CollectorRegistry()
+        ProcessCollector(registry=_process)
+        PlatformCollector(registry=_process)
+    return _process
+
+
+__all__ = ["exposition"]

@@ -214,7 +214,7 @@ class EurekaClient:
             try:
                 await self._stay_registered(self._ours)
                 failures = 0
-            except RegistryFault as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the heartbeats must go on
                 failures += 1
                 self._failed("discovery.heartbeat-failed", error)
             await self._clock.sleep(self._delay(self._heartbeat, failures))
@@ -235,7 +235,7 @@ class EurekaClient:
             try:
                 await self._fetch_all()
                 failures = 0
-            except DiscoveryError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the list must be fetched again
                 failures += 1
                 self._failed("discovery.fetch-failed", error)
             self._wanted.clear()

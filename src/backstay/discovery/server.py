@@ -3,8 +3,11 @@
 import asyncio
 import json
 import logging
+import signal
 from types import TracebackType
 from typing import Self
+
+import uvloop
 
 from backstay.clock import SYSTEM, Clock
 from backstay.discovery import page
@@ -56,6 +59,18 @@ class RegistryServer:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
         await self._server.__aexit__(kind, error, trace)
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; the whole life of a process."""
+        uvloop.run(self.serve())
+
+    async def serve(self) -> None:
+        """Serve until the process gets SIGTERM or SIGINT."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with self:
+            await stop.wait()
 
     @property
     def port(self) -> int:

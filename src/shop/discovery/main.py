@@ -1,0 +1,35 @@
+"""Composition of the registry: Eureka's REST interface, health, metrics and a page on one port."""
+
+from collections.abc import Mapping, Sequence
+
+from backstay.discovery import LeaseRegistry, RegistryServer
+from backstay.telemetry import logs
+from shop.discovery.config import DiscoverySettings
+
+
+class Discovery:
+    """The registry as a process."""
+
+    def __init__(self, settings: DiscoverySettings) -> None:
+        self.settings = settings
+        self.server = RegistryServer(
+            settings.host,
+            settings.discovery_port,
+            leases=LeaseRegistry(max_leases=settings.max_leases),
+            eviction=settings.eviction_interval,
+        )
+
+    def run(self, roles: Sequence[str] | None = None) -> None:  # noqa: ARG002 - it has but one role
+        """Serve until SIGTERM or SIGINT."""
+        logs.configure("discovery", self.settings.log_format, self.settings.log_level)
+        self.server.run()
+
+
+def settings(environ: Mapping[str, str]) -> DiscoverySettings:
+    """The settings that the environment asks for; raises `ConfigError`."""
+    return DiscoverySettings.read(environ)
+
+
+def build(settings: DiscoverySettings) -> Discovery:
+    """The registry, ready to run."""
+    return Discovery(settings)

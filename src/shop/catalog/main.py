@@ -20,4 +20,4 @@ def build(settings: Settings) -> Service:
     db = Database("catalog", migrations="migrations")
     outbox = Outbox(db)
     products = Products(db, outbox)
-    return Service("catalog", settings=settings, routes=routes(products), owns=[db, outbox.relay()])
+    return Service("catalog", settings=settings, prefix="/api/v1", routes=routes(products), owns=[db, outbox.relay()])

@@ -116,6 +116,15 @@ class Filter:
             return None
         return "%" + re.sub(r"([\\%_])", r"\\\1", words) + "%"
 
+    def flaws(self) -> list[Flaw]:
+        """Bounds that no price can have."""
+        bounds = {"min_price": self.min_price, "max_price": self.max_price}
+        return [
+            Flaw(f"/query/{name}", f"must be 0 to {PRICE_LIMIT}, with at most two decimals")
+            for name, bound in bounds.items()
+            if bound is not None and not _is_price(bound)
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -136,6 +145,10 @@ def sku_flaws(sku: str) -> list[Flaw]:
     if _sku.fullmatch(sku):
         return []
     return [Flaw("/sku", "must be 1 to 32 capital letters, digits and inner hyphens")]
+
+
+def _is_price(bound: Decimal) -> bool:
+    return bound.is_finite() and 0 <= bound <= PRICE_LIMIT and bound == round(bound, 2)
 
 
 def _prints(text: str) -> bool:

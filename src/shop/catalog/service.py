@@ -21,7 +21,11 @@ class Products:
     async def page(
         self, wanted: Filter, sort: Sort, *, after: Place | None, limit: int
     ) -> tuple[list[Product], Place | None]:
-        """Up to `limit` products behind `after`, and where the next page starts; None on the last one."""
+        """Up to `limit` products behind `after`, and where the next page starts (None on the last one).
+
+        Raises Unprocessable for a filter that makes no sense.
+        """
+        _refuse(wanted.flaws())
         found = await store.page(self._db, wanted, sort, after=after, limit=limit + 1)
         more = found[limit - 1][1] if len(found) > limit else None
         return [product for product, _ in found[:limit]], more

@@ -30,6 +30,7 @@ def build(settings: Settings) -> Service:
     return Service(
         "notifications",
         settings=settings,
+        prefix="/api/v1",
         routes=routes(notifications),
         owns=[db, outbox.relay(), mail, consumer],
         jobs=jobs(notifications, interval=settings.send_interval),

@@ -1,0 +1,128 @@
+"""What is known about an order, and the figures made of it. Pure.
+
+Events come in any order across topics, some twice. So each only adds facts to its order (when it was created,
+confirmed, cancelled, …) and no fact replaces another: of two times the earlier stays. Figures are computed from the
+facts when somebody asks.
+"""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from uuid import UUID
+
+from shop.kernel import Money
+
+DAYS_LIMIT = 366  # days in one answer
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One product of an order."""
+
+    sku: str
+    name: str
+    quantity: int
+    amount: Money
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What one event tells about its order; None is what it doesn't."""
+
+    order_id: UUID
+    customer_id: UUID
+    total: Money | None = None
+    lines: tuple[Line, ...] = ()
+    created_at: datetime | None = None
+    pending_at: datetime | None = None
+    confirmed_at: datetime | None = None
+    cancelled_at: datetime | None = None
+    captured: Money | None = None
+    refunded_at: datetime | None = None
+    refunded: Money | None = None
+
+
+class State(StrEnum):
+    """The life of a generation of read models."""
+
+    BUILDING = "building"  # reads all events from their beginning -> current
+    CURRENT = "current"  # answers questions -> retired
+    RETIRED = "retired"  # replaced; its tables go soon
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One build of the read models, with a consumer group and tables of its own."""
+
+    generation: int
+    state: State
+    started_at: datetime
+    swapped_at: datetime | None
+
+    @property
+    def group(self) -> str:
+        """The consumer group that fills it."""
+        return f"analytics-{self.generation}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revenue:
+    """What confirmed orders are worth. `cancelled` is the part of `confirmed` that was cancelled afterwards."""
+
+    currency: str
+    orders: int
+    confirmed: Decimal
+    cancelled_orders: int
+    cancelled: Decimal
+    day: date | None = None
+
+    @property
+    def net(self) -> Decimal:
+        """What is left of it."""
+        return self.confirmed - self.cancelled
+
+
+class Ranking(StrEnum):
+    """What makes a product a top product."""
+
+    UNITS = "units"
+    REVENUE = "revenue"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductSales:
+    """What was sold of a product in orders that are confirmed and stayed so."""
+
+    sku: str
+    name: str
+    orders: int
+    units: int
+    revenue: Money
+
+    def value(self, ranking: Ranking) -> Decimal:
+        """What it is ranked by."""
+        return Decimal(self.units) if ranking is Ranking.UNITS else self.revenue.amount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomerSales:
+    """What a customer ordered; revenue counts orders that are confirmed and stayed so."""
+
+    customer_id: UUID
+    orders: int
+    confirmed: int
+    revenue: Money
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Funnel:
+    """How far orders got. Each stage counts every order that ever reached it."""
+
+    created: int
+    payment_pending: int
+    confirmed: int
+    cancelled: int
+    refunded: int
+    completed: int
+    """Confirmed, and not cancelled afterwards."""

@@ -1,0 +1,104 @@
+"""What can be asked of analytics, and how its answers are built anew.
+
+A rebuild is a new generation: tables of its own, filled by a consumer group of its own from the beginning of all
+events, while the old one goes on answering. When it has caught up, the two are swapped in one transaction.
+"""
+
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+from backstay.clock import SYSTEM, Clock
+from backstay.db import Database, Transaction
+from backstay.service import Conflict, FieldError, Unprocessable
+from shop.analytics import store
+from shop.analytics.model import (
+    DAYS_LIMIT,
+    CustomerSales,
+    Facts,
+    Funnel,
+    Generation,
+    ProductSales,
+    Ranking,
+    Revenue,
+    State,
+)
+from shop.kernel import Money
+
+GRACE = 60.0  # seconds for which a replaced generation stays, so that every reader of it notices first
+
+
+class Analytics:
+    """The use cases of analytics."""
+
+    def __init__(self, db: Database, *, clock: Clock = SYSTEM, grace: float = GRACE) -> None:
+        self._db = db
+        self._clock = clock
+        self._grace = timedelta(seconds=grace)
+
+    async def lock(self, tx: Transaction, generation: int, order_ids: Sequence[str]) -> None:
+        """Hold what a generation knows about these orders until the transaction ends."""
+        await store.lock(tx, generation, order_ids)
+
+    async def learn(self, tx: Transaction, generation: int, facts: Facts) -> None:
+        """Add what an event tells to what a generation knows."""
+        await store.add(tx, generation, facts)
+
+    async def revenue(self) -> list[Revenue]:
+        """What confirmed orders are worth, by currency, in all."""
+        return await store.revenue(self._db, await store.current(self._db))
+
+    async def revenue_by_day(self, *, since: date | None, until: date | None) -> list[Revenue]:
+        """The same for each of some days, by default the last 31. Raises Unprocessable for too many."""
+        last = until or self._clock.now().date()
+        first = since or last - timedelta(days=30)
+        if not 0 <= (last - first).days < DAYS_LIMIT:
+            reason = f"must be at most {DAYS_LIMIT} days, in their order, up to until={last}"
+            raise Unprocessable(errors=[FieldError("/query/since", reason)])
+        return await store.revenue_by_day(self._db, await store.current(self._db), since=first, until=last)
+
+    async def payments(self) -> list[tuple[Money, Money]]:
+        """What was captured and what was refunded, by currency."""
+        return await store.payments(self._db, await store.current(self._db))
+
+    async def top_products(
+        self, ranking: Ranking, *, after: tuple[Decimal, str] | None, limit: int
+    ) -> list[ProductSales]:
+        """Up to `limit` products behind that value and sku, the best first."""
+        return await store.top_products(self._db, await store.current(self._db), ranking, after=after, limit=limit)
+
+    async def customers(self, *, after: UUID | None, limit: int) -> list[CustomerSales]:
+        """Up to `limit` customers behind that one, by id."""
+        return await store.customers(self._db, await store.current(self._db), after=after, limit=limit)
+
+    async def funnel(self) -> Funnel:
+        """How far orders got."""
+        return await store.funnel(self._db, await store.current(self._db))
+
+    async def generations(self) -> list[Generation]:
+        """All generations that have tables, the newest first."""
+        return await store.generations(self._db)
+
+    async def live(self) -> list[Generation]:
+        """Those that events go to."""
+        return [found for found in await self.generations() if found.state is not State.RETIRED]
+
+    async def rebuild(self) -> Generation:
+        """Begin a new generation. Raises Conflict while one is being built."""
+        async with self._db.transaction() as tx:
+            opened = await store.open_generation(tx, now=self._clock.now())
+        if opened is None:
+            raise Conflict("rebuild-running", "A generation is being built already; wait until it is the current one.")
+        return opened
+
+    async def swap(self, generation: int) -> bool:
+        """Let a generation that has caught up answer from now on; False if somebody else did that."""
+        async with self._db.transaction() as tx:
+            return await store.swap(tx, generation, now=self._clock.now())
+
+    async def drop_retired(self) -> list[int]:
+        """Drop what was replaced a while ago; returns which generations."""
+        before: datetime = self._clock.now() - self._grace
+        async with self._db.transaction() as tx:
+            return await store.drop_retired(tx, before=before)

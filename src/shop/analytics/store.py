@@ -1,0 +1,153 @@
+"""Facts, figures and generations in PostgreSQL. A generation's tables are partitions, made and dropped with it."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from uuid import UUID
+
+from backstay.db import Database, Queries, Row, Transaction
+from shop.analytics.model import CustomerSales, Facts, Funnel, Generation, ProductSales, Ranking, Revenue, State
+from shop.kernel import Money
+
+sql = Queries.load(__package__)
+
+TABLES = ("orders", "order_lines")
+_RANKINGS = {Ranking.UNITS: "units", Ranking.REVENUE: "revenue"}
+
+
+async def lock(tx: Transaction, generation: int, order_ids: Sequence[str]) -> None:
+    """Hold what a generation knows about these orders until the transaction ends."""
+    await tx.execute(sql.lock_orders, generation, order_ids)
+
+
+async def add(tx: Transaction, generation: int, facts: Facts) -> None:
+    """Add what an event tells to what a generation knows."""
+    lines = facts.lines
+    money = facts.total or facts.captured or facts.refunded
+    await tx.execute(
+        sql.add_facts,
+        generation,
+        facts.order_id,
+        facts.customer_id,
+        _amount(facts.total),
+        money.currency if money else None,
+        facts.created_at,
+        facts.pending_at,
+        facts.confirmed_at,
+        facts.cancelled_at,
+        _amount(facts.captured),
+        facts.refunded_at,
+        _amount(facts.refunded),
+        [line.sku for line in lines],
+        [line.name for line in lines],
+        [line.quantity for line in lines],
+        [line.amount.amount for line in lines],
+    )
+
+
+async def revenue(db: Database, generation: int) -> list[Revenue]:
+    """What confirmed orders are worth, by currency."""
+    return [Revenue(**row) for row in await db.fetch(sql.revenue, generation)]
+
+
+async def revenue_by_day(db: Database, generation: int, *, since: date, until: date) -> list[Revenue]:
+    """The same by day, both ends included; days without a move are left out."""
+    return [Revenue(**row) for row in await db.fetch(sql.revenue_by_day, generation, since, until)]
+
+
+async def payments(db: Database, generation: int) -> list[tuple[Money, Money]]:
+    """What was captured and what was refunded, by currency."""
+    rows = await db.fetch(sql.payments, generation)
+    return [(Money(row["captured"], row["currency"]), Money(row["refunded"], row["currency"])) for row in rows]
+
+
+async def top_products(
+    db: Database, generation: int, ranking: Ranking, *, after: tuple[Decimal, str] | None, limit: int
+) -> list[ProductSales]:
+    """Up to `limit` products behind that value and sku, the best first."""
+    value, sku = (str(after[0]), after[1]) if after else (None, None)
+    statement = sql.top_products.format(ranking=_RANKINGS[ranking])
+    return [_product(row) for row in await db.fetch(statement, generation, value, sku, limit)]
+
+
+async def customers(db: Database, generation: int, *, after: UUID | None, limit: int) -> list[CustomerSales]:
+    """Up to `limit` customers behind that one, by id."""
+    return [_customer(row) for row in await db.fetch(sql.customers, generation, after, limit)]
+
+
+async def funnel(db: Database, generation: int) -> Funnel:
+    """How far orders got."""
+    row = await db.fetchrow(sql.funnel, generation)
+    return Funnel(**(row or {}))
+
+
+async def current(db: Database) -> int:
+    """The generation that answers."""
+    return int(await db.fetchval(sql.current_generation))
+
+
+async def generations(db: Database) -> list[Generation]:
+    """All generations, the newest first."""
+    return [_generation(row) for row in await db.fetch(sql.list_generations)]
+
+
+async def open_generation(tx: Transaction, *, now: datetime) -> Generation | None:
+    """Begin the next generation, with tables of its own; None while another is being built."""
+    await tx.execute(sql.lock_generations)
+    row = await tx.fetchrow(sql.open_generation, now)
+    if row is None:
+        return None
+    opened = _generation(row)
+    for table in TABLES:
+        number = opened.generation
+        await tx.execute(f"CREATE TABLE {table}_{number} PARTITION OF {table} FOR VALUES IN ({number})")
+    return opened
+
+
+async def swap(tx: Transaction, generation: int, *, now: datetime) -> bool:
+    """Let a generation that was being built answer from now on; False if it isn't being built."""
+    await tx.execute(sql.lock_generations)
+    await tx.execute(sql.retire_current, generation, now)
+    return await tx.fetchval(sql.make_current, generation, now) is not None
+
+
+async def drop_retired(tx: Transaction, *, before: datetime) -> list[int]:
+    """Drop the tables of generations that were replaced before that time; returns which."""
+    await tx.execute(sql.lock_generations)
+    dropped = [int(row["generation"]) for row in await tx.fetch(sql.forget_retired, before)]
+    for number in dropped:
+        for table in TABLES:
+            await tx.execute(f"DROP TABLE {table}_{number}")
+    return dropped
+
+
+def _amount(money: Money | None) -> Decimal | None:
+    return money.amount if money else None
+
+
+def _product(row: Row) -> ProductSales:
+    return ProductSales(
+        sku=row["sku"],
+        name=row["name"],
+        orders=row["orders"],
+        units=row["units"],
+        revenue=Money(row["revenue"], row["currency"]),
+    )
+
+
+def _customer(row: Row) -> CustomerSales:
+    return CustomerSales(
+        customer_id=row["customer_id"],
+        orders=row["orders"],
+        confirmed=row["confirmed"],
+        revenue=Money(row["revenue"], row["currency"]),
+    )
+
+
+def _generation(row: Row) -> Generation:
+    return Generation(
+        generation=row["generation"],
+        state=State(row["state"]),
+        started_at=row["started_at"],
+        swapped_at=row["swapped_at"],
+    )

@@ -1,6 +1,7 @@
 """Events of orders: the life of an order, each with all that a consumer needs to act on it alone."""
 
 from datetime import datetime
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -54,3 +55,31 @@ class OrderCancelled(OrderEvent, topic="orders", type="order.cancelled", key="or
 
     reason: str
     was_confirmed: bool = False
+
+
+OrderStatus = Literal["created", "payment_pending", "confirmed", "cancelled"]
+
+
+class OrderView(msgspec.Struct, frozen=True, kw_only=True):
+    """An order as its customer sees it; `reason` says why it waits or was cancelled."""
+
+    id: UUID
+    customer_id: UUID
+    status: OrderStatus
+    lines: tuple[OrderLine, ...]
+    total: Money
+    payment_method: str
+    payment_id: UUID | None
+    reason: str | None
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class TimelineEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of an order: when, which service, what happened, and whatever else is worth knowing."""
+
+    at: datetime
+    service: str
+    what: str
+    details: dict[str, Any]

@@ -1,0 +1,80 @@
+"""Orders over HTTP, for customers; and the state of the circuit breakers, for operators."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+
+from backstay.resilience import CircuitBreaker
+from backstay.resilience.actuator import circuit_breakers
+from backstay.service import (
+    Answer,
+    Forbidden,
+    IdempotencyKey,
+    Page,
+    Principal,
+    Route,
+    decode_cursor,
+    encode_cursor,
+    get,
+    post,
+)
+from shop.contracts.orders import OrderView, TimelineEntry
+from shop.orders.model import NewOrder, Status
+from shop.orders.service import Orders
+
+Limit = Annotated[int, msgspec.Meta(ge=1, le=100)]
+
+
+def routes(orders: Orders) -> list[Route]:
+    """The routes of orders, under `/api/v1`."""
+
+    @post("/orders", scope="orders:write", status=201)
+    async def checkout(body: NewOrder, who: Principal, key: IdempotencyKey) -> Answer[OrderView]:
+        """Place an order and pay for it. 201 confirmed, 202 settles later, 402 declined; prices are ours."""
+        return await orders.checkout(_customer(who), body, key)
+
+    @get("/orders", scope="orders:read")
+    async def page(
+        who: Principal, cursor: str | None = None, status: Status | None = None, limit: Limit = 20
+    ) -> Page[OrderView]:
+        """My orders, newest first."""
+        place = decode_cursor(cursor, UUID)
+        before = place[0] if place else None
+        items, last = await orders.page(_customer(who), before=before, status=status, limit=limit)
+        return Page(items, encode_cursor(last) if last else None)
+
+    @get("/orders/{order_id}", scope="orders:read")
+    async def find(order_id: UUID, who: Principal) -> OrderView:
+        """One of my orders."""
+        return await orders.find(_customer(who), order_id)
+
+    @get("/orders/{order_id}/timeline", scope="orders:read")
+    async def timeline(order_id: UUID, who: Principal) -> Page[TimelineEntry]:
+        """What happened to one of my orders, in every service."""
+        return Page(await orders.timeline(_customer(who), order_id))
+
+    @post("/orders/{order_id}/cancel", scope="orders:write")
+    async def cancel(order_id: UUID, who: Principal) -> OrderView:
+        """Give one of my orders up; what was paid goes back. Repeating it changes nothing."""
+        return await orders.cancel(_customer(who), order_id)
+
+    return [checkout, page, find, timeline, cancel]
+
+
+def actuator(breakers: list[CircuitBreaker]) -> list[Route]:
+    """Routes beside the API, for operators; the gateway leads to none of them."""
+
+    @get("/actuator/circuitbreakers", public=True, hidden=True)
+    async def show() -> dict[str, Any]:
+        """The circuit breakers, as Resilience4j's actuator shows them."""
+        return circuit_breakers(breakers)
+
+    return [show]
+
+
+def _customer(who: Principal) -> UUID:
+    try:
+        return UUID(who.id)
+    except ValueError:
+        raise Forbidden("only a customer has orders") from None

@@ -1,0 +1,130 @@
+"""The way to payments: every call behind one pipeline, every failure an outcome that says nobody could tell.
+
+fallback ( retry ( circuit breaker ( bulkhead ( time limiter ( call )))))
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+from uuid import UUID
+
+from backstay import resilience as r
+from backstay.service import Client, UpstreamError, UpstreamRefused, client
+from backstay.telemetry import get_logger
+from shop.contracts.payments import ChargeRequest, PaymentView, ReversalRequest
+from shop.orders.config import Settings
+from shop.orders.model import Compensation, Kind, Order, Outcome, Result
+
+SCOPES = "payments:charge payments:read payments:void payments:refund"
+FAILURES = (TimeoutError, ConnectionError, UpstreamError)
+
+log = get_logger()
+
+
+class PaymentsPort(Protocol):
+    """What orders asks of payments. Nothing is raised for a payments service that is down, slow or in doubt."""
+
+    async def charge(self, order: Order) -> Outcome:
+        """Charge the order, once, however often it is asked for."""
+
+    async def find(self, order_id: UUID) -> Outcome:
+        """What became of the order's payment; UNKNOWN if payments never heard of it."""
+
+    async def undo(self, compensation: Compensation) -> Outcome:
+        """Void or refund a cancelled order's payment; PENDING means again later."""
+
+
+def pipeline(settings: Settings) -> r.Pipeline:
+    """The policies between orders and payments, with the numbers of the settings."""
+    breaker = r.CircuitBreaker(
+        "payments",
+        failure_rate=settings.payment_failure_rate,
+        window=r.last(settings.payment_window),
+        min_calls=settings.payment_min_calls,
+        wait_open=settings.payment_wait_open,
+        half_open=r.probes(settings.payment_probes, max_wait=settings.payment_wait_open),
+    )
+    breaker.on(r.StateTransition, _tell)
+    return r.pipeline(
+        r.Retry(
+            settings.payment_attempts,
+            wait=r.exponential(settings.payment_retry_wait, jitter=0.5),
+            on=FAILURES,
+            budget=r.Budget(settings.payment_retry_ratio, minimum=settings.payment_retry_minimum),
+            name="payments",
+        ),
+        breaker,
+        r.Bulkhead(settings.payment_calls, max_wait=settings.payment_queue_wait, name="payments"),
+        r.TimeLimiter(settings.payment_timeout, name="payments"),
+        name="payments",
+    )
+
+
+class PaymentsClient:
+    """Payments over HTTP."""
+
+    def __init__(self, http: Client) -> None:
+        self._http = http
+        fallback = r.fallback(
+            {
+                r.Rejected: _because("refused by our own policies"),
+                r.CallNotPermitted: _because("circuit breaker open"),
+                r.BulkheadFull: _because("too many calls in flight"),
+                r.DeadlineExceeded: _because("no time left"),
+                TimeoutError: _because("no answer in time"),
+                ConnectionError: _because("payments unreachable"),
+                UpstreamError: _because("payments failed"),
+                UpstreamRefused: _refused,
+            }
+        )
+        self.charge = fallback(self._charge)
+        self.find = fallback(self._find)
+        self.undo = fallback(self._undo)
+
+    async def _charge(self, order: Order) -> Outcome:
+        request = ChargeRequest(
+            order_id=order.id, customer_id=order.customer_id, amount=order.total, method=order.payment_method
+        )
+        key = {"Idempotency-Key": str(order.id)}
+        return _outcome(await self._http.post("/payments", request, PaymentView, headers=key))
+
+    async def _find(self, order_id: UUID) -> Outcome:
+        try:
+            return _outcome(await self._http.get(f"/payments/{order_id}", PaymentView))
+        except UpstreamRefused as error:
+            if error.status == 404:
+                return Outcome(result=Result.UNKNOWN)
+            raise
+
+    async def _undo(self, compensation: Compensation) -> Outcome:
+        verb = "void" if compensation.kind is Kind.VOID else "refund"
+        path, body = f"/payments/{compensation.order_id}/{verb}", ReversalRequest(reason=compensation.reason)
+        key = {"Idempotency-Key": compensation.key}
+        return _outcome(await self._http.post(path, body, PaymentView, headers=key))
+
+
+def payments_client(policies: r.Pipeline) -> Client:
+    """The connection to payments, to be owned by the service."""
+    return client("lb://payments", policies, scope=SCOPES)
+
+
+def _outcome(payment: PaymentView) -> Outcome:
+    result = Result.PENDING if payment.status == "processing" else Result(payment.status)
+    return Outcome(result=result, payment_id=payment.payment_id, reason=payment.reason)
+
+
+def _because(reason: str) -> Callable[..., Outcome]:
+    return lambda _error, *_: Outcome(result=Result.PENDING, reason=reason)
+
+
+def _refused(error: Exception, *_: object) -> Outcome:
+    log.error("payments.refused", error=str(error))  # a mistake of ours: it shows, and the order waits
+    return Outcome(result=Result.PENDING, reason="payments refused the request")
+
+
+def _tell(event: r.StateTransition) -> None:
+    log.warning(
+        "circuit_breaker.state_transition",
+        name=event.name,
+        from_state=event.from_state.value,
+        to_state=event.to_state.value,
+    )

@@ -1,0 +1,13 @@
+"""What time asks of orders."""
+
+from backstay.service import Job, every
+from shop.orders.config import Settings
+from shop.orders.service import Orders
+
+
+def jobs(orders: Orders, settings: Settings) -> list[Job]:
+    """The jobs of orders."""
+    return [
+        every(settings.reconcile_interval, orders.reconcile, name="reconcile"),
+        every(settings.compensate_interval, orders.compensate, name="compensate"),
+    ]

@@ -1,0 +1,334 @@
+"""The order: what may be ordered, and how an order moves. Pure; time and answers come in as arguments.
+
+Invariant: an order that ends cancelled owes nobody a thing that isn't written down beside it. Whatever could have
+been paid for it is named in a compensation of the same step.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from backstay.errors import BackstayError
+from shop.kernel import Money
+
+MAX_LINES = 100
+MAX_QUANTITY = 10_000
+
+
+class Status(StrEnum):
+    """Where an order is; beside each state, where it can go."""
+
+    CREATED = "created"  # -> payment_pending, confirmed, cancelled
+    PAYMENT_PENDING = "payment_pending"  # -> confirmed, cancelled
+    CONFIRMED = "confirmed"  # -> cancelled
+    CANCELLED = "cancelled"  # final
+
+
+OPEN = (Status.CREATED, Status.PAYMENT_PENDING)
+
+
+class Reason(StrEnum):
+    """Why an order waits or ended, as its events and its view tell."""
+
+    UNSETTLED = "payment_unsettled"
+    DECLINED = "payment_declined"
+    VOIDED = "payment_voided"
+    TIMEOUT = "payment_timeout"
+    OUT_OF_STOCK = "out_of_stock"
+    CUSTOMER = "cancelled_by_customer"
+
+
+class Result(StrEnum):
+    """What is known about the payment of an order."""
+
+    CAPTURED = "captured"
+    DECLINED = "declined"
+    VOIDED = "voided"
+    REFUNDED = "refunded"
+    PENDING = "pending"  # in progress, or nobody could tell
+    UNKNOWN = "unknown"  # payments never heard of the order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What payments says, or why it says nothing."""
+
+    result: Result
+    payment_id: UUID | None = None
+    reason: str | None = None
+
+
+class Kind(StrEnum):
+    """How a cancelled order's payment is undone."""
+
+    VOID = "void"  # whatever becomes of it
+    REFUND = "refund"  # it was captured
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One product of an order, its price and version frozen at checkout."""
+
+    sku: str
+    name: str
+    quantity: int
+    unit_price: Money
+    total: Money
+    product_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One customer's order. `version` counts its changes from 1."""
+
+    id: UUID
+    customer_id: UUID
+    lines: tuple[Line, ...]
+    total: Money
+    payment_method: str
+    created_at: datetime
+    updated_at: datetime
+    status: Status = Status.CREATED
+    payment_id: UUID | None = None
+    reason: str | None = None
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An order after a decision, what has to be undone at payments because of it, and what others said about it."""
+
+    order: Order
+    compensation: Kind | None = None
+    note: str | None = None
+
+
+def settle(order: Order, outcome: Outcome, at: datetime) -> Change:
+    """What the outcome of the payment means to the order, whoever brings it and however late."""
+    if order.status not in OPEN:
+        late = order.status is Status.CANCELLED and outcome.result is Result.CAPTURED
+        return Change(order, Kind.REFUND if late else None)
+    match outcome.result:
+        case Result.CAPTURED:
+            after = _moved(order, Status.CONFIRMED, at, payment_id=outcome.payment_id)
+        case Result.DECLINED:
+            after = _moved(order, Status.CANCELLED, at, reason=Reason.DECLINED, payment_id=outcome.payment_id)
+        case Result.VOIDED | Result.REFUNDED:
+            after = _moved(order, Status.CANCELLED, at, reason=Reason.VOIDED, payment_id=outcome.payment_id)
+        case Result.PENDING | Result.UNKNOWN if order.status is Status.CREATED:
+            after = _moved(order, Status.PAYMENT_PENDING, at, reason=Reason.UNSETTLED)
+        case _:
+            return Change(order)
+    return Change(after, note=outcome.reason)
+
+
+def cancel(order: Order, at: datetime, *, reason: str) -> Change:
+    """The order given up, in whatever state: its payment is voided. A cancelled one stays as it is."""
+    if order.status is Status.CANCELLED:
+        return Change(order)
+    return Change(_moved(order, Status.CANCELLED, at, reason=reason), Kind.VOID)
+
+
+def expire(order: Order, at: datetime, *, patience: timedelta) -> Change:
+    """The order given up because it has waited for its payment too long; any other stays as it is."""
+    return cancel(order, at, reason=Reason.TIMEOUT) if overdue(order, at, patience) else Change(order)
+
+
+def reject(order: Order, at: datetime) -> Change:
+    """The order that inventory couldn't serve: what was paid is refunded. Only a confirmed one can be rejected."""
+    if order.status is not Status.CONFIRMED:
+        return Change(order)
+    return Change(_moved(order, Status.CANCELLED, at, reason=Reason.OUT_OF_STOCK), Kind.REFUND)
+
+
+def overdue(order: Order, at: datetime, patience: timedelta) -> bool:
+    """Whether an unsettled order has waited for its payment long enough."""
+    return order.status in OPEN and at - order.created_at >= patience
+
+
+def _moved(
+    order: Order, status: Status, at: datetime, *, reason: str | None = None, payment_id: UUID | None = None
+) -> Order:
+    return replace(
+        order,
+        status=status,
+        reason=reason,
+        payment_id=payment_id or order.payment_id,
+        version=order.version + 1,
+        updated_at=at,
+    )
+
+
+class NewLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A product somebody wants."""
+
+    sku: str
+    quantity: int
+
+
+class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client asks for. It names no price: prices are ours."""
+
+    lines: tuple[NewLine, ...]
+    payment_method: str
+    expected_total: Money | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product as our copy of the catalog has it; `stock` is a hint, None if there is none."""
+
+    sku: str
+    name: str
+    price: Money
+    available: bool
+    version: int
+    stock: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A rule that a field of the request breaks."""
+
+    pointer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """A product of which less is in stock than is wanted."""
+
+    sku: str
+    requested: int
+    available: int
+
+
+class InvalidOrder(BackstayError):
+    """The request breaks rules; `violations` names every field."""
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        self.violations = tuple(violations)
+        super().__init__("; ".join(f"{one.pointer}: {one.reason}" for one in violations[:3]))
+
+
+class OutOfStock(BackstayError):
+    """Less is in stock than is wanted."""
+
+    def __init__(self, missing: Sequence[Shortage]) -> None:
+        self.missing = tuple(missing)
+        super().__init__("; ".join(f"{one.requested} of {one.sku} wanted, {one.available} left" for one in missing[:3]))
+
+
+class PriceChanged(BackstayError):
+    """The order costs something else than the client expects."""
+
+    def __init__(self, total: Money, expected: Money) -> None:
+        self.total = total
+        self.expected = expected
+        super().__init__(f"the order costs {total}, not {expected}")
+
+
+def check(wanted: NewOrder, methods: Collection[str]) -> None:
+    """Raise InvalidOrder, naming every field that breaks a rule which needs no catalog."""
+    if violations := list(_violations(wanted, methods)):
+        raise InvalidOrder(violations)
+
+
+def price(wanted: NewOrder, products: Mapping[str, Product]) -> tuple[tuple[Line, ...], Money]:
+    """The lines with today's names and prices, and their total.
+
+    Raises:
+        InvalidOrder: products that aren't there or aren't sold, or a total that no payment can carry.
+        OutOfStock: less is known to be in stock than is wanted.
+        PriceChanged: the total differs from the one the client expects.
+    """
+    if violations := list(_unorderable(wanted, products)):
+        raise InvalidOrder(violations)
+    if missing := list(_shortages(wanted, products)):
+        raise OutOfStock(missing)
+    try:
+        lines = tuple(_line(line, products[line.sku]) for line in wanted.lines)
+        total = Money.sum(line.total for line in lines)
+    except ValueError as error:
+        raise InvalidOrder([Violation("/lines", f"the total can't be paid: {error}")]) from error
+    if total.amount <= 0:
+        raise InvalidOrder([Violation("/lines", "there is nothing to pay")])
+    if wanted.expected_total is not None and wanted.expected_total != total:
+        raise PriceChanged(total, wanted.expected_total)
+    return lines, total
+
+
+def _violations(wanted: NewOrder, methods: Collection[str]) -> Iterator[Violation]:
+    if not wanted.lines:
+        yield Violation("/lines", "at least one line is required")
+    if len(wanted.lines) > MAX_LINES:
+        yield Violation("/lines", f"at most {MAX_LINES} lines are allowed, not {len(wanted.lines)}")
+    else:
+        counts = Counter(line.sku for line in wanted.lines)
+        for index, line in enumerate(wanted.lines):
+            if not line.sku or counts[line.sku] > 1:
+                reason = "each product may appear once" if line.sku else "must not be empty"
+                yield Violation(f"/lines/{index}/sku", reason)
+            if not 1 <= line.quantity <= MAX_QUANTITY:
+                yield Violation(f"/lines/{index}/quantity", f"must be between 1 and {MAX_QUANTITY}")
+    if wanted.payment_method not in methods:
+        yield Violation("/payment_method", f"must be one of {', '.join(sorted(methods))}")
+
+
+def _unorderable(wanted: NewOrder, products: Mapping[str, Product]) -> Iterator[Violation]:
+    for index, line in enumerate(wanted.lines):
+        product = products.get(line.sku)
+        if product is None:
+            yield Violation(f"/lines/{index}/sku", "no such product")
+        elif not product.available:
+            yield Violation(f"/lines/{index}/sku", "this product is not for sale")
+
+
+def _shortages(wanted: NewOrder, products: Mapping[str, Product]) -> Iterator[Shortage]:
+    for line in wanted.lines:
+        stock = products[line.sku].stock
+        if stock is not None and stock < line.quantity:
+            yield Shortage(line.sku, line.quantity, stock)
+
+
+def _line(wanted: NewLine, product: Product) -> Line:
+    return Line(
+        sku=product.sku,
+        name=product.name,
+        quantity=wanted.quantity,
+        unit_price=product.price,
+        total=product.price * wanted.quantity,
+        product_version=product.version,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A line of an order's timeline: who did what when. `event_id` is the event that told us, if one did."""
+
+    at: datetime
+    service: str
+    what: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    event_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compensation:
+    """What is still to be undone at payments for a cancelled order."""
+
+    order_id: UUID
+    kind: Kind
+    reason: str
+    attempts: int
+    created_at: datetime
+
+    @property
+    def key(self) -> str:
+        """The idempotency key of the call that undoes it."""
+        return f"{self.order_id}:{self.kind}"

@@ -1,0 +1,123 @@
+-- name: products
+-- The products an order asks for, with the hint of their stock.
+SELECT sku, name, price, currency, products.available AS available, products.version AS version,
+       stock.available AS stock
+FROM products LEFT JOIN stock USING (sku)
+WHERE sku = ANY($1::text[]);
+
+-- name: save
+-- A new order, and the first line of its timeline.
+WITH step AS (
+    INSERT INTO timeline (order_id, at, service, what, details) VALUES ($1, $8, 'orders', $10, $11)
+)
+INSERT INTO orders (id, customer_id, status, lines, total, currency, payment_method, version,
+                    created_at, updated_at, next_check_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $8, $9);
+
+-- name: find
+-- One order.
+SELECT id, customer_id, status, lines, total, currency, payment_method, payment_id, reason, version,
+       created_at, updated_at
+FROM orders WHERE id = $1;
+
+-- name: lock
+-- One order, locked until the transaction ends.
+SELECT id, customer_id, status, lines, total, currency, payment_method, payment_id, reason, version,
+       created_at, updated_at
+FROM orders WHERE id = $1 FOR NO KEY UPDATE;
+
+-- name: lock_all
+-- The orders that a batch of events is about, locked in the one order that everybody takes.
+SELECT id FROM orders WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE;
+
+-- name: page
+-- A customer's orders, newest first, after a given one.
+SELECT id, customer_id, status, lines, total, currency, payment_method, payment_id, reason, version,
+       created_at, updated_at
+FROM orders
+WHERE customer_id = $1 AND ($2::uuid IS NULL OR id < $2) AND ($3::text IS NULL OR status = $3)
+ORDER BY id DESC LIMIT $4;
+
+-- name: move
+-- A locked order's next version, and the line of its timeline.
+WITH step AS (
+    INSERT INTO timeline (order_id, at, service, what, details) VALUES ($1, $6, 'orders', $7, $8)
+)
+UPDATE orders SET status = $2, payment_id = $3, reason = $4, version = $5, updated_at = $6 WHERE id = $1;
+
+-- name: claim_due
+-- Unsettled orders that are due, leased to whoever asks: the next look is later the more there were.
+UPDATE orders
+SET checks = checks + 1,
+    next_check_at = $1 + make_interval(secs => least($3 * 2 ^ least(checks, 10), $4) * (0.8 + 0.4 * random()))
+WHERE id IN (
+    SELECT id FROM orders
+    WHERE status IN ('created', 'payment_pending') AND next_check_at <= $1
+    ORDER BY next_check_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING id, customer_id, status, lines, total, currency, payment_method, payment_id, reason, version,
+          created_at, updated_at;
+
+-- name: compensate
+-- Something to undo at payments; it is written down once.
+INSERT INTO compensations (order_id, kind, reason, due_at, created_at) VALUES ($1, $2, $3, $4, $4)
+ON CONFLICT (order_id, kind) DO NOTHING;
+
+-- name: claim_compensations
+-- What is to be undone and due, leased to whoever asks: the next try is later the more there were.
+UPDATE compensations
+SET attempts = attempts + 1,
+    due_at = $1 + make_interval(secs => least($3 * 2 ^ least(attempts, 10), $4) * (0.8 + 0.4 * random()))
+WHERE (order_id, kind) IN (
+    SELECT order_id, kind FROM compensations
+    WHERE closed_at IS NULL AND due_at <= $1
+    ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING order_id, kind, reason, attempts, created_at;
+
+-- name: close_compensation
+-- One of an order's compensations is done, with the final state at payments.
+UPDATE compensations SET closed_at = $3, outcome = $4
+WHERE order_id = $1 AND kind = $2 AND closed_at IS NULL
+RETURNING kind;
+
+-- name: close_compensations
+-- All of an order's compensations are done, with the final state at payments.
+UPDATE compensations SET closed_at = $2, outcome = $3 WHERE order_id = $1 AND closed_at IS NULL;
+
+-- name: backlog
+-- What has not ended: unsettled orders and open compensations, with the age of the oldest of each in seconds.
+SELECT o.number AS orders, o.age AS order_age, c.number AS compensations, c.age AS compensation_age
+FROM (SELECT count(*) AS number, coalesce(extract(epoch FROM $1 - min(created_at)), 0)::float8 AS age
+      FROM orders WHERE status IN ('created', 'payment_pending')) o,
+     (SELECT count(*) AS number, coalesce(extract(epoch FROM $1 - min(created_at)), 0)::float8 AS age
+      FROM compensations WHERE closed_at IS NULL) c;
+
+-- name: add_step
+-- A line of an order's timeline; one event makes one line, however often it comes.
+INSERT INTO timeline (order_id, at, service, what, details, event_id) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (event_id) WHERE event_id IS NOT NULL DO NOTHING;
+
+-- name: timeline
+-- What happened to an order.
+SELECT at, service, what, details, event_id FROM timeline WHERE order_id = $1 ORDER BY at, seq;
+
+-- name: upsert_product
+-- The newest version of a product in our copy of the catalog.
+INSERT INTO products AS known (sku, name, price, currency, available, version) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (sku) DO UPDATE
+SET name = excluded.name, price = excluded.price, currency = excluded.currency, available = excluded.available,
+    version = excluded.version
+WHERE known.version < excluded.version;
+
+-- name: lock_products
+-- The products that a batch of events is about, locked in the one order that everybody takes.
+SELECT sku FROM products WHERE sku = ANY($1::text[]) ORDER BY sku FOR NO KEY UPDATE;
+
+-- name: upsert_stock
+-- The newest hint of a product's stock.
+INSERT INTO stock AS known (sku, available, version) VALUES ($1, $2, $3)
+ON CONFLICT (sku) DO UPDATE SET available = excluded.available, version = excluded.version
+WHERE known.version < excluded.version;
+
+-- name: lock_stock
+-- The hints that a batch of events is about, locked in the one order that everybody takes.
+SELECT sku FROM stock WHERE sku = ANY($1::text[]) ORDER BY sku FOR NO KEY UPDATE;

@@ -1,0 +1,344 @@
+"""Use cases of orders.
+
+State, timeline, outbox and the stored answer of a checkout change in one transaction, with the order's row locked.
+Every way an order can move goes through `_change`; no call to payments runs inside a transaction.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from backstay import faults
+from backstay import resilience as r
+from backstay.clock import SYSTEM, Clock
+from backstay.db import Database, Transaction
+from backstay.ids import uuid7
+from backstay.outbox import Outbox
+from backstay.service import Answer, Conflict, FieldError, IdempotencyKey, NotFound, Unprocessable, idempotency
+from backstay.telemetry import get_logger
+from shop.contracts.inventory import InventoryRejected, InventoryReserved, InventoryUpdated
+from shop.contracts.notifications import NotificationSent
+from shop.contracts.orders import OrderView, TimelineEntry
+from shop.contracts.payments import PaymentCaptured, PaymentDeclined, PaymentEvent, PaymentRefunded
+from shop.contracts.products import Product as CatalogProduct
+from shop.orders import events, model, store
+from shop.orders.clients import PaymentsPort
+from shop.orders.config import Settings
+from shop.orders.model import Change, Compensation, NewOrder, Order, Outcome, Product, Reason, Result, Status, Step
+
+T = TypeVar("T")
+Decision = Callable[[Order, datetime], Change]
+
+FINAL = frozenset({Result.VOIDED, Result.DECLINED, Result.REFUNDED})
+HAPPENED = {
+    Status.PAYMENT_PENDING: "payment pending",
+    Status.CONFIRMED: "order confirmed",
+    Status.CANCELLED: "order cancelled",
+}
+
+log = get_logger()
+
+
+class Orders:
+    """Places, settles, cancels and shows orders."""
+
+    def __init__(
+        self, db: Database, box: Outbox, payments: PaymentsPort, settings: Settings, *, clock: Clock = SYSTEM
+    ) -> None:
+        self._db = db
+        self._box = box
+        self._payments = payments
+        self._settings = settings
+        self._clock = clock
+
+    # -- by the customer --------------------------------------------------------------------------------------
+
+    async def checkout(self, customer_id: UUID, wanted: NewOrder, key: IdempotencyKey) -> Answer[OrderView]:
+        """Place an order and pay for it; a repeat of the key gets the first answer, byte for byte.
+
+        Raises:
+            Unprocessable: the request breaks rules; every field is named.
+            Conflict: out of stock, price changed, or the first request with this key still runs.
+        """
+        until = time.monotonic() + self._settings.checkout_deadline - self._settings.checkout_reserve
+        _allow(lambda: model.check(wanted, self._settings.payment_methods))
+        async with self._db.transaction() as tx:
+            order_id = uuid7()
+            claimed = self._settings.checkout_locked_for
+            if (first := await key.claim(tx, wanted, operation_id=order_id, locked_for=claimed)) is not None:
+                return first
+            if key.operation_id == order_id:
+                order = await self._place(tx, order_id, customer_id, wanted)
+            else:  # whoever began it is gone: go on with the same order
+                order = await self._known(tx, key.operation_id or order_id)
+            await faults.point("orders.checkout.before-save")
+        await faults.point("orders.checkout.after-save")
+        with r.deadline(max(until - time.monotonic(), 0.0)):
+            outcome, took = await self._charge(order)
+        return await self._answer(order, outcome, took)
+
+    async def cancel(self, customer_id: UUID, order_id: UUID) -> OrderView:
+        """Give an order up, also a confirmed one, also while payments is down; a cancelled one stays as it is."""
+
+        def decide(order: Order, at: datetime) -> Change:
+            _own(order, customer_id)
+            return model.cancel(order, at, reason=Reason.CUSTOMER)
+
+        async with self._db.transaction() as tx:
+            order = await self._change(tx, order_id, decide, by="customer")
+            await faults.point("orders.cancel.before-commit")
+        await faults.point("orders.cancel.after-commit")
+        return events.view(_own(order, customer_id))
+
+    async def find(self, customer_id: UUID, order_id: UUID) -> OrderView:
+        """One of the customer's orders; raises NotFound for anybody else's."""
+        return events.view(_own(await store.find(self._db, order_id), customer_id))
+
+    async def page(
+        self, customer_id: UUID, *, before: UUID | None, status: Status | None, limit: int
+    ) -> tuple[list[OrderView], UUID | None]:
+        """The customer's orders, newest first, and after which one the next page starts."""
+        found = await store.page(self._db, customer_id, before=before, status=status, limit=limit + 1)
+        shown = found[:limit]
+        return [events.view(order) for order in shown], shown[-1].id if len(found) > limit else None
+
+    async def timeline(self, customer_id: UUID, order_id: UUID) -> list[TimelineEntry]:
+        """What happened to one of the customer's orders, in every service; raises NotFound for anybody else's."""
+        _own(await store.find(self._db, order_id), customer_id)
+        steps = await store.timeline(self._db, order_id)
+        return [TimelineEntry(at=s.at, service=s.service, what=s.what, details=dict(s.details)) for s in steps]
+
+    # -- by time ----------------------------------------------------------------------------------------------
+
+    async def reconcile(self) -> int:
+        """Look after unsettled orders that are due; the number of them."""
+        settings = self._settings
+        await faults.point("orders.reconcile.before-claim")
+        due = await store.claim_due(
+            self._db, self._clock.now(), limit=settings.batch, first=settings.first_check, last=settings.last_check
+        )
+        await faults.point("orders.reconcile.after-claim")
+        await self._few_at_once(self._look_after, due)
+        return len(due)
+
+    async def compensate(self) -> int:
+        """Undo payments of cancelled orders, as far as payments answers; the number tried."""
+        settings = self._settings
+        await faults.point("orders.compensation.before-claim")
+        due = await store.claim_compensations(
+            self._db, self._clock.now(), limit=settings.batch, first=settings.first_check, last=settings.last_check
+        )
+        await faults.point("orders.compensation.after-claim")
+        await self._few_at_once(self._undo, due)
+        return len(due)
+
+    async def backlog(self) -> store.Backlog:
+        """What has not ended yet."""
+        return await store.backlog(self._db, self._clock.now())
+
+    # -- by events; the caller's transaction -------------------------------------------------------------------
+
+    async def product_changed(self, tx: Transaction, event: CatalogProduct) -> None:
+        """Keep our copy of the catalog, unless it knows a newer version."""
+        await store.upsert_product(tx, Product(event.sku, event.name, event.price, event.available, event.version))
+
+    async def stock_changed(self, tx: Transaction, event: InventoryUpdated) -> None:
+        """Keep the hint of a product's stock."""
+        await store.upsert_stock(tx, event.sku, event.available, event.version)
+
+    async def stock_reserved(self, tx: Transaction, event: InventoryReserved, event_id: UUID) -> None:
+        """Inventory holds the order's units."""
+        lines = [{"sku": line.sku, "quantity": line.quantity} for line in event.lines]
+        step = Step(
+            at=event.at, service="inventory", what="stock reserved", details={"lines": lines}, event_id=event_id
+        )
+        await store.add_step(tx, event.order_id, step)
+
+    async def stock_rejected(self, tx: Transaction, event: InventoryRejected, event_id: UUID) -> None:
+        """Inventory can't serve the order: it ends here, and its money goes back."""
+        missing = [{"sku": m.sku, "requested": m.requested, "available": m.available} for m in event.missing]
+        step = Step(
+            at=event.at, service="inventory", what="stock rejected", details={"missing": missing}, event_id=event_id
+        )
+        await store.add_step(tx, event.order_id, step)
+        await self._change(tx, event.order_id, model.reject, by="inventory")
+
+    async def payment_captured(self, tx: Transaction, event: PaymentCaptured, event_id: UUID) -> None:
+        """The money is there, whoever else knows."""
+        await self._paid(tx, event, event_id, "payment captured")
+        outcome = Outcome(result=Result.CAPTURED, payment_id=event.payment_id)
+        await self.settle(tx, event.order_id, outcome, by="event")
+
+    async def payment_declined(self, tx: Transaction, event: PaymentDeclined, event_id: UUID) -> None:
+        """There will be no money."""
+        await self._paid(tx, event, event_id, "payment declined", reason=event.reason)
+        outcome = Outcome(result=Result.DECLINED, payment_id=event.payment_id, reason=event.reason)
+        await self.settle(tx, event.order_id, outcome, by="event")
+
+    async def payment_refunded(self, tx: Transaction, event: PaymentRefunded, event_id: UUID) -> None:
+        """The money went back: nothing is left to undo."""
+        await self._paid(tx, event, event_id, "payment refunded", reason=event.reason)
+        await store.close_compensations(tx, event.order_id, self._clock.now(), Result.REFUNDED)
+        outcome = Outcome(result=Result.REFUNDED, payment_id=event.payment_id)
+        await self.settle(tx, event.order_id, outcome, by="event")
+
+    async def mail_sent(self, tx: Transaction, event: NotificationSent, event_id: UUID) -> None:
+        """A mail about an order went out."""
+        if event.order_id is not None:
+            details = {"kind": event.kind}
+            step = Step(at=event.at, service="notifications", what="mail sent", details=details, event_id=event_id)
+            await store.add_step(tx, event.order_id, step)
+
+    async def settle(
+        self, tx: Transaction, order_id: UUID, outcome: Outcome, *, by: str, took: float | None = None
+    ) -> Order | None:
+        """The outcome of the payment, whoever brings it: the answer to the call, an event, the reconciler."""
+        details = {} if took is None else {"payment_ms": round(took * 1000, 1)}
+        return await self._change(tx, order_id, lambda o, at: model.settle(o, outcome, at), by=by, details=details)
+
+    lock_orders = staticmethod(store.lock_all)
+    lock_products = staticmethod(store.lock_products)
+    lock_stock = staticmethod(store.lock_stock)
+
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    async def _place(self, tx: Transaction, order_id: UUID, customer_id: UUID, wanted: NewOrder) -> Order:
+        products = await store.products(tx, [line.sku for line in wanted.lines])
+        lines, total = _allow(lambda: model.price(wanted, products))
+        now = self._clock.now()
+        order = Order(
+            id=order_id,
+            customer_id=customer_id,
+            lines=lines,
+            total=total,
+            payment_method=wanted.payment_method,
+            created_at=now,
+            updated_at=now,
+        )
+        step = Step(at=now, service="orders", what="order created", details={"total": total, "lines": len(lines)})
+        await store.save(tx, order, step, now + timedelta(seconds=self._settings.first_check))
+        await self._box.append(tx, events.published(None, order), version=order.version)
+        return order
+
+    async def _charge(self, order: Order) -> tuple[Outcome, float]:
+        started = time.perf_counter()
+        await faults.point("orders.payment.before-call")
+        outcome = await self._payments.charge(order)
+        await faults.point("orders.payment.after-call")
+        return outcome, time.perf_counter() - started
+
+    async def _answer(self, order: Order, outcome: Outcome, took: float) -> Answer[OrderView]:
+        """Settle, and send what is stored: by us, or by whoever settled the order before us."""
+        async with self._db.transaction() as tx:
+            await self.settle(tx, order.id, outcome, by="checkout", took=took)
+            kept = await idempotency.stored(tx, order.id)
+            await faults.point("orders.settle.before-commit")
+        await faults.point("orders.settle.after-commit")
+        if kept is None:
+            raise RuntimeError(f"order {order.id} left `created` without an answer")
+        return kept
+
+    async def _change(
+        self, tx: Transaction, order_id: UUID, decide: Decision, *, by: str, details: Mapping[str, Any] | None = None
+    ) -> Order | None:
+        """Lock an order, decide, and write down everything that follows; None if there is no such order."""
+        order = await store.lock(tx, order_id)
+        if order is None:
+            log.warning("orders.unknown", order_id=str(order_id), by=by)
+            return None
+        change = decide(order, self._clock.now())
+        if change.order is not order:
+            await self._moved(tx, order, change, {"by": by, **(details or {})})
+        if change.compensation is not None:
+            reason = change.order.reason or "cancelled"
+            await store.compensate(tx, order_id, change.compensation, reason, self._clock.now())
+        return change.order
+
+    async def _moved(self, tx: Transaction, before: Order, change: Change, details: dict[str, Any]) -> None:
+        after = change.order
+        told = {"reason": after.reason, "note": change.note, "payment_id": after.payment_id}
+        details |= {name: value for name, value in told.items() if value is not None}
+        step = Step(at=after.updated_at, service="orders", what=HAPPENED[after.status], details=details)
+        await store.move(tx, after, step)
+        await self._box.append(tx, events.published(before, after), version=after.version)
+        if before.status is Status.CREATED:
+            await idempotency.answer(tx, after.id, events.answer(after, change.note))
+
+    async def _paid(self, tx: Transaction, event: PaymentEvent, event_id: UUID, what: str, **more: Any) -> None:
+        details = {"payment_id": event.payment_id, "amount": event.amount, **more}
+        step = Step(at=event.at, service="payments", what=what, details=details, event_id=event_id)
+        await store.add_step(tx, event.order_id, step)
+
+    async def _look_after(self, order: Order) -> None:
+        patience = timedelta(seconds=self._settings.patience)
+        if model.overdue(order, self._clock.now(), patience):
+            async with self._db.transaction() as tx:
+                await self._change(tx, order.id, lambda o, at: model.expire(o, at, patience=patience), by="deadline")
+                await faults.point("orders.cancel.before-commit")
+            await faults.point("orders.cancel.after-commit")
+            return
+        outcome = await self._payments.find(order.id)
+        took = None
+        if outcome.result is Result.UNKNOWN:
+            outcome, took = await self._charge(order)
+        async with self._db.transaction() as tx:
+            await self.settle(tx, order.id, outcome, by="reconciler", took=took)
+            await faults.point("orders.settle.before-commit")
+        await faults.point("orders.settle.after-commit")
+
+    async def _undo(self, due: Compensation) -> None:
+        await faults.point("orders.compensation.before-call")
+        outcome = await self._payments.undo(due)
+        await faults.point("orders.compensation.after-call")
+        if outcome.result not in FINAL:
+            log.info("orders.compensation_open", key=due.key, attempts=due.attempts, reason=outcome.reason)
+            return
+        now = self._clock.now()
+        async with self._db.transaction() as tx:
+            if await store.close_compensation(tx, due.order_id, due.kind, now, outcome.result):
+                details = {"kind": due.kind, "outcome": outcome.result, "attempts": due.attempts}
+                step = Step(at=now, service="orders", what="payment undone", details=details)
+                await store.add_step(tx, due.order_id, step)
+            await faults.point("orders.compensation.before-commit")
+        await faults.point("orders.compensation.after-commit")
+
+    async def _few_at_once(self, work: Callable[[T], Awaitable[None]], items: Sequence[T]) -> None:
+        """Work on each, a few at a time, so that checkouts keep their share; an error of one stops no other."""
+        places = asyncio.Semaphore(self._settings.at_once)
+
+        async def one(item: T) -> None:
+            async with places:
+                await work(item)
+
+        results = await asyncio.gather(*(one(item) for item in items), return_exceptions=True)
+        failed = [result for result in results if isinstance(result, BaseException)]
+        if failed:
+            raise failed[0]
+
+    async def _known(self, tx: Transaction, order_id: UUID) -> Order:
+        order = await store.find(tx, order_id)
+        if order is None:
+            raise RuntimeError(f"order {order_id} has a claim but no row")
+        return order
+
+
+def _own(order: Order | None, customer_id: UUID) -> Order:
+    if order is None or order.customer_id != customer_id:
+        raise NotFound("there is no such order of yours")
+    return order
+
+
+def _allow(rule: Callable[[], T]) -> T:
+    """What a rule of the model gives; what it refuses as the problem that clients know."""
+    try:
+        return rule()
+    except model.InvalidOrder as error:
+        raise Unprocessable(errors=[FieldError(one.pointer, one.reason) for one in error.violations]) from error
+    except model.OutOfStock as error:
+        missing = [{"sku": m.sku, "requested": m.requested, "available": m.available} for m in error.missing]
+        raise Conflict("out-of-stock", str(error), missing=missing) from error
+    except model.PriceChanged as error:
+        raise Conflict("price-changed", str(error), total=error.total, expected_total=error.expected) from error

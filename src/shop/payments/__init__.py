@@ -1,0 +1,1 @@
+"""Payments: one payment per order, charged at most once, whatever dies in between."""

@@ -1,0 +1,57 @@
+"""What the outside sees of a payment: its events and its view."""
+
+from datetime import datetime
+from typing import Any
+
+from shop.contracts.payments import (
+    PaymentCaptured,
+    PaymentDeclined,
+    PaymentEvent,
+    PaymentRefunded,
+    PaymentStatus,
+    PaymentView,
+)
+from shop.payments.model import Payment, Status
+
+SEEN_AS: dict[Status, PaymentStatus] = {
+    Status.PROCESSING: "processing",
+    Status.CAPTURED: "captured",
+    Status.REFUNDING: "processing",  # not final yet: whoever waits for the refund asks again later
+    Status.DECLINED: "declined",
+    Status.VOIDED: "voided",
+    Status.REFUNDED: "refunded",
+}
+
+
+def published(before: Payment, after: Payment, at: datetime) -> PaymentEvent | None:
+    """The event of a step of a payment's life; a void has none, for nothing was ever taken."""
+    match before.status, after.status:
+        case Status.PROCESSING, Status.CAPTURED | Status.REFUNDING:
+            return PaymentCaptured(**_common(after, at))
+        case Status.PROCESSING, Status.DECLINED:
+            return PaymentDeclined(**_common(after, at), reason=after.reason or "declined")
+        case Status.REFUNDING, Status.REFUNDED:
+            return PaymentRefunded(**_common(after, at), reason=after.reason or "refunded")
+        case _:
+            return None
+
+
+def view(payment: Payment) -> PaymentView:
+    """The payment as its caller sees it."""
+    return PaymentView(
+        order_id=payment.order_id,
+        status=SEEN_AS[payment.status],
+        payment_id=payment.id if payment.amount is not None else None,
+        amount=payment.amount,
+        reason=payment.reason,
+    )
+
+
+def _common(payment: Payment, at: datetime) -> dict[str, Any]:
+    return {
+        "payment_id": payment.id,
+        "order_id": payment.order_id,
+        "customer_id": payment.customer_id,
+        "amount": payment.amount,
+        "at": at,
+    }

@@ -1,0 +1,171 @@
+"""One payment per order, and how it moves whatever the provider answers and in whatever order. Pure.
+
+Invariant: money taken for an unwanted payment is on its way back, and `voided` is reached only after the provider
+promised never to charge: from `processing` by its answer, or by a tombstone of which the provider never heard.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Self
+from uuid import UUID
+
+from shop.kernel import Money
+
+FIRST_RETRY = 1.0  # seconds until a failed call to the provider is made again by the job; doubles
+LAST_RETRY = 30.0  # seconds between two such calls at most
+
+
+class Status(StrEnum):
+    """Where a payment is; beside each state, where it can go."""
+
+    PROCESSING = "processing"  # -> captured, declined, voided, refunding (captured, but nobody wants it any more)
+    CAPTURED = "captured"  # -> refunding
+    REFUNDING = "refunding"  # -> refunded
+    DECLINED = "declined"  # final
+    VOIDED = "voided"  # final
+    REFUNDED = "refunded"  # final
+
+
+class Step(StrEnum):
+    """What a payment asks of the provider next."""
+
+    CHARGE = "charge"
+    FIND = "find"
+    CANCEL = "cancel"
+    REFUND = "refund"
+
+
+class Outcome(StrEnum):
+    """What the provider says about a key."""
+
+    CAPTURED = "captured"
+    DECLINED = "declined"
+    CANCELLED = "cancelled"  # never charged, and never will be
+    REFUNDED = "refunded"
+    UNKNOWN = "unknown"  # it never heard of the key
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer of the provider; `reason` says why it declined."""
+
+    outcome: Outcome
+    reason: str | None = None
+
+
+ANSWERS: dict[Step, frozenset[Outcome]] = {
+    Step.CHARGE: frozenset({Outcome.CAPTURED, Outcome.DECLINED, Outcome.CANCELLED}),
+    Step.FIND: frozenset({Outcome.CAPTURED, Outcome.DECLINED, Outcome.CANCELLED, Outcome.UNKNOWN}),
+    Step.CANCEL: frozenset({Outcome.CAPTURED, Outcome.DECLINED, Outcome.CANCELLED}),
+    Step.REFUND: frozenset({Outcome.REFUNDED}),
+}
+"""The answers that make sense to each question; with any of them a payment comes nearer to its end."""
+
+NOT_ASKED = Reply(Outcome.UNKNOWN)
+"""What is known about a payment whose charge was never sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """The payment of one order. A tombstone (voided before any charge) has no customer, amount or method."""
+
+    id: UUID
+    order_id: UUID
+    status: Status
+    created_at: datetime
+    customer_id: UUID | None = None
+    amount: Money | None = None
+    method: str | None = None
+    reason: str | None = None
+    unwanted: bool = False
+    version: int = 1
+
+    @classmethod
+    def intend(
+        cls, payment_id: UUID, *, order_id: UUID, customer_id: UUID, amount: Money, method: str, at: datetime
+    ) -> Self:
+        """The decision to charge, saved before the provider hears of it."""
+        return cls(
+            id=payment_id,
+            order_id=order_id,
+            status=Status.PROCESSING,
+            created_at=at,
+            customer_id=customer_id,
+            amount=amount,
+            method=method,
+        )
+
+    @classmethod
+    def tombstone(cls, payment_id: UUID, *, order_id: UUID, reason: str, at: datetime) -> Self:
+        """A void that came before any charge: a later charge finds it and is not made."""
+        return cls(id=payment_id, order_id=order_id, status=Status.VOIDED, created_at=at, reason=reason, unwanted=True)
+
+    def same_amount(self, amount: Money) -> bool:
+        """Whether a repeated charge asks for what this payment is about; a tombstone takes any."""
+        return self.amount is None or self.amount == amount
+
+    def unwant(self, reason: str) -> "Payment":
+        """The payment after somebody voided or refunded it: stopped if it can be, given back if it can't."""
+        match self.status:
+            case Status.CAPTURED:
+                return self._moved(Status.REFUNDING, reason=reason, unwanted=True)
+            case Status.PROCESSING if not self.unwanted:
+                return self._moved(Status.PROCESSING, reason=reason, unwanted=True)
+            case _:
+                return self
+
+    def replied(self, reply: Reply) -> "Payment":
+        """The payment after an answer of the provider; itself, if the answer is old news."""
+        match self.status, reply.outcome:
+            case Status.PROCESSING, Outcome.CAPTURED:
+                return self._moved(Status.REFUNDING if self.unwanted else Status.CAPTURED, reason=self.reason)
+            case Status.PROCESSING, Outcome.DECLINED:
+                return self._moved(Status.DECLINED, reason=reply.reason)
+            case Status.PROCESSING, Outcome.CANCELLED:
+                return self._moved(Status.VOIDED, reason=self.reason)
+            case Status.REFUNDING, Outcome.REFUNDED:
+                return self._moved(Status.REFUNDED, reason=self.reason)
+            case _:
+                return self
+
+    def next_step(self, known: Reply | None = None) -> Step | None:
+        """What to ask the provider now, given what it said last; None when nothing is open."""
+        match self.status:
+            case Status.REFUNDING:
+                return Step.REFUND
+            case Status.PROCESSING if self.unwanted:
+                return Step.CANCEL
+            case Status.PROCESSING:
+                return Step.CHARGE if known is not None and known.outcome is Outcome.UNKNOWN else Step.FIND
+            case _:
+                return None
+
+    def _moved(self, status: Status, *, reason: str | None, unwanted: bool | None = None) -> "Payment":
+        unwanted = self.unwanted if unwanted is None else unwanted
+        return replace(self, status=status, reason=reason, unwanted=unwanted, version=self.version + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One call to the provider, as the payment's history keeps it; `outcome` is `error` if it gave no answer."""
+
+    step: Step
+    outcome: str
+    reason: str | None
+    took: float  # seconds
+
+
+def charge_key(payment_id: UUID) -> str:
+    """The provider's idempotency key of a payment's one charge."""
+    return str(payment_id)
+
+
+def refund_key(payment_id: UUID) -> str:
+    """The provider's idempotency key of a payment's one refund, whoever asked for it."""
+    return f"{payment_id}:refund"
+
+
+def retry_after(failures: int) -> timedelta:
+    """How long a payment rests after its provider failed that many times."""
+    return timedelta(seconds=min(LAST_RETRY, FIRST_RETRY * 2 ** min(failures, 10)))

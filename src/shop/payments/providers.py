@@ -1,0 +1,92 @@
+"""The payment provider: the port, and a sandbox that keeps its own books.
+
+Every call is idempotent by its key, so the caller may repeat any of them after a crash. `cancel` is final: a charge
+with a cancelled key is refused for ever.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import ClassVar, Protocol, TypeVar
+
+from backstay.db import Database, DatabaseError, Queries, Row
+from backstay.errors import BackstayError
+from shop.kernel import Money
+from shop.payments.model import Outcome, Reply
+
+SLOW = 8.0  # seconds that the sandbox takes to answer a `pm_card_slow`
+
+sql = Queries.load(__package__)
+T = TypeVar("T")
+
+
+class ProviderError(BackstayError):
+    """The payment provider gave no answer that could be understood; nobody knows what it did."""
+
+
+class PaymentProvider(Protocol):
+    """What we need of a payment provider. Every call raises ProviderError when the outcome is unknown."""
+
+    async def charge(self, key: str, amount: Money, method: str) -> Reply:
+        """Take the money: captured, declined, or cancelled if `cancel` was there first."""
+
+    async def find(self, key: str) -> Reply:
+        """What became of the charge: captured, declined, cancelled or unknown."""
+
+    async def cancel(self, key: str) -> Reply:
+        """Never charge this key: cancelled, or captured or declined if it is too late."""
+
+    async def refund(self, key: str, charge_key: str, amount: Money) -> Reply:
+        """Give the money of a captured charge back: refunded."""
+
+
+class Sandbox:
+    """A provider without a bank. Its books are on a connection of their own, so they survive whatever we do to ours.
+
+    The method decides the answer: `pm_card_declined` and `pm_card_insufficient_funds` are declined, `pm_card_slow`
+    is captured but answered `slow` seconds later, `pm_card_error_then_ok` fails once for each key, and any other
+    is captured.
+    """
+
+    DECLINES: ClassVar = {"pm_card_declined": "card_declined", "pm_card_insufficient_funds": "insufficient_funds"}
+
+    def __init__(self, books: Database, *, slow: float = SLOW) -> None:
+        self._books = books
+        self._slow = slow
+
+    async def charge(self, key: str, amount: Money, method: str) -> Reply:
+        reason = self.DECLINES.get(method)
+        first = "declined" if reason else "failing" if method == "pm_card_error_then_ok" else "captured"
+        charge = self._books.fetchrow(sql.sandbox_charge, key, amount.amount, amount.currency, first, reason)
+        row = await _kept(charge)
+        if row is None:
+            raise ProviderError(f"the sandbox has charge {key} with another amount than {amount}")
+        if row["status"] == "failing":
+            raise ProviderError("the sandbox failed, as pm_card_error_then_ok does at first")
+        if method == "pm_card_slow":
+            await asyncio.sleep(self._slow)
+        return _reply(row)
+
+    async def find(self, key: str) -> Reply:
+        return _reply(await _kept(self._books.fetchrow(sql.sandbox_find, key)))
+
+    async def cancel(self, key: str) -> Reply:
+        return _reply(await _kept(self._books.fetchrow(sql.sandbox_cancel, key)))
+
+    async def refund(self, key: str, charge_key: str, amount: Money) -> Reply:
+        refund = self._books.fetchval(sql.sandbox_refund, key, charge_key, amount.amount, amount.currency)
+        if not await _kept(refund):
+            raise ProviderError(f"the sandbox has no captured charge {charge_key} of {amount} to refund")
+        return Reply(Outcome.REFUNDED)
+
+
+async def _kept(entry: Awaitable[T]) -> T:
+    try:
+        return await entry
+    except DatabaseError as error:
+        raise ProviderError("the sandbox can't reach its books") from error
+
+
+def _reply(row: Row | None) -> Reply:
+    if row is None or row["status"] == "failing":
+        return Reply(Outcome.UNKNOWN)
+    return Reply(Outcome(row["status"]), row["reason"])

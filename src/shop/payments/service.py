@@ -1,0 +1,217 @@
+"""Use cases of payments. The intent is committed, then the provider is asked, then its answer is committed.
+
+No call to the provider runs inside a transaction, and each is idempotent by its key: so whoever dies or doubles
+anywhere in between, the next one (a repeated request or the job) goes on from what is committed.
+"""
+
+import asyncio
+import time
+from datetime import datetime, timedelta
+from typing import TypeVar
+from uuid import UUID
+
+from backstay import faults
+from backstay import resilience as r
+from backstay.clock import SYSTEM, Clock
+from backstay.db import Database, Transaction
+from backstay.ids import uuid7
+from backstay.outbox import Outbox
+from backstay.service import FieldError, NotFound, Problem, Unprocessable
+from backstay.telemetry import get_logger
+from shop.contracts.payments import ChargeRequest, PaymentView
+from shop.payments import events, store
+from shop.payments.config import Settings
+from shop.payments.model import (
+    ANSWERS,
+    NOT_ASKED,
+    Attempt,
+    Payment,
+    Reply,
+    Status,
+    Step,
+    charge_key,
+    refund_key,
+    retry_after,
+)
+from shop.payments.providers import PaymentProvider, ProviderError
+
+T = TypeVar("T")
+
+log = get_logger()
+
+
+class Payments:
+    """Charges, looks up, voids and refunds payments, and finishes what was left open."""
+
+    def __init__(
+        self, db: Database, box: Outbox, provider: PaymentProvider, settings: Settings, *, clock: Clock = SYSTEM
+    ) -> None:
+        self._db = db
+        self._box = box
+        self._provider = provider
+        self._settings = settings
+        self._clock = clock
+        self._ask = r.Bulkhead(settings.provider_calls, name="provider")(self._ask_provider)
+
+    async def charge(self, request: ChargeRequest) -> PaymentView:
+        """Charge an order once; a repeat gives the payment as it is, or goes on with it if its caller is gone.
+
+        Raises:
+            Unprocessable: nothing to charge, or the order is being paid with another amount already.
+            Problem: 502, the provider gave no answer; asking again is safe.
+        """
+        if request.amount.amount <= 0:
+            raise Unprocessable(errors=[FieldError("/amount/amount", "must be more than 0")])
+        now = self._clock.now()
+        payment = Payment.intend(
+            uuid7(),
+            order_id=request.order_id,
+            customer_id=request.customer_id,
+            amount=request.amount,
+            method=request.method,
+            at=now,
+        )
+        await faults.point("payments.charge.before-intent-commit")
+        ours = await store.intend(self._db, payment, self._lease(now))
+        await faults.point("payments.charge.after-intent-commit")
+        if not ours:
+            payment, ours = await self._take_up(request)
+        try:
+            return events.view(await self._pursue(payment, NOT_ASKED) if ours else payment)
+        except ProviderError as error:
+            detail = "the payment provider gave no answer; the payment stays open"
+            raise Problem(502, "payment-provider-failed", "Payment provider failed", detail) from error
+
+    async def find(self, order_id: UUID) -> PaymentView:
+        """The payment of an order, or its tombstone. Raises NotFound if it was never asked for."""
+        return events.view(_known(await store.find(self._db, order_id), order_id))
+
+    async def void(self, order_id: UUID, reason: str) -> PaymentView:
+        """See to it that the order is not paid: never charged, or refunded; also if the charge comes later."""
+        tombstone = Payment.tombstone(uuid7(), order_id=order_id, reason=reason, at=self._clock.now())
+        await faults.point("payments.void.before-intent-commit")
+        if await store.bury(self._db, tombstone):
+            await faults.point("payments.void.after-intent-commit")
+            return events.view(tombstone)
+        return await self._give_back("void", order_id, reason)
+
+    async def refund(self, order_id: UUID, reason: str) -> PaymentView:
+        """Give the order's money back, once, whoever asks and how often. Raises NotFound without a payment."""
+        await faults.point("payments.refund.before-intent-commit")
+        return await self._give_back("refund", order_id, reason)
+
+    async def resolve_stale(self) -> int:
+        """Go on with open payments that nobody looks after any more; the number of them."""
+        now = self._clock.now()
+        stale = await store.claim_stale(self._db, now, self._lease(now), self._settings.stale_batch)
+        results = await asyncio.gather(
+            *(self._pursue(payment, failures=failures) for payment, failures in stale), return_exceptions=True
+        )
+        for (payment, _), result in zip(stale, results, strict=True):
+            if isinstance(result, BaseException):
+                log.warning("payments.still_open", order_id=str(payment.order_id), error=str(result))
+        return len(stale)
+
+    async def _take_up(self, request: ChargeRequest) -> tuple[Payment, bool]:
+        """The payment that is there, and whether it is now ours to go on with."""
+        now = self._clock.now()
+        async with self._db.transaction() as tx:
+            payment, calling_until = _known(await store.lock(tx, request.order_id), request.order_id)
+            if not payment.same_amount(request.amount):
+                reason = f"order {request.order_id} is being paid with {payment.amount}"
+                raise Unprocessable(errors=[FieldError("/amount", reason)])
+            ours = payment.next_step(NOT_ASKED) is Step.CHARGE and calling_until <= now
+            if ours:
+                await store.call(tx, payment.id, self._lease(now))
+        return payment, ours
+
+    async def _give_back(self, verb: str, order_id: UUID, reason: str) -> PaymentView:
+        now = self._clock.now()
+        async with self._db.transaction() as tx:
+            before, _ = _known(await store.lock(tx, order_id), order_id)
+            after = before.unwant(reason)
+            if after is not before:
+                await self._move(tx, before, after, None, now)
+        await faults.point(f"payments.{verb}.after-intent-commit")
+        try:
+            return events.view(await self._pursue(after))
+        except (ProviderError, r.Rejected):
+            return events.view(after)  # the decision stands; the job carries it out
+
+    async def _pursue(self, payment: Payment, known: Reply | None = None, *, failures: int = 0) -> Payment:
+        """Ask the provider, and commit what it answers, until nothing is open."""
+        while (step := payment.next_step(known)) is not None:
+            started = time.perf_counter()
+            try:
+                known = await self._ask(step, payment)
+            except (ProviderError, r.Rejected) as error:
+                attempt = Attempt(step=step, outcome="error", reason=str(error), took=time.perf_counter() - started)
+                await store.rest(self._db, payment.id, attempt, self._clock.now(), retry_after(failures))
+                raise
+            took = time.perf_counter() - started
+            attempt = Attempt(step=step, outcome=known.outcome, reason=known.reason, took=took)
+            payment = await self._record(payment, attempt, known)
+        return payment
+
+    async def _ask_provider(self, step: Step, payment: Payment) -> Reply:
+        """One question to the provider, within a time of its own: cut short it would tell less, not end sooner."""
+        await faults.point(f"payments.provider.before-{step}")
+        try:
+            async with asyncio.timeout(self._settings.provider_timeout):
+                reply = await self._question(step, payment)
+        except TimeoutError as error:
+            raise ProviderError(f"no answer to {step} within {self._settings.provider_timeout:g} s") from error
+        await faults.point(f"payments.provider.after-{step}")
+        if reply.outcome not in ANSWERS[step]:
+            raise ProviderError(f"{reply.outcome} is no answer to {step}")
+        return reply
+
+    async def _question(self, step: Step, payment: Payment) -> Reply:
+        key = charge_key(payment.id)
+        if step is Step.FIND:
+            return await self._provider.find(key)
+        if step is Step.CANCEL:
+            return await self._provider.cancel(key)
+        assert payment.amount is not None
+        assert payment.method is not None
+        if step is Step.REFUND:
+            return await self._provider.refund(refund_key(payment.id), key, payment.amount)
+        return await self._provider.charge(key, payment.amount, payment.method)
+
+    async def _record(self, before: Payment, attempt: Attempt, reply: Reply) -> Payment:
+        """Commit an answer; if somebody moved the payment meanwhile, what the answer means to it now."""
+        after = before.replied(reply)
+        if after is before:
+            return before
+        now = self._clock.now()
+        async with self._db.transaction() as tx:
+            if not await self._move(tx, before, after, attempt, now):
+                before, _ = _known(await store.lock(tx, before.order_id), before.order_id)
+                after = before.replied(reply)
+                if after is not before:
+                    await self._move(tx, before, after, attempt, now)
+            await faults.point(f"payments.{attempt.step}.before-result-commit")
+        await faults.point(f"payments.{attempt.step}.after-result-commit")
+        return after
+
+    async def _move(
+        self, tx: Transaction, before: Payment, after: Payment, attempt: Attempt | None, now: datetime
+    ) -> bool:
+        if not await store.move(tx, before, after, attempt, now, self._lease(now)):
+            return False
+        if after.status is Status.REFUNDING:
+            await store.request_refund(tx, after, now)
+        elif after.status is Status.REFUNDED:
+            await store.close_refund(tx, after.id, now)
+        if (event := events.published(before, after, now)) is not None:
+            await self._box.append(tx, event, version=after.version)
+        return True
+
+    def _lease(self, now: datetime) -> datetime:
+        return now + timedelta(seconds=self._settings.stale_after)
+
+
+def _known(found: T | None, order_id: UUID) -> T:
+    if found is None:
+        raise NotFound(f"order {order_id} has no payment")
+    return found

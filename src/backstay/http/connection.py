@@ -5,7 +5,7 @@ request was sent whole, and neither side asked for the end; in every doubt it is
 """
 
 import asyncio
-from typing import Protocol
+from typing import Protocol, cast
 
 import httptools
 
@@ -43,7 +43,7 @@ class ResponseSink(Protocol):
         """A piece of the body."""
 
     def response_flush(self) -> None:
-        """All that has arrived so far was handed over."""
+        """All that has arrived so far was handed over, and more will come."""
 
     def response_ended(self) -> None:
         """The answer is whole, and the connection no longer this sink's."""
@@ -77,6 +77,7 @@ class Connection(asyncio.Protocol):
         "_keep",
         "_length",
         "_parser",
+        "_paused",
         "_raw",
         "_status",
         "_until_close",
@@ -103,7 +104,7 @@ class Connection(asyncio.Protocol):
         self.request_sent = True
         self.idle_since = 0.0
         self._parser = httptools.HttpResponseParser(self)
-        self._head_only = self._done = self._body_follows = self._until_close = self._chunked = self._keep = False
+        self._head_only = self._done = self._body_follows = self._until_close = self._chunked = self._keep = self._paused = False
         self._fields: Fields = []
         self._length: int | None = None
         self._status = 0
@@ -135,18 +136,19 @@ class Connection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Read no more for now."""
-        if not self.closed:
+        if not self.closed and not self._paused:
+            self._paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Read again."""
-        if not self.closed:
+        if not self.closed and self._paused:
+            self._paused = False
             self.transport.resume_reading()
 
     # -- asyncio
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
 
     def data_received(self, data: bytes) -> None:
         sink = self.sink
@@ -160,8 +162,11 @@ class Connection(asyncio.Protocol):
             self._fail(BadResponse("the upstream switched to another protocol unasked"))
             return
         except httptools.HttpParserCallbackError as error:
-            self._fail(BadResponse("the answer couldn't be passed on"))
-            raise error.__context__ or error from None
+            cause = error.__context__
+            self._fail(cause if isinstance(cause, HttpError) else BadResponse("the answer couldn't be passed on"))
+            if not isinstance(cause, HttpError):
+                raise cause or error from None
+            return
         except httptools.HttpParserError as error:
             self._fail(BadResponse(f"the answer isn't valid HTTP/1.1: {error}"))
             return
@@ -170,10 +175,10 @@ class Connection(asyncio.Protocol):
             if self._raw > MAX_RESPONSE_HEAD:
                 self._fail(BadResponse(f"the head of the answer has more than {MAX_RESPONSE_HEAD} bytes"))
                 return
-        if self.sink is not None:
-            sink.response_flush()
         if self._done:
             self._finish()
+        elif self.sink is not None:
+            sink.response_flush()
 
     def eof_received(self) -> None:
         if self._until_close and self.sink is not None:
@@ -211,6 +216,8 @@ class Connection(asyncio.Protocol):
         if key == b"content-length":
             self._length = int(value)
         elif key == b"transfer-encoding":
+            if value.strip().lower() != b"chunked":
+                raise BadResponse("the answer has a Transfer-Encoding other than chunked")
             self._chunked = True
         self._fields.append((name, value))
 
@@ -251,6 +258,7 @@ class Connection(asyncio.Protocol):
         if keep and self._keep and self.request_sent and not self.transport.is_closing():
             if self._head_only:  # the parser still waits for a body that HEAD never has
                 self._parser = httptools.HttpResponseParser(self)
+            self.resume()
             self.reused = True
             self.owner.released(self)
         else:

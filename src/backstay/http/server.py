@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from functools import lru_cache
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from backstay.http.errors import FramingError
 from backstay.http.framing import Limits, RequestHead, RequestReader, field_line
@@ -117,8 +117,7 @@ class _Connection(RequestReader, asyncio.Protocol):
 
     # -- asyncio
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self._peer = str((transport.get_extra_info("peername") or ("",))[0])
         self._server.opened(self)
 

@@ -185,11 +185,7 @@ async def test_leaving_a_registry_that_hangs_is_bounded() -> None:
 
     async def handler(request: HttpRequest) -> HttpReply:
         if request.method in ("GET", "POST") and not hanging.is_set():
-            return (
-                HttpReply(204)
-                if request.method == "POST"
-                else HttpReply(200, json.dumps({"applications": {}}).encode())
-            )
+            return HttpReply(204) if request.method == "POST" else HttpReply(200, b'{"applications": {}}')
         await asyncio.sleep(30)
         return HttpReply()
 

@@ -23,8 +23,8 @@ FOLLOW_POLL = 0.3  # seconds between two looks at a log
 @app.command()
 def up() -> None:
     """Start everything, place an order, show its way; stays until Ctrl-C. Settings: see the README."""
+    from shop.demo.up import up as start
     from shop.local.screen import Screen
-    from shop.local.up import up as start
 
     screen = Screen()
     try:

@@ -35,7 +35,10 @@ def environment(
 ) -> dict[str, str]:
     """The whole environment of one service's process."""
     told = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    told |= {"HOST": HOST, "PORT": str(ports.get(service.name, 0)), **PACE}
+    port = str(ports.get(service.name, 0))
+    told |= {"HOST": HOST, "PORT": port, **PACE}
+    if service.port:
+        told[service.port] = port
     if service.name != "discovery":
         told |= {"DISCOVERY_URL": f"http://{HOST}:{ports['discovery']}/eureka"}
     told |= {"TOKEN_ISSUER": ISSUER, "PYTHONUNBUFFERED": "1"}

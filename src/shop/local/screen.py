@@ -39,11 +39,11 @@ class Screen:
         self._console.print()
 
     @contextlib.contextmanager
-    def step(self, text: str) -> Iterator[Step]:
+    def step(self, text: str, *, spinner: bool = True) -> Iterator[Step]:
         """A step with its time; the line is printed when it has succeeded."""
         step, started = Step(text), time.perf_counter()
-        spinner = self._console.status(Text(text)) if self._console.is_terminal else contextlib.nullcontext()
-        with spinner:
+        turning = spinner and self._console.is_terminal
+        with self._console.status(Text(text)) if turning else contextlib.nullcontext():
             yield step
         step.took = time.perf_counter() - started
         self._done(step)

@@ -159,4 +159,3 @@ class System:
             if self._mailbox is not None:
                 await self._mailbox.__aexit__(None, None, None)
             self.home.unlock()
-

@@ -1,16 +1,16 @@
 """`make up`: bring the system up, fill the shop, tell the story, and stay until somebody says stop."""
 
 import asyncio
+from typing import Any, NoReturn
 
 from backstay.errors import BackstayError
+from shop.demo import story
 from shop.local.home import HomeInUse
 from shop.local.options import Options
 from shop.local.ports import PortTaken
 from shop.local.screen import Screen
 from shop.local.stopping import Stopped, until_stopped
 from shop.local.system import System
-
-MEGABYTE = 1 << 20
 
 
 async def up(options: Options, screen: Screen) -> int:
@@ -28,22 +28,16 @@ async def up(options: Options, screen: Screen) -> int:
     return 1
 
 
-async def _live(system: System) -> None:
+async def _live(system: System) -> NoReturn:
     system.screen.title("Backstay", f"home {system.home.path}")
     async with system:
-        story = asyncio.create_task(_tell(system), name="story")
+        telling = asyncio.create_task(story.tell(system), name="story")
         try:
-            await asyncio.wait({story, system.supervisor.failure}, return_when=asyncio.FIRST_COMPLETED)
-            if not system.supervisor.failure.done():
-                await story
-                await system.supervisor.failure
+            both: list[asyncio.Future[Any]] = [telling, system.supervisor.failure]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if telling.done():
+                await telling
+            raise await system.supervisor.failure
         finally:
-            story.cancel()
-            await asyncio.gather(story, return_exceptions=True)
-        raise system.supervisor.failure.result()
-
-
-async def _tell(system: System) -> None:
-    from shop.demo import story  # not before it's needed: only this command tells it
-
-    await story.tell(system)
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)

@@ -1,0 +1,42 @@
+"""The last page of `make up`: addresses, accounts, three commands to try."""
+
+from shop.demo.stage import Stage
+from shop.local.environment import ADMIN_EMAIL
+
+LABEL = 10  # columns
+
+
+def show(stage: Stage) -> None:
+    """Print where everything is and how to go on."""
+    running, home = stage.running, stage.home
+    stage.screen.title("Ready", "Ctrl-C stops everything")
+    rows = [
+        ("gateway", running.gateway),
+        ("registry", running.discovery),
+        ("API docs", f"{running.gateway}/docs/orders  (or catalog, auth, …)"),
+        ("Kafka", running.kafka),
+        ("mails", running.mail or "at your mail server"),
+        ("logs", f"{home.logs}  (./shop logs orders -f)"),
+        ("customer", f"{stage.customer().email}   password in {home.path / 'secrets' / 'customer'}"),
+        ("admin", f"{ADMIN_EMAIL}   password in {home.path / 'secrets' / 'admin'}"),
+    ]
+    for label, text in rows:
+        stage.screen.plain(f"  {label:<{LABEL}}{text}")
+    stage.screen.plain("\n  Try:\n")
+    for line in curl_lines(stage):
+        stage.screen.plain(f"    {line}")
+    stage.screen.plain("")
+
+
+def curl_lines(stage: Stage) -> list[str]:
+    """Look at a product, log in, order it: each line runs in a shell as it is."""
+    gateway, secret = stage.running.gateway, stage.home.path / "secrets" / "customer"
+    login = f'{{\\"email\\":\\"{stage.customer().email}\\",\\"password\\":\\"$(cat {secret})\\"}}'
+    order = '{"lines":[{"sku":"NW-001","quantity":1}],"payment_method":"pm_card_ok"}'
+    return [
+        f"curl {gateway}/api/v1/products/NW-001",
+        f'TOKEN=$(curl -s {gateway}/api/v1/auth/login -H "Content-Type: application/json" -d "{login}"'
+        ' | sed \'s/.*"access_token":"\\([^"]*\\).*/\\1/\')',
+        f'curl {gateway}/api/v1/orders -H "Authorization: Bearer $TOKEN" -H "Idempotency-Key: $(date +%s%N)"'
+        f" -H \"Content-Type: application/json\" -d '{order}'",
+    ]

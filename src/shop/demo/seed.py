@@ -1,0 +1,111 @@
+"""Filling the shop: catalog and stock by the admin API through the gateway, then waiting until orders has heard of it.
+
+Doing it again changes nothing: a product that is there stays, and so does a stock that was ever set.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from backstay.db import Database
+from shop.demo.shopper import Shopper
+from shop.demo.stage import Stage, remote
+from shop.local.home import Home, Running
+from shop.local.screen import Screen
+from shop.local.waiting import until
+from shop.local.web import Web
+from shop.replay.files import NORTHWIND, Product, read
+
+AT_ONCE = 8  # requests in flight
+COPY_TIMEOUT = 30.0  # seconds for the events to reach orders
+KNOWN = """
+SELECT count(*) FROM products JOIN stock USING (sku)
+WHERE sku = ANY($1::text[]) AND stock.version >= 1
+"""
+
+
+class NotCopied(RuntimeError):
+    """Orders has not heard of every product in time."""
+
+
+async def seed(stage: Stage) -> int:
+    """Load Northwind and wait until it can be ordered; returns how many products there are."""
+    products = read(NORTHWIND).products
+    admin = stage.admin()
+    await admin.login()
+    await load(admin, products.values(), {sku: product.stock for sku, product in products.items()})
+    await copied(stage.running.databases["orders"], products)
+    return len(products)
+
+
+async def seed_running(home: Home, running: Running, screen: Screen) -> None:
+    """`shop seed`."""
+    async with Web(running.gateway) as web:
+        with screen.step("catalog and stock") as step:
+            step.text = f"catalog and stock: {await seed(remote(home, running, screen, web))} products"
+
+
+async def load(
+    admin: Shopper,
+    products: Iterable[Product],
+    stock: Mapping[str, int],
+    *,
+    sell_all: bool = False,
+    reset: bool = False,
+) -> None:
+    """Create the products and set their stock, several at once.
+
+    `sell_all` makes discontinued ones available, `reset` overrules stock that was set before.
+    """
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(product: Product) -> None:
+        async with gate:
+            await _product(admin, product, available=sell_all or not product.discontinued)
+            await _stock(admin, product, stock[product.sku], reset=reset)
+
+    async with asyncio.TaskGroup() as group:
+        for product in products:
+            group.create_task(one(product))
+
+
+async def copied(orders_database: str, skus: Iterable[str], *, timeout: float = COPY_TIMEOUT) -> None:
+    """Wait until orders' copy of the catalog has every one of these, stock included; NotCopied otherwise."""
+    wanted, found = list(skus), 0
+
+    async with Database("orders-copy", dsn=orders_database, max_size=1) as database:
+
+        async def complete() -> bool:
+            nonlocal found
+            found = await database.fetchval(KNOWN, wanted)
+            return bool(found == len(wanted))
+
+        if not await until(complete, timeout=timeout):
+            raise NotCopied(
+                f"orders knows {found} of {len(wanted)} products with their stock after {timeout:g} s; "
+                "its log says what its consumer waits for: ./shop logs orders"
+            )
+
+
+async def _product(admin: Shopper, product: Product, *, available: bool) -> None:
+    body = {
+        "sku": product.sku,
+        "name": product.name,
+        "category": product.category,
+        "supplier": product.supplier,
+        "unit": product.unit,
+        "price": {"amount": str(product.price), "currency": "USD"},
+        "available": available,
+    }
+    reply = (await admin.ask("POST", "/api/v1/products", body)).expect(201, 409)
+    if reply.status == 409 and available:
+        (await admin.ask("PATCH", f"/api/v1/products/{product.sku}", {"available": True})).expect(200)
+
+
+async def _stock(admin: Shopper, product: Product, units: int, *, reset: bool) -> None:
+    path = f"/api/v1/inventory/{product.sku}"
+    if not reset:
+        known = (await admin.ask("GET", path)).expect(200, 404)
+        if known.status == 200 and known.body["version"] > 0:
+            return
+    body = {"on_hand": units, "reorder_level": product.reorder_level}
+    (await admin.ask("PUT", path, body)).expect(200)

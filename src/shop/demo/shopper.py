@@ -1,0 +1,67 @@
+"""A person with an account: registers, logs in, logs in again when the token is over, and asks with patience."""
+
+from typing import Any
+
+from shop.demo.patience import Retries, patiently
+from shop.local.web import Reply, Web
+
+LOGIN_PATIENCE = 60.0  # seconds
+
+
+class Shopper:
+    """One account on one shop, customer or admin."""
+
+    def __init__(self, web: Web, email: str, password: str, *, retries: Retries | None = None) -> None:
+        self.email, self._password = email, password
+        self._web, self._retries = web, retries
+        self.token = ""
+
+    async def register(self, name: str) -> None:
+        """Ask for the account; a known address is answered the same."""
+        body = {"email": self.email, "password": self._password, "name": name}
+        (await self._patiently("POST", "/api/v1/auth/register", body)).expect(202)
+
+    async def login(self) -> None:
+        """Get an access token."""
+        body = {"email": self.email, "password": self._password}
+        self.token = (await self._patiently("POST", "/api/v1/auth/login", body)).expect(200).body["access_token"]
+
+    async def ask(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> Reply:
+        """One request as this person, repeated where that is right; a new login when the token is over."""
+        if not self.token:
+            await self.login()
+        reply = await self._authorised(method, path, body, key)
+        if reply.status == 401:
+            await self.login()
+            reply = await self._authorised(method, path, body, key)
+        return reply
+
+    async def get(self, path: str) -> Any:
+        """The JSON at a path; Refused unless it is 200."""
+        return (await self.ask("GET", path)).expect(200).body
+
+    async def every(self, path: str) -> list[Any]:
+        """All items of a list, page after page."""
+        items, cursor = [], ""
+        while True:
+            mark = "&" if "?" in path else "?"
+            page = await self.get(f"{path}{mark}limit=100{cursor}")
+            items += page["items"]
+            if not page.get("next"):
+                return items
+            cursor = f"&cursor={page['next']}"
+
+    async def id(self) -> str:
+        """The account's id."""
+        me = await self.get("/api/v1/auth/me")
+        return str(me["id"])
+
+    async def _authorised(self, method: str, path: str, body: Any, key: str | None) -> Reply:
+        return await patiently(
+            lambda: self._web.call(method, path, body, token=self.token, key=key), retries=self._retries
+        )
+
+    async def _patiently(self, method: str, path: str, body: Any) -> Reply:
+        return await patiently(
+            lambda: self._web.call(method, path, body), retries=self._retries, patience=LOGIN_PATIENCE
+        )

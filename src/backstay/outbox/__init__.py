@@ -1,0 +1,30 @@
+"""The transactional outbox: events written with the state they belong to, and the relay that publishes them.
+
+box = Outbox(db)
+async with db.transaction() as tx:
+    ...                                        # the state, its row locked or version-checked
+    await box.append(tx, OrderConfirmed(...))
+async with box.relay(broker): ...
+"""
+
+from backstay.outbox.errors import OutboxError, UnusableEvent
+from backstay.outbox.memory import MemoryStore
+from backstay.outbox.options import RelayOptions, RelayStatistics
+from backstay.outbox.outbox import Outbox, append
+from backstay.outbox.relay import Relay
+from backstay.outbox.rows import OutboxRows
+from backstay.outbox.store import PostgresStore, Store
+
+__all__ = [
+    "MemoryStore",
+    "Outbox",
+    "OutboxError",
+    "OutboxRows",
+    "PostgresStore",
+    "Relay",
+    "RelayOptions",
+    "RelayStatistics",
+    "Store",
+    "UnusableEvent",
+    "append",
+]

@@ -1,0 +1,296 @@
+"""One life of a relay: from taking its first lease until it stops, loses a lease, or something breaks.
+
+Whatever goes wrong ends the life as a whole: what is in flight is given up, and the next life takes its shards under
+new epochs and reads again what isn't deleted. So there is one way back, and it is used often enough to be trusted.
+
+    keeper    renews leases, takes and gives shards          on a connection of its own
+    pump      reads the owned shards and starts publishes     never for a lease that may be over
+    publishes one per batch, each of shards no other has      results go to the window
+    sweeper   deletes what was acknowledged                   refused for shards that have changed hands
+    gauge     counts what waits
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+from enum import Enum
+from uuid import UUID
+
+from backstay import faults
+from backstay.clock import Clock
+from backstay.db import DatabaseError
+from backstay.messaging import Producer, PublishError
+from backstay.outbox import wire
+from backstay.outbox.errors import OutboxError
+from backstay.outbox.leases import Leases, decide
+from backstay.outbox.options import Counters, RelayOptions
+from backstay.outbox.store import Backlog, Coordinator, Store
+from backstay.outbox.window import Batch, Window
+
+LOOK = 1.0  # seconds between looks at who owns what
+EAGER_LOOK = 0.1  # seconds between looks while shards are about to change hands
+GAUGE_INTERVAL = 5.0  # seconds between counts of what waits
+DATABASE_PAUSE = 0.2  # seconds until a statement is tried again that the database couldn't serve
+IDLE_GROWTH = 1.5  # each read that finds nothing makes the next wait so much longer
+
+log = logging.getLogger("backstay.outbox")
+
+
+class LeaseLost(OutboxError):
+    """A lease has ended, or somebody else has taken it."""
+
+
+class _Found(Enum):
+    """What a read has brought."""
+
+    MORE = "more than fitted"  # read on at once
+    SOME = "all there was"  # read again after a short pause
+    NOTHING = "nothing"  # wait longer and longer
+    NOT_READ = "no room, or no shard to read"  # wait until something changes
+
+
+class Cycle:
+    """One life; see the module."""
+
+    def __init__(
+        self,
+        me: UUID,
+        name: str,
+        *,
+        store: Store,
+        source: str,
+        options: RelayOptions,
+        counters: Counters,
+        clock: Clock,
+    ) -> None:
+        self.leases = Leases(options.lease)
+        self.window = Window(max_rows=options.window_rows, max_bytes=options.window_bytes)
+        self.backlog = Backlog(0, 0.0)
+        self.established = False
+        self._me, self._name = me, name
+        self._store, self._source = store, source
+        self._options, self._counters, self._clock = options, counters, clock
+        self._idle = options.min_idle
+        self._renew_at = 0.0
+        self._blocked = False  # the pump waits for room or for a shard
+        self._wake = asyncio.Event()
+        self._acknowledged = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._publishes: set[asyncio.Task[None]] = set()
+
+    def nudge(self) -> None:
+        """Something was committed: read soon."""
+        self._idle = self._options.min_idle
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Publish what has been committed until now, then give everything back."""
+        self._stop.set()
+        self._wake.set()
+
+    async def run(self, coordinator: Coordinator, producer: Producer) -> None:
+        """Live. Returns after `stop`; raises what ended it otherwise."""
+        async with asyncio.TaskGroup() as group:
+            keeper = group.create_task(self._keep(coordinator), name="outbox-keeper")
+            pump = group.create_task(self._pump(group, producer), name="outbox-pump")
+            sweeper = group.create_task(self._sweep(), name="outbox-sweeper")
+            gauge = group.create_task(self._measure(), name="outbox-gauge")
+            await self._stop.wait()
+            await self._drain(pump, producer)
+            for task in (sweeper, gauge, keeper):
+                task.cancel()
+            await asyncio.wait({sweeper, gauge, keeper})
+            await self._delete()
+            await coordinator.release(self._me, dict(self.leases.epochs))
+            await coordinator.leave(self._me)
+
+    # -- leases
+
+    async def _keep(self, coordinator: Coordinator) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._options.lease / 3):
+                    eager = await self._look(coordinator)
+            except TimeoutError:
+                raise OutboxError(f"the database did not renew a lease within {self._options.lease / 3:g} s") from None
+            self.established = True
+            await asyncio.sleep(EAGER_LOOK if eager else min(LOOK, self._options.lease / 3))
+
+    async def _look(self, coordinator: Coordinator) -> bool:
+        """Renew when it is time, then see who has what; returns whether to look again soon."""
+        asked_at = self._clock.monotonic()
+        if self.leases.epochs and not self.leases.valid(asked_at):
+            self._lost(self.leases.clear(), "it could not be renewed in time")
+        if asked_at >= self._renew_at:
+            await coordinator.renew(self._me, self._name, self._options.lease)
+            self.leases.renewed(asked_at)
+            self._renew_at = asked_at + self._options.lease / 3
+        return await self._share(coordinator)
+
+    async def _share(self, coordinator: Coordinator) -> bool:
+        """Take and give shards."""
+        view = await coordinator.view()
+        if lost := self.leases.seen(self._me, view.shards):
+            self._lost(lost, "another relay has taken it")
+        decision = decide(self._me, self.leases.epochs, view)
+        self.leases.leave(decision.release)
+        drained = [shard for shard in self.leases.leaving() if not self.window.is_busy(shard)]
+        if drained:
+            await coordinator.release(self._me, {shard: self.leases.epochs[shard] for shard in drained})
+            for shard in drained:
+                self.leases.dropped(shard)
+        if decision.acquire:
+            self.leases.acquired(await coordinator.acquire(self._me, decision.acquire, self._options.lease))
+            self.nudge()
+        return decision.eager or bool(self.leases.leaving())
+
+    def _lost(self, shards: list[int], why: str) -> None:
+        self._counters.lease_lost += len(shards)
+        raise LeaseLost(f"lost the lease of {len(shards)} shards: {why}")
+
+    # -- reading and publishing
+
+    async def _pump(self, group: asyncio.TaskGroup, producer: Producer) -> None:
+        while not self._stop.is_set():
+            self._wake.clear()
+            await self._rest(await self._read(group, producer))
+        await self._read(group, producer)
+
+    async def _read(self, group: asyncio.TaskGroup, producer: Producer) -> _Found:
+        now, options = self._clock.monotonic(), self._options
+        room = not self.window.full and len(self._publishes) < options.publishes
+        shards = self.window.readable(self.leases.readable(now)) if room else []
+        self._blocked = not shards
+        if self._blocked:
+            return _Found.NOT_READ
+        try:
+            rows = await self._store.read(
+                shards,
+                limit=options.batch_rows,
+                per_shard=options.per_shard,
+                known=self.window.known(shards),
+                topics=self.window.waiting_topics(now),
+                keys=self.window.waiting_keys(now),
+            )
+        except DatabaseError as error:
+            await self._endure(error)
+            return _Found.NOTHING
+        self._counters.reads += 1
+        await faults.point("outbox.relay.after-read")
+        held = {shard: self.leases.epochs[shard] for shard in self.leases.readable(self._clock.monotonic())}
+        batch = self.window.take([wire.pending(row, self._source) for row in rows], held)
+        more = len(rows) >= options.per_shard
+        if batch is not None:
+            task = group.create_task(self._publish(batch, producer, more=more), name="outbox-publish")
+            self._publishes.add(task)
+            task.add_done_callback(self._publishes.discard)
+        return _Found.MORE if more else _Found.SOME if rows else _Found.NOTHING
+
+    async def _publish(self, batch: Batch, producer: Producer, *, more: bool) -> None:
+        reads = self._counters.reads
+        await faults.point("outbox.relay.before-publish")
+        now = self._clock.monotonic()
+        results: list[PublishError | None]
+        if all(self.leases.holds(shard, epoch, now) for shard, epoch in batch.epochs.items()):
+            results = await producer.publish([row.record for row in batch.rows])
+        else:
+            results = [PublishError("producer", "the lease was over before the send")] * len(batch.rows)
+        await faults.point("outbox.relay.after-publish")
+        outcome = self.window.settle(batch, results, self.leases.epochs, self._clock.monotonic())
+        self._counters.published += outcome.acknowledged
+        self._counters.failed += outcome.failed
+        self._counters.refused += outcome.refused
+        if outcome.acknowledged:
+            self._acknowledged.set()
+        if outcome.failed or outcome.refused:
+            self._report(results)
+        # Rows may have come to these shards while they were busy: only who looked meanwhile could have missed them.
+        if more or self._blocked or self._counters.reads != reads:
+            self._wake.set()
+
+    async def _rest(self, found: _Found) -> None:
+        if found is _Found.MORE:
+            self._idle = self._options.min_idle
+            return
+        if found is _Found.SOME:
+            self._idle = self._options.min_idle
+            await asyncio.sleep(self._options.min_idle)
+            return
+        pause = self._idle
+        self._idle = min(self._idle * IDLE_GROWTH, self._options.max_idle)
+        if (retry := self.window.next_retry(self._clock.monotonic())) is not None:
+            pause = min(pause, retry)
+        await _within(self._wake, pause)
+
+    # -- deleting and measuring
+
+    async def _sweep(self) -> None:
+        options = self._options
+        while True:
+            if not self.window.acknowledged:
+                self._acknowledged.clear()
+                await self._acknowledged.wait()
+            while (due := self.window.deletions_due(self._clock.monotonic(), options.gather, options.delete_rows)) > 0:
+                self._acknowledged.clear()
+                await _within(self._acknowledged, due)
+            try:
+                await self._delete()
+            except DatabaseError as error:
+                self.window.delete_failed(self._clock.monotonic())
+                await self._endure(error)
+
+    async def _delete(self) -> None:
+        rows, epochs = self.window.deletions()
+        if not rows:
+            return
+        await faults.point("outbox.relay.before-delete")
+        held = await self._store.delete(self._me, rows, epochs)
+        self._counters.deletes += 1
+        self.window.deleted(row for row in rows if row[0] in held)
+        if refused := [shard for shard in epochs if shard not in held]:
+            self._counters.epoch_conflicts += len(refused)
+            self._lost(refused, "its epoch has changed")
+        if self._blocked:
+            self._wake.set()
+
+    async def _measure(self) -> None:
+        while True:
+            try:
+                if self.leases.epochs:
+                    self.backlog = await self._store.backlog(sorted(self.leases.epochs))
+            except DatabaseError as error:
+                log.debug("outbox.not-measured", extra={"reason": str(error)})
+            await asyncio.sleep(GAUGE_INTERVAL)
+
+    # -- trouble and the end
+
+    async def _drain(self, pump: "asyncio.Task[None]", producer: Producer) -> None:
+        try:
+            async with asyncio.timeout(self._options.drain):
+                await pump
+                while self._publishes:
+                    await asyncio.wait(self._publishes)
+        except TimeoutError:
+            log.warning("outbox.drain-cut-off", extra={"rows": self.window.in_flight})
+            producer.purge()
+            for task in (await asyncio.wait(self._publishes, timeout=1.0))[1] if self._publishes else ():
+                task.cancel()
+
+    async def _endure(self, error: DatabaseError) -> None:
+        """Wait a little where the database may recover; give up this life where it won't."""
+        if not error.transient:
+            raise error
+        log.warning("outbox.database-trouble", extra={"reason": str(error)})
+        await asyncio.sleep(DATABASE_PAUSE)
+
+    def _report(self, results: "list[PublishError | None]") -> None:
+        error = next(error for error in results if error is not None)
+        failed = sum(one is not None for one in results)
+        log.warning("outbox.publish-failed", extra={"rows": failed, "kind": error.kind, "reason": str(error)})
+
+
+async def _within(event: asyncio.Event, seconds: float) -> None:
+    """Wait for `event`, at most so long."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -1,0 +1,15 @@
+"""What can go wrong with the outbox.
+
+OutboxError(BackstayError)
+└── UnusableEvent      an event can't be written: its key, payload, topic or headers are refused
+"""
+
+from backstay.errors import BackstayError
+
+
+class OutboxError(BackstayError):
+    """The outbox can't do what it was asked for."""
+
+
+class UnusableEvent(OutboxError, ValueError):
+    """An event can't be written to the outbox. Raised before anything is written, and names the event."""

@@ -1,0 +1,152 @@
+"""The outbox table in memory, for tests of what appends and relays: same shards, leases, epochs and refusals."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
+from uuid import UUID
+from zlib import crc32
+
+from backstay.clock import SYSTEM, Clock
+from backstay.ids import uuid7
+from backstay.outbox.leases import ShardState, View
+from backstay.outbox.store import SHARDS, Backlog, Coordinator, Row
+
+
+@dataclass(slots=True)
+class _Shard:
+    owner: UUID | None = None
+    epoch: int = 0
+    until: float = 0.0
+
+
+class MemoryStore:
+    """A `Store` in this object. `error`, if set, is raised by everything, as if the database were gone."""
+
+    def __init__(self, *, clock: Clock = SYSTEM) -> None:
+        self.error: Exception | None = None
+        self.reads = 0
+        self.deletes = 0
+        self.refused: set[int] = set()  # shards of deletions that came with a stale epoch
+        self._clock = clock
+        self._seq = count(1)
+        self._rows: dict[int, dict[int, Row]] = {shard: {} for shard in range(SHARDS)}
+        self._shards = [_Shard() for _ in range(SHARDS)]
+        self._members: dict[UUID, float] = {}
+
+    def add(self, topic: str, key: str, type: str, payload: str | None = "{}") -> Row:  # noqa: A002
+        """Commit one event."""
+        row = self.draw(topic, key, type, payload)
+        self.commit(row)
+        return row
+
+    def draw(self, topic: str, key: str, type: str, payload: str | None = "{}") -> Row:  # noqa: A002
+        """An event that has its place in the order, and isn't committed yet."""
+        shard = crc32(key.encode()) % SHARDS
+        time: datetime = self._clock.now()
+        return Row(shard, next(self._seq), uuid7(), topic, key, type, payload, None, None, time)
+
+    def commit(self, row: Row) -> None:
+        """Let a drawn event be seen."""
+        self._rows[row.shard][row.seq] = row
+
+    @property
+    def rows(self) -> list[Row]:
+        """All that is in the table, in order."""
+        return sorted((row for shard in self._rows.values() for row in shard.values()), key=lambda row: row.seq)
+
+    @property
+    def owners(self) -> dict[int, UUID | None]:
+        """Shard → owner, of leases that run."""
+        now = self._clock.monotonic()
+        return {n: one.owner if one.until > now else None for n, one in enumerate(self._shards)}
+
+    @asynccontextmanager
+    async def coordinator(self) -> AsyncIterator[Coordinator]:
+        """A fresh coordinator."""
+        yield _MemoryCoordinator(self)
+
+    async def read(
+        self,
+        shards: Sequence[int],
+        *,
+        limit: int,
+        per_shard: int,
+        known: Sequence[int],
+        topics: Sequence[str],
+        keys: Sequence[tuple[str, bytes | None]],
+    ) -> list[Row]:
+        """The next rows."""
+        self.check()
+        self.reads += 1
+        skip, waiting, held = set(known), set(topics), set(keys)
+        found: list[Row] = []
+        for shard in shards:
+            rows = (self._rows[shard][seq] for seq in sorted(self._rows[shard]) if seq not in skip)
+            fit = [row for row in rows if row.topic not in waiting and (row.topic, row.key.encode()) not in held]
+            found += fit[:per_shard]
+        return found[:limit]
+
+    async def delete(self, relay: UUID, rows: Sequence[tuple[int, int]], epochs: Mapping[int, int]) -> frozenset[int]:
+        """Delete what is still held."""
+        self.check()
+        self.deletes += 1
+        held = {s for s, epoch in epochs.items() if (self._shards[s].owner, self._shards[s].epoch) == (relay, epoch)}
+        self.refused.update(set(epochs) - held)
+        for shard, seq in rows:
+            if shard in held:
+                self._rows[shard].pop(seq, None)
+        return frozenset(held)
+
+    async def backlog(self, shards: Sequence[int]) -> Backlog:
+        """How much waits."""
+        self.check()
+        times = [row.timestamp for shard in shards for row in self._rows[shard].values()]
+        return Backlog(len(times), (self._clock.now() - min(times)).total_seconds() if times else 0.0)
+
+    def check(self) -> None:
+        """Raise `error`, if there is one."""
+        if self.error is not None:
+            raise self.error
+
+
+class _MemoryCoordinator:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def renew(self, relay: UUID, name: str, lease: float) -> None:  # noqa: ARG002
+        now = self._now()
+        self._store._members[relay] = now + lease
+        for one in self._store._shards:
+            if one.owner == relay and one.until > now:
+                one.until = now + lease
+
+    async def view(self) -> View:
+        now, store = self._now(), self._store
+        states = (ShardState(n, one.owner, one.epoch, one.until > now) for n, one in enumerate(store._shards))
+        return View(tuple(states), sum(until > now for until in store._members.values()))
+
+    async def acquire(self, relay: UUID, shards: Sequence[int], lease: float) -> dict[int, int]:
+        now, taken = self._now(), {}
+        for shard in shards:
+            one = self._store._shards[shard]
+            if one.owner in (None, relay) or one.until <= now:
+                one.owner, one.epoch, one.until = relay, one.epoch + 1, now + lease
+                taken[shard] = one.epoch
+        return taken
+
+    async def release(self, relay: UUID, epochs: Mapping[int, int]) -> None:
+        self._now()
+        for shard, epoch in epochs.items():
+            one = self._store._shards[shard]
+            if (one.owner, one.epoch) == (relay, epoch):
+                one.owner, one.until = None, 0.0
+
+    async def leave(self, relay: UUID) -> None:
+        self._now()
+        self._store._members.pop(relay, None)
+
+    def _now(self) -> float:
+        self._store.check()
+        return self._store._clock.monotonic()

@@ -1,0 +1,86 @@
+"""A relay's settings, and what it tells about itself."""
+
+from dataclasses import dataclass, fields
+
+from backstay.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayOptions:
+    """How a relay works. All must be positive; times are seconds."""
+
+    lease: float = 10.0
+    """A relay that died is replaced after this long."""
+    batch_rows: int = 2000
+    """Rows in one read, and in one publish."""
+    window_rows: int = 10_000
+    """Rows in flight or not yet deleted, at most."""
+    window_bytes: int = 32 * 1024 * 1024
+    """Bytes in flight, at most; one read may go beyond it."""
+    publishes: int = 4
+    """Publishes at a time, each of other shards."""
+    min_idle: float = 0.0025
+    """Between two reads while little comes."""
+    max_idle: float = 1.0
+    """Between two reads when nothing has come for a while; a commit in this process wakes the relay at once."""
+    gather: float = 0.05
+    """Acknowledged rows gather this long before they are deleted, unless `delete_rows` have come together."""
+    delete_rows: int = 1000
+    """So many acknowledged rows are deleted at once."""
+    drain: float = 5.0
+    """When stopping, what is in flight gets this long."""
+
+    def __post_init__(self) -> None:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        problems = [f"relay option {name}={value!r}: must be above 0" for name, value in values.items() if value <= 0]
+        if self.min_idle > self.max_idle:
+            problems.append(f"relay option min_idle={self.min_idle:g}: must not be above max_idle={self.max_idle:g}")
+        if problems:
+            raise ConfigError(problems)
+
+    @property
+    def per_shard(self) -> int:
+        """Rows of one shard in one read, so that one full shard doesn't hold up the others."""
+        return max(1, self.batch_rows // 4)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStatistics:
+    """A relay's state and its counts since the start. Rows unless said otherwise."""
+
+    pending: int
+    """In the table, in the shards of this relay; counted up to 10,001; a few seconds old."""
+    oldest_age: float
+    """Seconds; of the oldest of them."""
+    in_flight: int
+    published: int
+    failed: int
+    """Publishes of a row that failed and are repeated."""
+    refused: int
+    """Publishes of a row that the broker will never take as it is."""
+    shards_owned: int
+    lease_lost: int
+    epoch_conflicts: int
+    waiting_topics: int
+    blocked_keys: int
+    reads: int
+    """SQL statements."""
+    deletes: int
+    """SQL statements."""
+    restarts: int
+    problem: str | None
+    """Why events may not flow; None when all is well."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a relay counts; plain integers, so that counting costs nothing."""
+
+    published: int = 0
+    failed: int = 0
+    refused: int = 0
+    lease_lost: int = 0
+    epoch_conflicts: int = 0
+    reads: int = 0
+    deletes: int = 0
+    restarts: int = 0

@@ -1,0 +1,96 @@
+-- name: append
+-- Writes many events in one round trip; the order of the arrays is the order of their seq.
+INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, aggregateversion, headers, tracingspancontext)
+SELECT r.id, r.topic, r.key, r.type, r.payload, r.version, r.headers, r.trace
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::jsonb[], $6::bigint[], $7::jsonb[], $8::text[])
+     WITH ORDINALITY AS r(id, topic, key, type, payload, version, headers, trace, n)
+ORDER BY r.n
+
+-- name: read
+-- The next rows of the given shards, shard by shard, each in order: at most $3 of a shard and $2 in all. Leaves out
+-- rows that are known ($4), topics that wait ($5) and keys that wait ($6, topic and key joined by a unit separator).
+SELECT e.shard, e.seq, e.id, e.aggregatetype, e.aggregateid, e.type, e.payload, e.headers, e.tracingspancontext,
+       e.timestamp
+FROM unnest($1::smallint[]) AS s(shard)
+CROSS JOIN LATERAL (
+    SELECT *
+    FROM outbox o
+    WHERE o.shard = s.shard
+      AND o.seq <> ALL ($4::bigint[])
+      AND ($5::text[] = '{}' OR o.aggregatetype <> ALL ($5::text[]))
+      AND ($6::text[] = '{}' OR o.aggregatetype || E'\x1f' || o.aggregateid <> ALL ($6::text[]))
+      AND (o.available_at IS NULL OR o.available_at <= now())
+    ORDER BY o.seq
+    LIMIT $3
+) AS e
+LIMIT $2
+
+-- name: delete
+-- Deletes exactly these acknowledged rows of shards that relay $5 still holds under the given epochs; tells which.
+WITH held AS MATERIALIZED (
+    SELECT s.shard
+    FROM outbox_shards s JOIN unnest($3::smallint[], $4::bigint[]) AS h(shard, epoch) USING (shard, epoch)
+    WHERE s.owner = $5
+), gone AS (
+    DELETE FROM outbox o
+    USING unnest($1::smallint[], $2::bigint[]) AS a(shard, seq)
+    WHERE o.shard = a.shard AND o.seq = a.seq AND a.shard IN (SELECT shard FROM held)
+)
+SELECT shard FROM held
+
+-- name: renew
+-- Says that relay $1 is there, and prolongs the leases it still has.
+WITH me AS (
+    INSERT INTO outbox_relays (relay, name, expires_at)
+    VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
+    ON CONFLICT (relay) DO UPDATE SET expires_at = excluded.expires_at
+)
+UPDATE outbox_shards
+SET lease_until = clock_timestamp() + make_interval(secs => $3)
+WHERE owner = $1 AND lease_until > clock_timestamp()
+
+-- name: shards
+-- Every shard: its owner, its epoch, whether the lease still runs; and how many relays are there.
+SELECT shard, owner, epoch, coalesce(lease_until > clock_timestamp(), false) AS live,
+       (SELECT count(*) FROM outbox_relays WHERE expires_at > clock_timestamp()) AS members
+FROM outbox_shards
+ORDER BY shard
+
+-- name: forget
+-- Forgets relays that have been gone for long.
+DELETE FROM outbox_relays WHERE expires_at < clock_timestamp() - interval '10 minutes'
+
+-- name: acquire
+-- Takes those of the shards that are free, or were ours before; each under a new epoch.
+UPDATE outbox_shards
+SET owner = $1, epoch = epoch + 1, lease_until = clock_timestamp() + make_interval(secs => $3)
+WHERE shard = ANY ($2::smallint[]) AND (owner IS NULL OR owner = $1 OR lease_until <= clock_timestamp())
+RETURNING shard, epoch
+
+-- name: release
+-- Gives shards back, if they are still ours.
+UPDATE outbox_shards s
+SET owner = NULL, lease_until = NULL
+FROM unnest($2::smallint[], $3::bigint[]) AS h(shard, epoch)
+WHERE s.shard = h.shard AND s.epoch = h.epoch AND s.owner = $1
+
+-- name: leave
+-- Says that relay $1 is gone.
+DELETE FROM outbox_relays WHERE relay = $1
+
+-- name: backlog
+-- How many rows of the shards wait (counted up to $2), and the age of the oldest in seconds.
+SELECT (SELECT count(*) FROM (SELECT FROM outbox WHERE shard = ANY ($1::smallint[]) LIMIT $2) AS some) AS pending,
+       (SELECT extract(epoch FROM clock_timestamp() - min(head.timestamp))::float8
+        FROM unnest($1::smallint[]) AS s(shard)
+        CROSS JOIN LATERAL (SELECT o.timestamp FROM outbox o WHERE o.shard = s.shard ORDER BY o.seq LIMIT 1) AS head
+       ) AS oldest
+
+-- name: relays
+-- The relays that are there, and how many shards each has.
+SELECT r.relay, r.name, count(s.shard) AS shards
+FROM outbox_relays r
+LEFT JOIN outbox_shards s ON s.owner = r.relay AND s.lease_until > clock_timestamp()
+WHERE r.expires_at > clock_timestamp()
+GROUP BY r.relay, r.name
+ORDER BY r.name, r.relay

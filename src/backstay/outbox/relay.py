@@ -1,0 +1,178 @@
+"""The relay: brings committed events to the broker, in order per key, and deletes them once they are acknowledged.
+
+At least once: a crash between acknowledgement and deletion repeats what was in flight. Consumers know events by id.
+"""
+
+import asyncio
+import logging
+from types import TracebackType
+from typing import Self
+
+from backstay.clock import SYSTEM, Clock
+from backstay.errors import BackstayError, ConfigError
+from backstay.ids import uuid7
+from backstay.messaging import Broker
+from backstay.outbox.cycle import Cycle
+from backstay.outbox.options import Counters, RelayOptions, RelayStatistics
+from backstay.outbox.store import Store
+
+RESTART_PAUSE = (0.1, 3.0)  # seconds before the next life: at first, at most
+_STOP_GRACE = 5.0  # seconds on top of `drain` before a stop is enforced
+
+log = logging.getLogger("backstay.outbox")
+
+
+class Relay:
+    """Entering it starts a supervised task that lives until it is left, whatever database and broker do meanwhile.
+
+    Leaving it publishes what has been committed until then (for at most `drain` seconds), deletes what was
+    acknowledged, and gives its shards to the other relays.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        broker: Broker | None = None,
+        *,
+        name: str,
+        source: str,
+        options: RelayOptions | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self.id = uuid7()
+        self.name = name
+        self.options = options or RelayOptions()
+        self._store, self._broker = store, broker
+        self._source, self._clock = source, clock
+        self._counters = Counters()
+        self._cycle = self._new_cycle()
+        self._problem: str | None = "it is not running"
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def use_broker(self, broker: Broker) -> None:
+        """Set the broker; only before entering."""
+        if self._task is not None:
+            raise ConfigError(f"relay {self.name!r} is running: its broker can't change any more")
+        self._broker = broker
+
+    def nudge(self) -> None:
+        """Something was committed: read soon. Cheap, and never needed for correctness."""
+        self._cycle.nudge()
+
+    async def __aenter__(self) -> Self:
+        if self._broker is None:
+            raise ConfigError(f"relay {self.name!r} has no broker: set KAFKA or pass broker=")
+        self._stopping.clear()
+        self._problem = "it has not taken its leases yet"
+        self._task = asyncio.create_task(self._supervise(self._broker), name=f"outbox-relay-{self.name}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task, self._task = self._task, None
+        if task is None:
+            return
+        self._stopping.set()
+        self._cycle.stop()
+        try:
+            async with asyncio.timeout(self.options.drain + _STOP_GRACE):
+                await asyncio.wait({task})
+        except TimeoutError:
+            log.warning("outbox.stop-enforced", extra={"relay": self.name})
+        finally:
+            task.cancel()
+            self._problem = "it is not running"
+        await asyncio.wait({task})
+
+    @property
+    def problem(self) -> str | None:
+        """Why events may not flow; None when all is well."""
+        if self._problem is not None and not self._cycle.established:
+            return self._problem
+        window = self._cycle.window
+        if window.topics:
+            topic, waiting = next(iter(window.topics.items()))
+            return f"topic {topic!r} can't be published to ({waiting.failures} failures): {waiting.reason}"
+        if window.keys:
+            (topic, key), waiting = next(iter(window.keys.items()))
+            shown = (key or b"").decode(errors="replace")
+            return f"{len(window.keys)} keys are blocked, such as {shown!r} of topic {topic!r}: {waiting.reason}"
+        return None
+
+    def statistics(self) -> RelayStatistics:
+        """The relay's state and its counts since the start."""
+        cycle, counters = self._cycle, self._counters
+        return RelayStatistics(
+            pending=cycle.backlog.pending,
+            oldest_age=cycle.backlog.oldest_age,
+            in_flight=cycle.window.in_flight,
+            published=counters.published,
+            failed=counters.failed,
+            refused=counters.refused,
+            shards_owned=len(cycle.leases),
+            lease_lost=counters.lease_lost,
+            epoch_conflicts=counters.epoch_conflicts,
+            waiting_topics=len(cycle.window.topics),
+            blocked_keys=len(cycle.window.keys),
+            reads=counters.reads,
+            deletes=counters.deletes,
+            restarts=counters.restarts,
+            problem=self.problem,
+        )
+
+    def __repr__(self) -> str:
+        return f"Relay({self.name!r}, source={self._source!r}, lease={self.options.lease:g} s)"
+
+    async def _supervise(self, broker: Broker) -> None:
+        """Live one life after the other until stopped."""
+        pause = RESTART_PAUSE[0]
+        while not self._stopping.is_set():
+            self._cycle = self._new_cycle()
+            try:
+                await self._live(broker, self._cycle)
+            except Exception as error:
+                self._problem = _describe(error)
+                log.warning(
+                    "outbox.relay-restarts", extra={"relay": self.name, "reason": self._problem}, exc_info=error
+                )
+                self._counters.restarts += 1
+                pause = RESTART_PAUSE[0] if self._cycle.established else min(pause * 2, RESTART_PAUSE[1])
+                self._cycle = self._new_cycle()
+                await self._rest(pause)
+
+    async def _live(self, broker: Broker, cycle: Cycle) -> None:
+        async with broker.producer() as producer:
+            try:
+                async with self._store.coordinator() as coordinator:
+                    await cycle.run(coordinator, producer)
+            except BaseException:
+                # Nothing of this life may be sent any more: its leases are no longer looked after.
+                producer.purge()
+                raise
+
+    async def _rest(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    def _new_cycle(self) -> Cycle:
+        return Cycle(
+            self.id,
+            self.name,
+            store=self._store,
+            source=self._source,
+            options=self.options,
+            counters=self._counters,
+            clock=self._clock,
+        )
+
+
+def _describe(error: BaseException) -> str:
+    """The first real cause inside groups of causes."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) if isinstance(error, BackstayError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,169 @@
+"""The store port of the relay, and its PostgreSQL side.
+
+Rows are claimed by shard, never one by one: no UPDATE, no row locks, one dead tuple an event. Reading needs no
+position and no transaction horizon: what is there and not in the relay's hands is next, so a late commit with a lower
+number is found, and a forgotten transaction elsewhere holds nothing up.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+from backstay.db import Component, Database, Executor, Queries
+from backstay.outbox.leases import ShardState, View
+
+COMPONENT = Component("outbox", Path(__file__).parent / "migrations")
+SHARDS = 64
+BACKLOG_LIMIT = 10_000  # rows that are counted; more than that is "at least"
+
+sql = Queries.load(Path(__file__).parent / "queries.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One event as it lies in the table. `headers` is a JSON object, `trace` Java properties."""
+
+    shard: int
+    seq: int
+    id: UUID
+    topic: str
+    key: str
+    type: str
+    payload: str | None
+    headers: str | None
+    trace: str | None
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Rows that wait (counted up to `BACKLOG_LIMIT`), and the age of the oldest in seconds."""
+
+    pending: int
+    oldest_age: float
+
+
+class Coordinator(Protocol):
+    """Membership and leases; on a connection of its own, so that renewals never queue behind work."""
+
+    async def renew(self, relay: UUID, name: str, lease: float) -> None:
+        """Be a member, and prolong the leases this relay still has by `lease` seconds from now."""
+        ...
+
+    async def view(self) -> View:
+        """All shards and the number of relays."""
+        ...
+
+    async def acquire(self, relay: UUID, shards: Sequence[int], lease: float) -> dict[int, int]:
+        """Take those of the shards that are free or ours; returns shard → new epoch."""
+        ...
+
+    async def release(self, relay: UUID, epochs: Mapping[int, int]) -> None:
+        """Give shards back."""
+        ...
+
+    async def leave(self, relay: UUID) -> None:
+        """Be no member any more."""
+        ...
+
+
+class Store(Protocol):
+    """What the relay needs of the outbox table."""
+
+    def coordinator(self) -> AbstractAsyncContextManager[Coordinator]:
+        """A fresh coordinator."""
+        ...
+
+    async def read(
+        self,
+        shards: Sequence[int],
+        *,
+        limit: int,
+        per_shard: int,
+        known: Sequence[int],
+        topics: Sequence[str],
+        keys: Sequence[tuple[str, bytes | None]],
+    ) -> list[Row]:
+        """The next rows of the shards, in order, without those `known` and without the topics and keys that wait."""
+        ...
+
+    async def delete(self, relay: UUID, rows: Sequence[tuple[int, int]], epochs: Mapping[int, int]) -> frozenset[int]:
+        """Delete acknowledged rows (shard, seq) of shards that are held under these epochs; returns those shards."""
+        ...
+
+    async def backlog(self, shards: Sequence[int]) -> Backlog:
+        """How much waits in the shards."""
+        ...
+
+
+class PostgresStore:
+    """The `Store` on the tables of this package's migrations."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    @asynccontextmanager
+    async def coordinator(self) -> AsyncIterator[Coordinator]:
+        """A fresh coordinator on a connection of its own."""
+        async with self._db.session() as session:
+            yield _PostgresCoordinator(session)
+
+    async def read(
+        self,
+        shards: Sequence[int],
+        *,
+        limit: int,
+        per_shard: int,
+        known: Sequence[int],
+        topics: Sequence[str],
+        keys: Sequence[tuple[str, bytes | None]],
+    ) -> list[Row]:
+        """One statement for all shards."""
+        joined = [f"{topic}\x1f{(key or b'').decode()}" for topic, key in keys]
+        rows = await self._db.fetch(sql.read, shards, limit, per_shard, known, topics, joined)
+        return [Row(*row) for row in rows]
+
+    async def delete(self, relay: UUID, rows: Sequence[tuple[int, int]], epochs: Mapping[int, int]) -> frozenset[int]:
+        """One statement for all rows."""
+        held = await self._db.fetch(
+            sql.delete,
+            [shard for shard, _ in rows],
+            [seq for _, seq in rows],
+            list(epochs),
+            list(epochs.values()),
+            relay,
+        )
+        return frozenset(row["shard"] for row in held)
+
+    async def backlog(self, shards: Sequence[int]) -> Backlog:
+        """A bounded count and one look at the head of each shard."""
+        row = await self._db.fetchrow(sql.backlog, shards, BACKLOG_LIMIT + 1)
+        return Backlog(0, 0.0) if row is None else Backlog(row["pending"], max(0.0, row["oldest"] or 0.0))
+
+
+class _PostgresCoordinator:
+    def __init__(self, session: Executor) -> None:
+        self._session = session
+
+    async def renew(self, relay: UUID, name: str, lease: float) -> None:
+        await self._session.execute(sql.renew, relay, name, lease)
+
+    async def view(self) -> View:
+        rows = await self._session.fetch(sql.shards)
+        states = tuple(ShardState(row["shard"], row["owner"], row["epoch"], row["live"]) for row in rows)
+        return View(states, rows[0]["members"] if rows else 0)
+
+    async def acquire(self, relay: UUID, shards: Sequence[int], lease: float) -> dict[int, int]:
+        rows = await self._session.fetch(sql.acquire, relay, shards, lease)
+        return {row["shard"]: row["epoch"] for row in rows}
+
+    async def release(self, relay: UUID, epochs: Mapping[int, int]) -> None:
+        await self._session.execute(sql.release, relay, list(epochs), list(epochs.values()))
+
+    async def leave(self, relay: UUID) -> None:
+        await self._session.execute(sql.leave, relay)
+        await self._session.execute(sql.forget)

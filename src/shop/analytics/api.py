@@ -1,6 +1,5 @@
 """HTTP in: admins ask for figures, and have them built anew."""
 
-from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated
@@ -85,7 +84,7 @@ class GenerationView(msgspec.Struct, frozen=True, kw_only=True):
     swapped_at: datetime | None
 
 
-def routes(analytics: Analytics) -> Sequence[Route]:
+def routes(analytics: Analytics) -> list[Route]:
     """The routes of analytics, below the API's prefix."""
 
     @get("/analytics/revenue", scope="analytics:read")
@@ -156,9 +155,7 @@ def _revenue(found: Revenue) -> RevenueView:
 
 
 def _product(sales: ProductSales) -> ProductView:
-    return ProductView(
-        sku=sales.sku, name=sales.name, orders=sales.orders, units=sales.units, revenue=sales.revenue
-    )
+    return ProductView(sku=sales.sku, name=sales.name, orders=sales.orders, units=sales.units, revenue=sales.revenue)
 
 
 def _customer(sales: CustomerSales) -> CustomerView:

@@ -1,14 +1,24 @@
 """Events in: each adds its facts to the generation that its consumer group fills."""
 
+import asyncio
+from contextlib import AsyncExitStack
 from datetime import datetime
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from backstay.db import Transaction
-from backstay.messaging import Consumer, Locks
-from shop.analytics.model import Facts, Line
+from backstay.clock import SYSTEM, Clock
+from backstay.db import Database, Transaction
+from backstay.messaging import Broker, Consumer, Locks
+from backstay.telemetry import get_logger
+from shop.analytics.model import Facts, Line, State, group
 from shop.analytics.service import Analytics
 from shop.contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated, OrderEvent, OrderPaymentPending
 from shop.contracts.payments import PaymentCaptured, PaymentEvent, PaymentRefunded
+
+CATCH_UP = ("orders", "payments")  # topics that a new generation must have read before it answers
+FOLLOW = 1.0  # seconds between two looks at which generations are live
+
+log = get_logger()
 
 
 def register(consumer: Consumer, analytics: Analytics, *, generation: int) -> None:
@@ -42,6 +52,79 @@ def register(consumer: Consumer, analytics: Analytics, *, generation: int) -> No
     @consumer.on(PaymentRefunded, locks=locks)
     async def payment_refunded(event: PaymentRefunded, tx: Transaction) -> None:
         await analytics.learn(tx, generation, _of_payment(event, refunded=event.amount, refunded_at=event.at))
+
+
+class Readers:
+    """A consumer for each live generation, in this process. Follows generations as they come and go.
+
+    Invariant: a generation has a consumer here while it is live, and is swapped in by whoever sees first that its
+    group has caught up; any number of instances may follow the same generations.
+    """
+
+    role = "consumer"
+
+    def __init__(self, db: Database, analytics: Analytics, *, interval: float = FOLLOW, clock: Clock = SYSTEM) -> None:
+        self._db = db
+        self._analytics = analytics
+        self._interval = interval
+        self._clock = clock
+        self._broker: Broker | None = None
+        self._running: dict[int, tuple[Consumer, AsyncExitStack]] = {}
+        self._follower: asyncio.Task[None] | None = None
+        self._consumer(0)  # its tables must be there before the first generation is known
+
+    def use_broker(self, broker: Broker) -> None:
+        """The broker of all consumers."""
+        self._broker = broker
+
+    async def __aenter__(self) -> Self:
+        await self.follow()
+        self._follower = asyncio.create_task(self._follow(), name="analytics readers")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.gather(self._follower, return_exceptions=True)
+        for generation in list(self._running):
+            await self._stop(generation)
+
+    async def follow(self) -> None:
+        """Start readers of new generations, stop those of old ones, swap in what has caught up."""
+        live = {found.generation: found for found in await self._analytics.live()}
+        for generation in self._running.keys() - live.keys():
+            await self._stop(generation)
+        for generation in live.keys() - self._running.keys():
+            await self._start(generation)
+        for generation, found in live.items():
+            consumer, _ = self._running[generation]
+            if found.state is State.BUILDING and await consumer.caught_up() and await self._analytics.swap(generation):
+                log.info("analytics.swapped", generation=generation)
+
+    async def _follow(self) -> None:
+        while True:
+            await self._clock.sleep(self._interval)
+            try:
+                await self.follow()
+            except Exception as error:  # noqa: BLE001 - its readers go on; the next look may fare better
+                log.warning("analytics.follow-failed", error=f"{type(error).__name__}: {error}")
+
+    async def _start(self, generation: int) -> None:
+        consumer, stack = self._consumer(generation), AsyncExitStack()
+        register(consumer, self._analytics, generation=generation)
+        if self._broker is not None:
+            consumer.use_broker(self._broker)
+        await stack.enter_async_context(consumer)
+        self._running[generation] = consumer, stack
+
+    async def _stop(self, generation: int) -> None:
+        _, stack = self._running.pop(generation)
+        await stack.aclose()
+
+    def _consumer(self, generation: int) -> Consumer:
+        return Consumer(group(generation), db=self._db, catch_up=CATCH_UP)
 
 
 def _order_ids(event: Any) -> list[str]:

@@ -1,13 +1,11 @@
 """Time in: generations that were replaced are dropped."""
 
-from collections.abc import Sequence
-
 from backstay.service import Job, every
 from shop.analytics.service import Analytics
 
 INTERVAL = 30.0  # seconds between two looks for replaced generations
 
 
-def jobs(analytics: Analytics, *, interval: float = INTERVAL) -> Sequence[Job]:
+def jobs(analytics: Analytics, *, interval: float = INTERVAL) -> list[Job]:
     """The jobs of analytics."""
     return [every(interval, analytics.drop_retired, name="drop-retired")]

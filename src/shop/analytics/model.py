@@ -60,11 +60,6 @@ class Generation:
     started_at: datetime
     swapped_at: datetime | None
 
-    @property
-    def group(self) -> str:
-        """The consumer group that fills it."""
-        return f"analytics-{self.generation}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revenue:
@@ -126,3 +121,8 @@ class Funnel:
     refunded: int
     completed: int
     """Confirmed, and not cancelled afterwards."""
+
+
+def group(generation: int) -> str:
+    """The consumer group that fills a generation."""
+    return f"analytics-{generation}"

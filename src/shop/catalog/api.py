@@ -1,6 +1,5 @@
 """HTTP in: everybody reads the catalog, admins write it."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -91,7 +90,7 @@ class ProductChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return replace(details, **given)
 
 
-def routes(products: Products) -> Sequence[Route]:
+def routes(products: Products) -> list[Route]:
     """The catalog's routes, below the API's prefix."""
 
     @get("/products", public=True)

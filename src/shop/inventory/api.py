@@ -1,6 +1,5 @@
 """HTTP in: admins read the stock, count it, and fill it up."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -56,7 +55,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     quantity: SomeUnits
 
 
-def routes(stock: Stock) -> Sequence[Route]:
+def routes(stock: Stock) -> list[Route]:
     """Inventory's routes, below the API's prefix."""
 
     @get("/inventory", scope="inventory:read")

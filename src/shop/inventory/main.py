@@ -24,4 +24,6 @@ def build(settings: Settings) -> Service:
     stock = Stock(db, outbox)
     consumer = Consumer("inventory", db=db)
     register(consumer, stock)
-    return Service("inventory", settings=settings, prefix="/api/v1", routes=routes(stock), owns=[db, outbox.relay(), consumer])
+    return Service(
+        "inventory", settings=settings, prefix="/api/v1", routes=routes(stock), owns=[db, outbox.relay(), consumer]
+    )

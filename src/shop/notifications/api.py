@@ -1,6 +1,5 @@
 """HTTP in: customers see what was sent to them."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -30,7 +29,7 @@ class NotificationView(msgspec.Struct, frozen=True, kw_only=True):
     sent_at: datetime | None
 
 
-def routes(notifications: Notifications) -> Sequence[Route]:
+def routes(notifications: Notifications) -> list[Route]:
     """The routes of notifications, below the API's prefix."""
 
     @get("/notifications", scope="notifications:read")

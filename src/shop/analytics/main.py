@@ -1,0 +1,30 @@
+"""Analytics, put together."""
+
+from collections.abc import Mapping
+
+from backstay.db import Database
+from backstay.service import Service
+from shop.analytics.api import routes
+from shop.analytics.config import Settings
+from shop.analytics.handlers import Readers
+from shop.analytics.jobs import jobs
+from shop.analytics.service import Analytics
+
+
+def settings(environ: Mapping[str, str]) -> Settings:
+    """The settings that the environment asks for. Raises ConfigError with every mistake."""
+    return Settings.read(environ)
+
+
+def build(settings: Settings) -> Service:
+    """The service, ready to run."""
+    db = Database("analytics", migrations="migrations")
+    analytics = Analytics(db)
+    return Service(
+        "analytics",
+        settings=settings,
+        prefix="/api/v1",
+        routes=routes(analytics),
+        owns=[db, Readers(db, analytics)],
+        jobs=jobs(analytics),
+    )

@@ -1,0 +1,152 @@
+"""What tests of the shop's services share: a caller of a service's API, and deliveries to its handlers."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+
+from backstay.auth import StaticKeys, TokenVerifier
+from backstay.db import Database
+from backstay.http import HttpClient
+from backstay.messaging import Envelope, Event, Record, event_spec
+from backstay.service import Running, Service
+from backstay.testing.issuer import TokenIssuer
+
+ADMIN = "catalog:write inventory:read inventory:write analytics:read"
+CUSTOMER = UUID("01890000-0000-7000-8000-00000000000c")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, its JSON decoded."""
+
+    status: int
+    headers: Any
+    body: Any
+
+    @property
+    def pointers(self) -> list[str]:
+        """Which fields a problem names."""
+        return [error["pointer"] for error in self.body.get("errors", [])]
+
+    @property
+    def slug(self) -> str:
+        """Which problem it is."""
+        return str(self.body["type"]).rpartition(":")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Calls a running service as an admin, a customer (by id), or nobody (None)."""
+
+    running: Running
+    http: HttpClient
+    issuer: TokenIssuer
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, *, who: Any = "admin", headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        sent = {"content-type": "application/json", **(headers or {})}
+        if who is not None:
+            sent["authorization"] = f"Bearer {self.token(who)}"
+        content = b"" if body is None else msgspec.json.encode(body)
+        got = await self.http.request(
+            "127.0.0.1",
+            self.running.port,
+            method,
+            f"/api/v1{path}",
+            headers=list(sent.items()),
+            body=content,
+            timeout=10.0,
+        )
+        return Reply(got.status, got.headers, msgspec.json.decode(got.body) if got.body else None)
+
+    async def get(self, path: str, **how: Any) -> Reply:
+        return await self.ask("GET", path, **how)
+
+    async def all(self, path: str, **how: Any) -> list[Any]:
+        """Every item of a list, page by page."""
+        items, cursor = [], ""
+        while True:
+            reply = await self.get(path + cursor, **how)
+            assert reply.status == 200, reply.body
+            items += reply.body["items"]
+            if reply.body["next"] is None:
+                return items
+            cursor = f"{'&' if '?' in path else '?'}cursor={reply.body['next']}"
+
+    def token(self, who: Any) -> str:
+        if who == "admin":
+            return self.issuer.token(str(uuid4()), scope=ADMIN, roles=("admin",))
+        return self.issuer.token(str(who))
+
+
+Calling = Callable[..., AbstractAsyncContextManager[Caller]]
+
+
+@pytest.fixture
+def calling() -> Calling:
+    """`async with calling(service, roles) as api:` runs a service and calls it."""
+    issuer = TokenIssuer()
+
+    @asynccontextmanager
+    async def run(service: Service, roles: tuple[str, ...] = ("api",)) -> AsyncIterator[Caller]:
+        service.verifier = TokenVerifier(issuer.issuer, issuer.audience, StaticKeys(issuer.jwks))
+        async with service.running(roles) as running, HttpClient() as http:
+            yield Caller(running, http, issuer)
+
+    return run
+
+
+class Deliveries:
+    """Stands in for a consumer without its inbox: the same event may be delivered again, in any order.
+
+    What holds here holds for an old event that is replayed after its inbox row was pruned.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._handlers: dict[str, tuple[type[Event], Any, Any]] = {}
+
+    def on(self, kind: type[Event], *, locks: Any = None) -> Any:
+        def remember(handler: Any) -> Any:
+            self._handlers[event_spec(kind).type] = (kind, handler, locks)
+            return handler
+
+        return remember
+
+    async def __call__(self, event: Event, *, event_id: UUID | None = None) -> None:
+        """Deliver an event as it arrives from the wire, in a transaction of its own, after its locks are taken."""
+        spec = event_spec(event)
+        kind, handler, locks = self._handlers[spec.type]
+        read = msgspec.json.decode(msgspec.json.encode(event), type=kind)
+        record = Record(spec.topic, spec.key_of(event).encode(), b"")
+        envelope = Envelope(event_id or uuid4(), spec.type, None, None, None, None, record)
+        async with self._db.transaction() as tx:
+            if hasattr(locks, "take"):
+                await locks.take(tx, sorted(locks.keys(read)))
+            if handler.__code__.co_argcount == 3:
+                await handler(read, tx, envelope)
+            else:
+                await handler(read, tx)
+
+
+@pytest.fixture
+def deliveries() -> type[Deliveries]:
+    """Make one with a database, register handlers with it, then call it with events."""
+    return Deliveries
+
+
+@pytest.fixture
+def published() -> Callable[[Database], Any]:
+    """The events in a database's outbox, as `(type, payload)` in the order of their append."""
+
+    async def read(db: Database) -> list[tuple[str, Any]]:
+        rows = await db.fetch("SELECT type, payload FROM outbox ORDER BY seq")
+        return [(row["type"], msgspec.json.decode(row["payload"])) for row in rows]
+
+    return read

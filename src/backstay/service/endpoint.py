@@ -38,18 +38,15 @@ class Limits:
 class Inbound:
     """One request on its way through the kit."""
 
-    __slots__ = ("caller", "context", "gone", "headers", "reply", "route", "sent")
+    __slots__ = ("caller", "context", "headers", "reply", "route")
 
     def __init__(self, headers: dict[bytes, bytes], context: TraceContext) -> None:
         self.headers = headers
         self.context = context
         self.caller: Principal | None = None
         self.reply: Reply | None = None
+        """What goes out; None if the client left before there was an answer."""
         self.route: RouteCounters | None = None
-        self.gone = False
-        """The client left; nobody waits for an answer."""
-        self.sent = False
-        """The answer has gone out already."""
 
 
 class Reply:

@@ -23,7 +23,6 @@ LINGER = 2.0
 """Seconds to read on after refusing a body, so that the client gets to read the refusal."""
 
 _DEADLINE = HEADER.encode()
-_OPTIONS = Reply(204, [], b"")
 
 
 class Front:
@@ -63,7 +62,7 @@ class Front:
             left = self._time_left(headers)
             with use(context), deadline(left):
                 await self._answer(scope, receive, inbound, left, send)
-                if inbound.reply is not None and not inbound.sent:
+                if inbound.reply is not None:
                     await send_reply(inbound.reply, receive, send)
         finally:
             self.active -= 1
@@ -78,10 +77,8 @@ class Front:
                 inbound.reply = await endpoint(scope, receive, inbound)
                 return
             await self._inner(scope, receive, send)
-            if inbound.reply is None and not inbound.gone:
-                inbound.reply, inbound.sent = _OPTIONS, True
         except Disconnected:
-            inbound.gone = True
+            return
         except Exception as error:  # noqa: BLE001 - the client gets a problem, whatever happened
             inbound.reply = refusal(error, scope, inbound)
 

@@ -6,7 +6,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 from backstay.auth import JwksCache, ServiceTokens, TokenVerifier
 from backstay.clock import SYSTEM
@@ -16,7 +16,8 @@ from backstay.http.client import HttpClient
 from backstay.service.client import Client
 from backstay.service.endpoint import Endpoint, Limits
 from backstay.service.front import Front
-from backstay.service.health import Readiness, checks_of
+from backstay.service.health import Check, Readiness, checks_of
+from backstay.service.jobs import Job
 from backstay.service.routing import Route
 from backstay.service.server import Server, bind
 from backstay.service.settings import ServiceSettings
@@ -25,9 +26,6 @@ from backstay.service.web import litestar
 from backstay.telemetry.access import access_log
 from backstay.telemetry.logs import get_logger
 from backstay.telemetry.metrics import exposition
-
-if TYPE_CHECKING:
-    from backstay.service.app import Service
 
 READY_EVERY = 0.25
 """Seconds between two looks at the checks until the service is ready for the first time."""
@@ -39,10 +37,24 @@ _ROLES = {"backstay.messaging": ("Consumer", "consumer"), "backstay.outbox": ("R
 log = get_logger()
 
 
+class Blueprint(Protocol):
+    """What a service is made of; `Service` is one."""
+
+    name: str
+    version: str
+    routes: tuple[Route, ...]
+    owns: tuple[AbstractAsyncContextManager[Any], ...]
+    jobs: tuple[Job, ...]
+    ready: tuple[Check, ...]
+    verifier: TokenVerifier | None
+    registry: Registry | None
+    broker: Any
+
+
 class Running:
     """A running service, for whoever started it."""
 
-    def __init__(self, service: "Service", settings: ServiceSettings, roles: frozenset[str]) -> None:
+    def __init__(self, service: Blueprint, settings: ServiceSettings, roles: frozenset[str]) -> None:
         self.service = service
         self.settings = settings
         self.roles = roles
@@ -216,7 +228,7 @@ class Running:
 
 
 @asynccontextmanager
-async def start(service: "Service", settings: ServiceSettings, roles: frozenset[str]) -> AsyncIterator[Running]:
+async def start(service: Blueprint, settings: ServiceSettings, roles: frozenset[str]) -> AsyncIterator[Running]:
     """Start everything in order; stop it in order when the block ends, however it ends."""
     running = Running(service, settings, roles)
     listening = bind(settings.host, settings.port)
@@ -262,7 +274,9 @@ def _spawn(stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) ->
 
 
 def _role_of(thing: object) -> str | None:
-    """The role that runs `thing`; None runs in every role. A module that was never imported made nothing."""
+    """The role that runs `thing`, which may name it itself; None runs in every role."""
+    if (named := getattr(thing, "role", None)) is not None:
+        return str(named)
     for module, (kind, role) in _ROLES.items():
         known = getattr(sys.modules.get(module), kind, None)
         if known is not None and isinstance(thing, known):

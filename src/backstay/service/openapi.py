@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Components, SecurityScheme
-from litestar.params import JSONBody, Parameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 
 from backstay.service.problems import MEDIA_TYPE, ProblemBody
 from backstay.service.routing import Route
@@ -22,7 +22,9 @@ def openapi(name: str, version: str, routes: Sequence[Route]) -> bytes:
     """The document, as JSON."""
     token = SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")
     config = OpenAPIConfig(name, version, components=Components(security_schemes={"token": token}))
-    app = Litestar([_described(route) for route in routes if not route.hidden], openapi_config=config)
+    app = Litestar(
+        [_described(route) for route in routes if not route.hidden], openapi_config=config, logging_config=None
+    )
     return msgspec.json.format(msgspec.json.encode(app.openapi_schema.to_schema()), indent=1)
 
 
@@ -48,18 +50,30 @@ def _stub(route: Route) -> Any:
 
     def stub() -> None: ...
 
-    taken = {p.name: (p.type, p.default) for p in (*route.path_parameters, *route.query_parameters)}
+    empty = inspect.Parameter.empty
+    taken: dict[str, tuple[Any, Any]] = {p.name: (_marked(FromPath, p.type), empty) for p in route.path_parameters}
+    taken |= {p.name: (_marked(FromQuery, p.type), _hashable(p.default)) for p in route.query_parameters}
     if route.takes_body is not None:
-        taken["data"] = (JSONBody[route.takes_body], inspect.Parameter.empty)
+        taken["data"] = (_marked(JSONBody, route.takes_body), empty)
     if route.takes_key:
-        header = Parameter(header="Idempotency-Key", description="New for each operation, the same for its repeats.")
-        taken["idempotency_key"] = (Annotated[str, header], inspect.Parameter.empty)
+        header = HeaderParameter(name="Idempotency-Key", description="New for each operation; the same to repeat it.")
+        taken["idempotency_key"] = (Annotated[str, header], empty)
     parameters = [inspect.Parameter(n, _KEYWORD, annotation=t, default=d) for n, (t, d) in taken.items()]
     returns = None if route.status == 204 else route.returns
     stub.__signature__ = inspect.Signature(parameters, return_annotation=returns)  # type: ignore[attr-defined]
     stub.__annotations__ = {n: t for n, (t, _) in taken.items()} | {"return": returns}
     stub.__module__ = __name__
     return stub
+
+
+def _marked(marker: Any, kind: Any) -> Any:
+    """The type with Litestar's note of where the value comes from."""
+    return marker[kind]
+
+
+def _hashable(default: Any) -> Any:
+    """Litestar keeps defaults in sets."""
+    return tuple(default) if isinstance(default, (list, set)) else default
 
 
 def _errors(route: Route) -> dict[int, str]:

@@ -1,6 +1,6 @@
 """Litestar's part: routing of paths with parameters, OPTIONS, 404 and 405. Endpoints do the rest themselves.
 
-Nothing here sends an answer (but Litestar to OPTIONS): it is left in the `Inbound`, and the front sends it.
+Nothing here sends an answer: it is left in the `Inbound`, and the front sends it.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Response
 
-from backstay.service.endpoint import STATE, Endpoint, Inbound, refusal
+from backstay.errors import ConfigError
+from backstay.service.endpoint import STATE, Endpoint, Inbound, Reply, refusal
 from backstay.service.problems import BadRequest, MethodNotAllowed, NotFound, Problem
 from backstay.service.requests import Disconnected, Receive, Scope, Send
 
@@ -35,32 +36,40 @@ class _Handler(HTTPRouteHandler):
 
 def litestar(endpoints: Sequence[Endpoint]) -> Litestar:
     """The application that routes to these endpoints."""
+    paths: dict[str, dict[str, Endpoint]] = {}
+    for endpoint in endpoints:
+        known = paths.setdefault(endpoint.route.path, {}).setdefault(endpoint.route.method, endpoint)
+        if known is not endpoint:
+            raise ConfigError(f"two routes answer {endpoint.route.name}")
     return Litestar(
-        [_handler(endpoint) for endpoint in endpoints],
+        [_handler(path, by_method) for path, by_method in paths.items()],
         openapi_config=None,
         logging_config=None,
         exception_handlers={Exception: _on_error},
     )
 
 
-def _handler(endpoint: Endpoint) -> HTTPRouteHandler:
+def _handler(path: str, endpoints: dict[str, Endpoint]) -> HTTPRouteHandler:
+    """One Litestar handler for all methods of a path; it tells OPTIONS which those are."""
+    methods = [*sorted(endpoints), "OPTIONS"]
+    options = Reply(204, [(b"allow", ", ".join(methods).encode())], b"")
+
     async def dispatch(request: Request[Any, Any, Any]) -> Any:
         scope = cast("Scope", request.scope)
         inbound: Inbound = scope[STATE]
+        endpoint = endpoints.get(scope["method"])
         try:
-            inbound.reply = await endpoint(scope, cast("Receive", request.receive), inbound)
+            inbound.reply = options if endpoint is None else await endpoint(scope, cast(Any, request.receive), inbound)
         except Disconnected:
-            inbound.gone = True
+            return _silent
         except Exception as error:  # noqa: BLE001 - the client gets a problem, whatever happened
             inbound.reply = refusal(error, scope, inbound)
         return _silent
 
-    async def answered_by_dispatch() -> None: ...
+    async def never_called() -> None: ...
 
-    route = endpoint.route
-    path = route.path.replace("}", ":str}")
-    handler = _Handler(path, http_method=[route.method], before_request=dispatch, status_code=204, name=route.name)
-    return handler(answered_by_dispatch)
+    named = path.replace("}", ":str}")
+    return _Handler(named, http_method=cast(Any, methods), before_request=dispatch, status_code=204)(never_called)
 
 
 def _on_error(request: Request[Any, Any, Any], error: Exception) -> Response[None]:

@@ -1,0 +1,171 @@
+"""Bad input gets a precise problem, and nothing else happens."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from backstay.testing import eventually
+from backstay.testing.api import Api
+
+GOOD = {"lines": [{"sku": "tea", "quantity": 2}]}
+
+HEAD = b"POST /things HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\ncontent-type: application/json\r\n"
+
+
+@pytest.fixture(autouse=True)
+def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The raw client here keeps its side open, so the service would wait for the whole time."""
+    monkeypatch.setattr("backstay.service.front.LINGER", 0.05)
+
+
+def lines(**changed: Any) -> dict[str, Any]:
+    return {"lines": [GOOD["lines"][0], {**GOOD["lines"][0], **changed}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "slug", "pointers"),
+    [
+        (b"", 400, "malformed-json", []),
+        (b"{", 400, "malformed-json", []),
+        (b'{"lines": nope}', 400, "malformed-json", []),
+        (b"\xff\xfe", 400, "malformed-json", []),
+        (b'{"lines":[{"sku":"\xff","quantity":1}]}', 400, "malformed-json", []),
+        (b'{"x":' + b"[" * 1900, 400, "malformed-json", []),
+        (b"[]", 422, "unprocessable", [""]),
+        (b"null", 422, "unprocessable", [""]),
+        (b"{}", 422, "unprocessable", ["/lines"]),
+        ({"lines": []}, 422, "unprocessable", ["/lines"]),
+        ({"lines": "tea"}, 422, "unprocessable", ["/lines"]),
+        (lines(quantity=0), 422, "unprocessable", ["/lines/1/quantity"]),
+        (lines(quantity="2"), 422, "unprocessable", ["/lines/1/quantity"]),
+        (lines(quantity=1.5), 422, "unprocessable", ["/lines/1/quantity"]),
+        (lines(quantity=10**30), 422, "unprocessable", ["/lines/1/quantity"]),
+        (lines(sku=None), 422, "unprocessable", ["/lines/1/sku"]),
+        ({"lines": [{"sku": "tea"}]}, 422, "unprocessable", ["/lines/0/quantity"]),
+        (lines(sku="a\0b"), 422, "unprocessable", [""]),
+        ({**GOOD, "note": "x" * 3000}, 413, "too-large", []),
+    ],
+)
+async def test_body(api: Api, body: Any, status: int, slug: str, pointers: list[str]) -> None:
+    """What is no JSON is 400, JSON of another shape 422 with the first wrong field, too much 413."""
+    reply = await api.ask("POST", "/things", body)
+
+    assert (status, slug, pointers) == (reply.status, reply.slug, reply.pointers)
+    assert reply.headers["content-type"] == "application/problem+json"
+
+
+async def test_escaped_backslash_before_u0000_is_text(api: Api) -> None:
+    r"""`\\u0000` is a backslash and five characters, not NUL."""
+    reply = await api.ask("POST", "/things", b'{"lines":[{"sku":"a\\\\u0000","quantity":1}]}')
+
+    assert (reply.status, reply.json["lines"][0]["sku"]) == (201, "a\\u0000")
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "pointers"),
+    [
+        ("/things/17", 404, []),
+        ("/things/0190a0a0-0000-7000-8000-00000000000g", 404, []),
+        ("/things/%00", 404, []),
+        ("/things/0190a0a0-0000-7000-8000-000000000000?limit=0", 422, ["/query/limit"]),
+        ("/things/0190a0a0-0000-7000-8000-000000000000?limit=many&deep=perhaps", 422, ["/query/limit", "/query/deep"]),
+        ("/things", 422, ["/query/limit"]),
+        ("/things?limit=1&tag=%00", 422, ["/query/tag"]),
+        ("/things?limit=%ff", 400, []),
+        ("/things?" + "&".join(f"a{i}=1" for i in range(101)), 400, []),
+        ("/nothing", 404, []),
+        ("/things/1/2/3", 404, []),
+    ],
+)
+async def test_path_and_query(api: Api, target: str, status: int, pointers: list[str]) -> None:
+    """A bad part of a path names nothing; a bad query names its parameters, all of them."""
+    reply = await api.ask("GET", target)
+
+    assert (status, pointers) == (reply.status, reply.pointers)
+
+
+async def test_method(api: Api) -> None:
+    """Another method is 405 and says which are possible."""
+    reply = await api.ask("DELETE", "/things")
+
+    assert (reply.status, reply.slug) == (405, "method-not-allowed")
+    assert {"GET", "POST", "OPTIONS"} == set(reply.headers["allow"].split(", "))
+
+
+@pytest.mark.parametrize("media", ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", ""])
+async def test_content_type(api: Api, media: str) -> None:
+    """A body that says it is something else is 415."""
+    reply = await api.ask("POST", "/things", GOOD, headers={"content-type": media})
+
+    assert (reply.status, reply.slug) == (415, "unsupported-media-type")
+
+
+@pytest.mark.parametrize(
+    "media", ["application/json; charset=utf-8", "Application/JSON", "application/merge-patch+json"]
+)
+async def test_content_type_of_json(api: Api, media: str) -> None:
+    """JSON by another name is JSON."""
+    assert (await api.ask("POST", "/things", GOOD, headers={"content-type": media})).status == 201
+
+
+async def test_declared_too_large(api: Api) -> None:
+    """A declared length over the limit is refused at once, although the body never comes."""
+    token = str(api.token).encode()
+    answer = await api.say(HEAD % token + b"content-length: 99999999\r\n\r\n", b"[")
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer
+
+
+async def test_chunked_too_large(api: Api) -> None:
+    """A chunked body is counted while it is read."""
+    token = str(api.token).encode()
+    chunk = b"3e8\r\n" + b" " * 1000 + b"\r\n"
+    answer = await api.say(HEAD % token + b"transfer-encoding: chunked\r\n\r\n", *[chunk] * 5, b"0\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_chunked_within_the_limit(api: Api) -> None:
+    """A chunked body is as good as any."""
+    body = msgspec.json.encode(GOOD)
+    framed = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    head = HEAD % str(api.token).encode() + b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+
+    assert (await api.say(head, framed)).startswith(b"HTTP/1.1 201 ")
+
+
+async def test_slow_body(api: Api) -> None:
+    """A body that doesn't arrive in time is 408, however it trickles."""
+    head = HEAD % str(api.token).encode() + b"content-length: 100\r\n\r\n"
+    answer = await api.say(head, b"{", 0.2, b'"', 0.3, b"l")
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"within 0.4 s" in answer
+
+
+async def test_client_that_leaves(api: Api) -> None:
+    """A client that leaves in the middle of its body is counted, and the service goes on."""
+    _, writer = await asyncio.open_connection(api.host, api.port)
+    writer.write(HEAD % str(api.token).encode() + b"content-length: 100\r\n\r\n{")
+    await writer.drain()
+
+    async def metrics() -> str:
+        return (await api.ask("GET", "/metrics")).body.decode()
+
+    async def arrived() -> bool:
+        return "active_requests 2" in await metrics()
+
+    async def counted() -> bool:
+        return 'http_server_requests_total{method="POST",route="/things",status="499"} 1.0' in await metrics()
+
+    await eventually(arrived)
+    writer.close()
+    await eventually(counted)
+
+
+async def test_no_http(api: Api) -> None:
+    """What is no HTTP is refused and the connection closed."""
+    assert (await api.say(b"HELLO\r\n\r\n")).startswith(b"HTTP/1.1 400 ")

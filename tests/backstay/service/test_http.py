@@ -1,0 +1,187 @@
+"""A service over real sockets: who may ask, what comes back, what is told about it."""
+
+import pytest
+
+from backstay.testing.api import Api
+from backstay.testing.issuer import TokenIssuer
+
+GOOD = {"lines": [{"sku": "tea", "quantity": 2}]}
+THING = "0190a0a0-0000-7000-8000-000000000000"
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+async def test_good_request(api: Api) -> None:
+    """The body arrives as its model, the result goes out with the route's status."""
+    reply = await api.ask("POST", "/things", GOOD)
+
+    assert (reply.status, reply.json) == (201, {"id": THING, **GOOD})
+    assert reply.headers["content-type"] == "application/json"
+
+
+async def test_path_and_query_are_converted(api: Api) -> None:
+    """Path and query arrive as the handler's types, with its defaults."""
+    assert (await api.ask("GET", f"/things/{THING}")).json == {"id": THING, "limit": 20, "deep": False}
+    assert (await api.ask("GET", f"/things/{THING}?deep=true&limit=7")).json == {"id": THING, "limit": 7, "deep": True}
+
+
+async def test_repeated_query_parameter_is_a_list(api: Api) -> None:
+    """A list parameter takes every occurrence."""
+    reply = await api.ask("GET", "/things?tag=a&limit=3&tag=b%20c")
+
+    assert reply.json == {"items": ["a", "b c", "3"], "next": None}
+
+
+async def test_answer_of_its_own(api: Api) -> None:
+    """Bytes go out as they are, under the handler's status and headers."""
+    reply = await api.ask("GET", "/raw")
+
+    assert (reply.status, reply.body) == (202, b"<p>")
+    assert (reply.headers["content-type"], reply.headers["location"]) == ("text/html", "/raw/1")
+
+
+async def test_no_token(api: Api) -> None:
+    """Without a token: 401 and how to send one."""
+    reply = await api.ask("POST", "/things", GOOD, token=None)
+
+    assert (reply.status, reply.slug, reply.headers["www-authenticate"]) == (401, "unauthorized", "Bearer")
+
+
+@pytest.mark.parametrize("authorization", ["Basic dTpw", "Bearer", "Bearer x.y.z", "x"])
+async def test_unacceptable_authorization(api: Api, authorization: str) -> None:
+    """With a bad token: 401 with RFC 6750's error."""
+    reply = await api.ask("POST", "/things", GOOD, token=None, headers={"authorization": authorization})
+
+    assert reply.status == 401
+    assert 'error="invalid_token"' in reply.headers["www-authenticate"]
+
+
+async def test_missing_scope(api: Api, issuer: TokenIssuer) -> None:
+    """A token without the scope: 403 that names it."""
+    reply = await api.ask("POST", "/things", GOOD, token=issuer.token(scope="orders:read"))
+
+    assert (reply.status, reply.slug) == (403, "forbidden")
+    assert 'scope="orders:write"' in reply.headers["www-authenticate"]
+
+
+async def test_missing_role(api: Api, issuer: TokenIssuer) -> None:
+    """A role is asked for as well; who has it gets through to the handler's own refusal."""
+    admin = issuer.token(roles=("admin",))
+
+    assert (await api.ask("POST", f"/things/{THING}/end")).status == 403
+    assert (await api.ask("POST", f"/things/{THING}/end", token=admin)).status == 409
+
+
+async def test_token_on_a_public_route(api: Api) -> None:
+    """A public route sees who asks if he says so, and refuses a bad token."""
+    assert (await api.ask("GET", "/echo")).json["who"] == "user-1"
+    assert None is (await api.ask("GET", "/echo", token=None)).json["who"]
+    assert (await api.ask("GET", "/echo", token="bad")).status == 401
+
+
+async def test_problem_of_the_handler(api: Api, issuer: TokenIssuer) -> None:
+    """A problem goes out with all of RFC 9457's members, the trace id and its own."""
+    headers = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-00"}
+    path = f"/things/{THING}/end"
+    reply = await api.ask("POST", path, token=issuer.token(roles=("admin",)), headers=headers)
+
+    assert reply.json == {
+        "type": "urn:backstay:problem:thing-ended",
+        "title": "Thing ended",
+        "status": 409,
+        "detail": "it has ended already",
+        "instance": path,
+        "traceId": TRACE,
+        "thing": THING,
+    }
+
+
+async def test_mistake_of_ours(api: Api) -> None:
+    """What nobody foresaw is 500 without a word of it."""
+    reply = await api.ask("GET", "/boom")
+
+    assert (reply.status, reply.slug) == (500, "internal-error")
+    assert b"hunter2" not in reply.body
+    assert b"RuntimeError" not in reply.body
+
+
+async def test_something_is_away(api: Api) -> None:
+    """A lost connection is 503 with Retry-After, and says no address."""
+    reply = await api.ask("GET", "/gone")
+
+    assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+    assert b"5432" not in reply.body
+
+
+async def test_trace_goes_on(api: Api) -> None:
+    """The trace of the request is the trace of the work."""
+    seen = await api.ask("GET", "/echo", headers={"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "x-some": "y"})
+
+    assert (seen.json["trace"], seen.json["header"]) == (TRACE, "y")
+
+
+@pytest.mark.parametrize(("given", "most"), [("1500", 1.5), ("99999999", 10.0), ("soon", 10.0)])
+async def test_deadline_is_inherited(api: Api, given: str, most: float) -> None:
+    """The work knows how much time it has: what the caller gave, at most the service's own."""
+    left = (await api.ask("GET", "/echo", headers={"x-request-deadline-ms": given})).json["remaining"]
+
+    assert most - 1 < left <= most
+
+
+@pytest.mark.parametrize("given", ["0", "-20"])
+async def test_deadline_is_over(api: Api, given: str) -> None:
+    """A request whose time is over is refused before any work."""
+    reply = await api.ask("GET", "/boom", headers={"x-request-deadline-ms": given})
+
+    assert (reply.status, reply.slug) == (504, "deadline-exceeded")
+
+
+async def test_options(api: Api) -> None:
+    """OPTIONS says what is possible."""
+    reply = await api.ask("OPTIONS", "/things")
+
+    assert (204, {"GET", "POST", "OPTIONS"}) == (reply.status, set(reply.headers["allow"].split(", ")))
+
+
+async def test_health_and_info(api: Api) -> None:
+    """Every service says that it lives, that it is ready, and what it is; without a token."""
+    assert (await api.ask("GET", "/health/ready", token=None)).json == {"status": "UP", "checks": {}}
+    assert (await api.ask("GET", "/health/live", token=None)).status == 200
+    assert (await api.ask("GET", "/info", token=None)).json["name"] == "things"
+
+
+async def test_metrics(api: Api) -> None:
+    """Requests are counted by route, not by path."""
+    await api.ask("GET", f"/things/{THING}")
+    await api.ask("GET", "/nowhere")
+    text = (await api.ask("GET", "/metrics", token=None)).body.decode()
+
+    assert 'http_server_requests_total{method="GET",route="/things/{thing_id}",status="200"} 1.0' in text
+    assert 'http_server_requests_total{method="",route="(none)",status="404"} 1.0' in text
+    assert "process_resident_memory_bytes" in text
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/api/v1/openapi/things.json"])
+async def test_openapi(api: Api, path: str) -> None:
+    """The document knows body, parameters, answers, problems and scopes; system routes are not in it."""
+    document = (await api.ask("GET", path, token=None)).json
+    post = document["paths"]["/things"]["post"]
+
+    assert {"/things", "/things/{thing_id}", "/things/{thing_id}/end", "/echo", "/boom", "/gone", "/raw"} == set(
+        document["paths"]
+    )
+    assert post["security"] == [{"token": ["orders:write"]}]
+    assert post["summary"] == "Make a thing."
+    assert {"201", "400", "401", "403", "413", "415", "422"} <= set(post["responses"])
+    assert "application/problem+json" in post["responses"]["422"]["content"]
+    assert document["components"]["schemas"]["NewThing"]["required"] == ["lines"]
+    assert document["paths"]["/things/{thing_id}"]["get"]["parameters"][0]["schema"]["format"] == "uuid"
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/things"])
+async def test_docs(api: Api, path: str) -> None:
+    """The page stands alone: nothing in it is fetched from elsewhere."""
+    page = (await api.ask("GET", path, token=None)).body.decode()
+
+    assert "/things/{thing_id}" in page
+    assert "src=" not in page
+    assert "http" not in page.replace("http_", "").partition('id="document"')[0]

@@ -25,6 +25,8 @@ E = TypeVar("E", bound=events.Event)
 
 FROM_OUTSIDE = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 """Endings that say nothing about the dependency."""
+OUTSIDE = events.Event  # the verdict on them: no event of any kind
+MAX_VERDICTS = 200  # exception types whose verdict is remembered
 
 
 class Permit:
@@ -83,6 +85,7 @@ class CircuitBreaker(Policy):
             raise ConfigError([f"CircuitBreaker '{name}': {problem}" for problem in error.problems]) from None
         self.name = name
         self.now = clock.monotonic
+        self._verdicts: dict[type[BaseException], type[events.Event]] = {}
         self.machine = (SharedStateMachine if threads else StateMachine)(name, self._config, self.now())
 
     # -- guarding -------------------------------------------------------------------------------------------------
@@ -143,22 +146,32 @@ class CircuitBreaker(Policy):
     def raised(self, era: int, started: float, error: BaseException) -> None:
         """A call that began at `started` with a permit of `era` raised `error`."""
         machine = self.machine
-        if isinstance(error, FROM_OUTSIDE):
+        verdict = self._verdicts.get(type(error)) or self._judge(error)
+        if verdict is OUTSIDE:
             machine.release(era)
             return
-        config, now = self._config, self.now()
+        now = self.now()
         duration = now - started
-        if isinstance(error, Rejected) or one_of(config.ignore, config.ignore_if, error):
+        if machine.publisher.heard:
+            machine.publish(verdict, duration=duration, **({} if verdict is events.CallSucceeded else {"error": error}))
+        if verdict is events.CallIgnored:
             machine.ignored += 1
             machine.release(era)
-            machine.publish(events.CallIgnored, duration=duration, error=error)
-            return
-        failed = one_of(config.record, config.record_if, error)
-        if machine.publisher.heard and failed:
-            machine.publish(events.CallFailed, duration=duration, error=error)
-        elif machine.publisher.heard:
-            machine.publish(events.CallSucceeded, duration=duration)
-        machine.settle(era, duration, now, failed=failed)
+        else:
+            machine.settle(era, duration, now, failed=verdict is events.CallFailed)
+
+    def _judge(self, error: BaseException) -> type[events.Event]:
+        """What an error says; remembered by its type unless a predicate has to look at each."""
+        config = self._config
+        if isinstance(error, FROM_OUTSIDE):
+            verdict: type[events.Event] = OUTSIDE
+        elif isinstance(error, Rejected) or one_of(config.ignore, config.ignore_if, error):
+            verdict = events.CallIgnored
+        else:
+            verdict = events.CallFailed if one_of(config.record, config.record_if, error) else events.CallSucceeded
+        if config.ignore_if is None and config.record_if is None and len(self._verdicts) < MAX_VERDICTS:
+            self._verdicts[type(error)] = verdict
+        return verdict
 
     def returned(self, era: int, started: float, result: object) -> None:
         """A call that began at `started` with a permit of `era` gave `result`."""
@@ -196,6 +209,7 @@ class CircuitBreaker(Policy):
     def reconfigure(self, **options: Any) -> None:
         """Change fields of the configuration while calls go on; what was counted stays."""
         self._config = replace(self._config, **options)
+        self._verdicts.clear()
         self.machine.reconfigure(self._config, self.now())
 
     def on(self, event: type[E], listener: Callable[[E], None]) -> Callable[[], None]:

@@ -5,6 +5,7 @@ the same policies, counters and events; a property test holds the two against ea
 """
 
 import asyncio
+from time import monotonic
 from typing import ParamSpec, TypeVar
 
 from backstay.resilience.bulkhead import Bulkhead
@@ -35,8 +36,9 @@ def fuse(breaker: CircuitBreaker, bulkhead: Bulkhead, limiter: TimeLimiter, call
                 else:
                     task = current_task()
                     assert task is not None
-                    cancelling, table = task.cancelling(), limiter.table(task.get_loop())
-                    key = table.enter(task)
+                    loop, cancelling = task.get_loop(), task.cancelling()
+                    table = limiter.here if limiter.loop is loop else limiter.table(loop)
+                    key = table.enter(task, monotonic())
                     try:
                         result = await call(*args, **kwargs)
                     except BaseException as error:

@@ -101,12 +101,15 @@ class StateMachine:
 
     def acquire(self, now: float) -> int:
         """A permit for one call, to be handed to `settle` or `release`. Raises `CallNotPermitted`."""
-        if self.state in PASSING:
+        state = self.state
+        if state is OPEN:
+            if now > self._open_until:
+                self._go(HALF_OPEN, now)
+        elif state is HALF_OPEN:
+            if now > self._half_until:
+                self._go(OPEN, now)
+        elif state is not FORCED_OPEN:
             return self.era
-        if self.state is HALF_OPEN and now > self._half_until:
-            self._go(OPEN, now)
-        if self.state is OPEN and now > self._open_until:
-            self._go(HALF_OPEN, now)
         if self._permits > 0:
             self._permits -= 1
             return self.era
@@ -130,9 +133,11 @@ class StateMachine:
             return
         window = self._window
         window.record((FAILED if failed else 0) | (SLOW if slow else 0), now)
-        if window.total >= self._needed and (window.failed or window.slow or self.state is HALF_OPEN):
-            self._judge(window, now)
-        if self.quiet is not self._window.clean:
+        if window.failed or window.slow or self.state is HALF_OPEN:
+            self.quiet = False
+            if window.total >= self._needed:
+                self._judge(window, now)
+        elif window.clean:
             self._reflect()
 
     def release(self, era: int) -> None:

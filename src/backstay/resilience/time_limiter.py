@@ -8,8 +8,9 @@ it is cancelled, and that cancellation, and no other, becomes a `TimeoutError`.
 import asyncio
 from asyncio import AbstractEventLoop, CancelledError, Task
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from backstay.resilience.config import check
 from backstay.resilience.deadline import clamp, current
@@ -36,27 +37,32 @@ class Table:
     __slots__ = ("_armed", "_live", "_loop", "_next", "_timeout")
 
     def __init__(self, loop: AbstractEventLoop, timeout: float) -> None:
-        self._loop = loop
+        self._loop = ref(loop)
         self._timeout = timeout
         self._live: dict[int, tuple[float, Task[Any]]] = {}
         self._next = 0
         self._armed = False
 
-    def enter(self, task: Task[Any]) -> int:
-        """Watch `task` from now on; returns the key to leave with."""
+    def enter(self, task: Task[Any], now: float) -> int:
+        """Watch `task` from now (monotonic seconds) on; returns the key to leave with."""
         self._next = key = self._next + 1
-        self._live[key] = (self._loop.time() + self._timeout, task)
+        self._live[key] = (now + self._timeout, task)
         if not self._armed:
-            self._armed = True
-            self._loop.call_later(self._timeout, self._sweep)
+            self._arm(self._timeout)
         return key
 
     def expired(self, key: int) -> bool:
         """Watch no longer; whether the time was over (the task was cancelled then)."""
         return self._live.pop(key, None) is None
 
+    def _arm(self, delay: float) -> None:
+        loop = self._loop()
+        if loop is not None:
+            self._armed = True
+            loop.call_later(max(0.0, delay), self._sweep)
+
     def _sweep(self) -> None:
-        now = self._loop.time()
+        now = monotonic()
         due = []
         for key, (deadline, task) in self._live.items():
             if deadline > now:
@@ -65,9 +71,9 @@ class Table:
         for key, task in due:
             del self._live[key]
             task.cancel()
-        self._armed = bool(self._live)
-        if self._armed:
-            self._loop.call_at(next(iter(self._live.values()))[0], self._sweep)
+        self._armed = False
+        if self._live:
+            self._arm(next(iter(self._live.values()))[0] - now)
 
 
 class TimeLimiter(Policy):
@@ -83,7 +89,8 @@ class TimeLimiter(Policy):
         self.timeout = timeout
         self.successful = self.failed = self.timed_out = 0
         self._tables: WeakKeyDictionary[AbstractEventLoop, Table] = WeakKeyDictionary()
-        self._last: tuple[AbstractEventLoop | None, Table | None] = (None, None)
+        self.loop: AbstractEventLoop | None = None  # the loop of the latest call, and its table
+        self.here: Table
 
     def wrap(self, call: Call[P, R]) -> Guarded[P, R]:
         """Guard a coroutine function with this limit."""
@@ -94,8 +101,9 @@ class TimeLimiter(Policy):
             task = asyncio.current_task()
             assert task is not None  # a coroutine of ours is always run by a task
             cancelling = task.cancelling()
-            table = self.table(task.get_loop())
-            key = table.enter(task)
+            loop = task.get_loop()
+            table = self.here if self.loop is loop else self.table(loop)
+            key = table.enter(task, monotonic())
             try:
                 result = await call(*args, **kwargs)
             except BaseException as error:
@@ -110,11 +118,8 @@ class TimeLimiter(Policy):
 
     def table(self, loop: AbstractEventLoop) -> Table:
         """The calls in flight on that loop."""
-        last, table = self._last
-        if last is not loop or table is None:
-            table = self._tables.setdefault(loop, Table(loop, self.timeout))
-            self._last = (loop, table)
-        return table
+        self.loop, self.here = loop, self._tables.setdefault(loop, Table(loop, self.timeout))
+        return self.here
 
     def ended(self, expired: bool, task: Task[Any], cancelling: int, error: BaseException) -> None:
         """The call raised `error`; raises `TimeoutError` instead when the time was over and nobody else cancelled."""

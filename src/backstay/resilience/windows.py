@@ -78,7 +78,7 @@ class CountWindow:
 class TimeWindow:
     """The outcomes of the current second and the `size` − 1 seconds before it."""
 
-    __slots__ = ("_buckets", "_second", "failed", "size", "slow", "slow_failed", "total")
+    __slots__ = ("_bucket", "_buckets", "_ends", "_second", "failed", "size", "slow", "slow_failed", "total")
 
     clean = False
 
@@ -86,13 +86,15 @@ class TimeWindow:
         self.size = size
         self._buckets = [[0, 0, 0, 0] for _ in range(size)]
         self._second = int(now)
+        self._ends = self._second + 1
+        self._bucket = self._buckets[self._second % size]
         self.total = self.failed = self.slow = self.slow_failed = 0
 
     def record(self, outcome: int, now: float) -> None:
         """Remember an outcome (bits FAILED and SLOW) in the bucket of this second."""
-        if now >= self._second + 1:
+        if now >= self._ends:
             self.advance(now)
-        bucket = self._buckets[self._second % self.size]
+        bucket = self._bucket
         bucket[0] += 1
         self.total += 1
         if outcome:
@@ -121,7 +123,10 @@ class TimeWindow:
             self.slow -= bucket[2]
             self.slow_failed -= bucket[3]
             bucket[:] = (0, 0, 0, 0)
-        self._second = max(second, self._second)
+        if second >= self._second:
+            self._second = second
+            self._ends = second + 1
+            self._bucket = self._buckets[second % self.size]
 
 
 class NoWindow:

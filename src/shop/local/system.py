@@ -32,8 +32,15 @@ KILL_TIMEOUT = 3.0  # seconds that killed processes have to be gone
 class System:
     """A running system on a home. Enter it once."""
 
-    def __init__(self, options: Options, screen: Screen | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        screen: Screen | None = None,
+        *,
+        services: tuple[topology.Service, ...] = topology.SERVICES,
+    ) -> None:
         self.options = options
+        self.services = services
         self.screen = screen or Screen()
         self.home = Home(options.home)
         self.supervisor = Supervisor(self.home, self.screen.note)
@@ -89,7 +96,7 @@ class System:
         self._resources = await infrastructure.start(
             self.options, self.home, self.supervisor, self.screen, self._mailbox
         )
-        with self.screen.step(f"{len(topology.SERVICES)} services, ready and in the registry"):
+        with self.screen.step(f"{len(self.services)} services, ready and in the registry"):
             await self._start_services()
         await self._publish()
         self.supervisor.settle()
@@ -98,14 +105,14 @@ class System:
         wanted = {"gateway": self.options.gateway_port, "discovery": self.options.discovery_port}
         return {
             service.name: choose(wanted[service.name], variable=service.port, what=service.name)
-            for service in topology.SERVICES
+            for service in (topology.GATEWAY, topology.DISCOVERY)
             if service.port
         }
 
     async def _start_services(self) -> None:
-        for service in topology.SERVICES:
+        for service in self.services:
             await self.supervisor.add(self._program(service))
-        names = tuple(service.name for service in topology.SERVICES if service is not topology.DISCOVERY)
+        names = tuple(service.name for service in self.services if service is not topology.DISCOVERY)
         async with Web(f"http://{HOST}:{self._ports['discovery']}") as discovery:
             await self._wait_for(discovery, names)
 

@@ -13,7 +13,7 @@ async def test_a_fresh_database_is_empty_and_its_owner_may_create(database: str)
     finally:
         await connection.close()
 
-    assert 0 == tables
+    assert tables == 0
 
 
 async def test_databases_of_two_tests_differ(database: str) -> None:

@@ -1,0 +1,70 @@
+"""Every service is told what it needs and nothing that belongs to another."""
+
+from pathlib import Path
+
+import pytest
+
+from shop import topology
+from shop.local.environment import Resources, environment
+from shop.local.home import Home
+from shop.local.options import Options
+
+PORTS = {"gateway": 1, "discovery": 2}
+
+
+def told(home: Home, name: str, **options: object) -> dict[str, str]:
+    resources = Resources(
+        bootstrap="127.0.0.1:3",
+        flavor="embedded",
+        smtp_url="smtp://127.0.0.1:4",
+        databases={each: f"postgresql://{each}/{each}" for each in topology.DATABASES},
+    )
+    return environment(topology.service(name), home=home, options=Options(**options), resources=resources, ports=PORTS)
+
+
+def test_databases_and_secrets_are_each_services_own(tmp_path: Path) -> None:
+    """No service learns another's database, secret, or the admin's."""
+    home = Home(tmp_path)
+    for service in topology.SERVICES:
+        values = told(home, service.name)
+        others = {name for name in topology.DATABASES if name != service.name}
+        assert not any(f"postgresql://{name}/" in " ".join(values.values()) for name in others)
+        if service.name != "auth":
+            assert home.secret("admin") not in values.values()
+        if not service.scopes:
+            assert "CLIENT_SECRET" not in values
+
+
+def test_fixed_ports_are_two(tmp_path: Path) -> None:
+    """Everybody but gateway and discovery takes a free port."""
+    ports = {service.name: told(Home(tmp_path), service.name)["PORT"] for service in topology.SERVICES}
+
+    assert ports.pop("gateway") == "1"
+    assert ports.pop("discovery") == "2"
+    assert set(ports.values()) == {"0"}
+
+
+def test_the_shell_does_not_leak_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs here doesn't depend on what else is set, least of all faults."""
+    monkeypatch.setenv("FAULTS", "orders.checkout.after-save=kill")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://mine")
+
+    assert "FAULTS" not in told(Home(tmp_path), "orders")
+    assert "mine" not in told(Home(tmp_path), "orders")["DATABASE_URL"]
+
+
+def test_tests_arm_faults_by_file(tmp_path: Path) -> None:
+    """Each service reads a file of its own, only if it is given one."""
+    assert "FAULTS_FILE" not in told(Home(tmp_path), "orders")
+    assert told(Home(tmp_path), "orders", faults=tmp_path)["FAULTS_FILE"] == str(tmp_path / "orders")
+
+
+def test_the_map_is_consistent() -> None:
+    """Topics, calls and stop groups name services and topics that exist."""
+    names = {service.name for service in topology.SERVICES}
+    for service in topology.SERVICES:
+        assert set(service.consumes) | set(service.publishes) <= set(topology.TOPICS)
+        assert set(service.calls) <= names
+    assert sorted(name for group in topology.STOP_ORDER for name in group) == sorted(names)
+    with pytest.raises(KeyError, match="there are: discovery"):
+        topology.service("nobody")

@@ -1,0 +1,62 @@
+"""Ctrl-C: once in order, twice at once."""
+
+import signal
+import subprocess
+import sys
+
+from shop.local.stopping import INTERRUPTED
+
+CODE = """
+import asyncio
+from shop.local.stopping import Stopped, until_stopped
+
+def say(text):
+    print(text, flush=True)
+
+async def work():
+    say("working")
+    try:
+        await asyncio.sleep(60)
+    finally:
+        {leaving}
+        say("left in order")
+
+async def main():
+    try:
+        await until_stopped(work(), at_once=lambda: say("at once"), tell=say)
+    except Stopped:
+        say("stopped")
+
+asyncio.run(main())
+"""
+
+
+def start(leaving: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", CODE.format(leaving=leaving)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "working\n"
+    return process
+
+
+def test_the_first_signal_stops_in_order() -> None:
+    """Work is cancelled and may clean up; the caller hears that it was asked for."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        process = start("pass")
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=20)
+
+        assert output.splitlines() == ["stopping; once more to stop at once", "left in order", "stopped"]
+        assert process.returncode == 0
+
+
+def test_the_second_signal_stops_at_once() -> None:
+    """Who asks twice doesn't wait for the order."""
+    process = start("await asyncio.sleep(60)")
+    process.send_signal(signal.SIGINT)
+    assert process.stdout
+    assert process.stdout.readline().startswith("stopping")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+
+    assert output == "at once\n"
+    assert process.returncode == INTERRUPTED

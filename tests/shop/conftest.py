@@ -17,7 +17,7 @@ from backstay.service import Running, Service
 from backstay.testing.issuer import TokenIssuer
 
 ADMIN = "catalog:write inventory:read inventory:write analytics:read"
-CUSTOMER = UUID("01890000-0000-7000-8000-00000000000c")
+ADMIN_ID = UUID("01890000-0000-7000-8000-00000000000a")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Caller:
 
     def token(self, who: Any) -> str:
         if who == "admin":
-            return self.issuer.token(str(uuid4()), scope=ADMIN, roles=("admin",))
+            return self.issuer.token(str(ADMIN_ID), scope=ADMIN, roles=("admin",))
         return self.issuer.token(str(who))
 
 

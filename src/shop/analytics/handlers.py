@@ -2,14 +2,13 @@
 
 import asyncio
 from contextlib import AsyncExitStack
-from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
 from backstay.clock import SYSTEM, Clock
 from backstay.db import Database, Transaction
 from backstay.messaging import Broker, Consumer, Locks
-from backstay.telemetry import get_logger
+from backstay.telemetry.logs import get_logger
 from shop.analytics.model import Facts, Line, State, group
 from shop.analytics.service import Analytics
 from shop.contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated, OrderEvent, OrderPaymentPending
@@ -131,7 +130,7 @@ def _order_ids(event: Any) -> list[str]:
     return [str(event.order_id)]
 
 
-def _of_order(event: OrderEvent, **times: datetime) -> Facts:
+def _of_order(event: OrderEvent, **times: Any) -> Facts:
     lines = tuple(Line(line.sku, line.name, line.quantity, line.total) for line in event.lines)
     return Facts(order_id=event.order_id, customer_id=event.customer_id, total=event.total, lines=lines, **times)
 

@@ -77,8 +77,8 @@ async def customers(db: Database, generation: int, *, after: UUID | None, limit:
 
 async def funnel(db: Database, generation: int) -> Funnel:
     """How far orders got."""
-    row = await db.fetchrow(sql.funnel, generation)
-    return Funnel(**(row or {}))
+    [row] = await db.fetch(sql.funnel, generation)
+    return Funnel(**row)
 
 
 async def current(db: Database) -> int:

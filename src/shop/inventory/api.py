@@ -16,6 +16,7 @@ PAGE_LIMIT = 100
 
 Limit = Annotated[int, Meta(ge=1, le=PAGE_LIMIT)]
 Units = Annotated[int, Meta(ge=0, le=ON_HAND_LIMIT)]
+Sku = Annotated[str, Meta(pattern="^[A-Z0-9](?:[A-Z0-9-]{0,30}[A-Z0-9])?$")]
 SomeUnits = Annotated[int, Meta(ge=1, le=ON_HAND_LIMIT)]
 
 
@@ -80,7 +81,7 @@ def routes(stock: Stock) -> list[Route]:
         return Page([_line(line) for line in found[:limit]], following)
 
     @put("/inventory/{sku}", scope="inventory:write")
-    async def set_stock(sku: str, body: Count) -> StockView:
+    async def set_stock(sku: Sku, body: Count) -> StockView:
         """Set what is on hand of a product, as counted."""
         return _view(await stock.count(sku, on_hand=body.on_hand, reorder_level=body.reorder_level))
 

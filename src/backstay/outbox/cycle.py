@@ -102,6 +102,7 @@ class Cycle:
             await asyncio.wait({sweeper, gauge, keeper})
             await self._delete()
             await coordinator.release(self._me, dict(self.leases.epochs))
+            self.leases.clear()
             await coordinator.leave(self._me)
 
     # -- leases
@@ -214,7 +215,7 @@ class Cycle:
             return
         if found is _Found.SOME:
             self._idle = self._options.min_idle
-            await asyncio.sleep(self._options.min_idle)
+            await _within(self._stop, self._options.min_idle)
             return
         pause = self._idle
         self._idle = min(self._idle * IDLE_GROWTH, self._options.max_idle)
@@ -259,7 +260,7 @@ class Cycle:
                 if self.leases.epochs:
                     self.backlog = await self._store.backlog(sorted(self.leases.epochs))
             except DatabaseError as error:
-                log.debug("outbox.not-measured", extra={"reason": str(error)})
+                await self._endure(error)
             await asyncio.sleep(GAUGE_INTERVAL)
 
     # -- trouble and the end

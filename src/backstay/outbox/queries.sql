@@ -80,7 +80,7 @@ DELETE FROM outbox_relays WHERE relay = $1
 
 -- name: backlog
 -- How many rows of the shards wait (counted up to $2), and the age of the oldest in seconds.
-SELECT (SELECT count(*) FROM (SELECT FROM outbox WHERE shard = ANY ($1::smallint[]) LIMIT $2) AS some) AS pending,
+SELECT (SELECT count(*) FROM (SELECT FROM outbox WHERE shard = ANY ($1::smallint[]) LIMIT $2) AS waiting) AS pending,
        (SELECT extract(epoch FROM clock_timestamp() - min(head.timestamp))::float8
         FROM unnest($1::smallint[]) AS s(shard)
         CROSS JOIN LATERAL (SELECT o.timestamp FROM outbox o WHERE o.shard = s.shard ORDER BY o.seq LIMIT 1) AS head

@@ -46,7 +46,7 @@ class Relay:
         self._source, self._clock = source, clock
         self._counters = Counters()
         self._cycle = self._new_cycle()
-        self._problem: str | None = "it is not running"
+        self._problem = ""
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -83,13 +83,14 @@ class Relay:
             log.warning("outbox.stop-enforced", extra={"relay": self.name})
         finally:
             task.cancel()
-            self._problem = "it is not running"
         await asyncio.wait({task})
 
     @property
     def problem(self) -> str | None:
         """Why events may not flow; None when all is well."""
-        if self._problem is not None and not self._cycle.established:
+        if self._task is None:
+            return "it is not running"
+        if not self._cycle.established:
             return self._problem
         window = self._cycle.window
         if window.topics:

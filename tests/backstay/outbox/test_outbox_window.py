@@ -1,0 +1,252 @@
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backstay.messaging import PublishError, Record
+from backstay.outbox.window import KEY_WAIT, MAX_WAITING_KEYS, Pending, Window
+
+EPOCHS = dict.fromkeys(range(8), 1)
+
+
+def row(seq: int, key: str = "k", *, shard: int = 0, topic: str = "orders", size: int = 10) -> Pending:
+    return Pending(shard, seq, Record(topic, key.encode(), b"{}"), size)
+
+
+def window(**limits: int) -> Window:
+    return Window(**{"max_rows": 100, "max_bytes": 10_000, **limits})
+
+
+def test_a_shard_is_in_one_publish() -> None:
+    """Rows of a shard that is in flight are not taken a second time."""
+    held = window()
+    first = held.take([row(1), row(2, shard=1)], EPOCHS)
+    second = held.take([row(3), row(4, shard=2)], EPOCHS)
+
+    assert first is not None
+    assert second is not None
+    assert [one.seq for one in second.rows] == [4]
+    assert held.readable(range(8)) == [3, 4, 5, 6, 7]
+    assert held.take([row(5)], EPOCHS) is None
+
+
+def test_reading_goes_round() -> None:
+    """The next read begins behind the shard where the last batch ended."""
+    held = window()
+    batch = held.take([row(1, shard=2), row(2, shard=5)], EPOCHS)
+    assert batch is not None
+    held.settle(batch, [None, None], EPOCHS, 0.0)
+
+    assert held.readable(range(8)) == [6, 7, 0, 1, 2, 3, 4, 5]
+
+
+def test_bounds() -> None:
+    """Rows in flight and not yet deleted count; bytes in flight count."""
+    held = window(max_rows=2)
+    batch = held.take([row(1), row(2)], EPOCHS)
+    assert batch is not None
+    assert held.full
+    held.settle(batch, [None, None], EPOCHS, 0.0)
+    assert held.full
+    held.deleted([(0, 1), (0, 2)])
+    assert not held.full
+
+    big = window(max_bytes=100)
+    big.take([row(1, size=100)], EPOCHS)
+    assert big.full
+
+
+def test_acknowledged_rows_gather() -> None:
+    """Deletions are due a while after the first acknowledgement, or at once when there are many."""
+    held = window()
+    assert held.deletions_due(0.0, 0.05, 10) == 0.05
+    batch = held.take([row(1), row(2)], EPOCHS)
+    assert batch is not None
+    held.settle(batch, [None, None], EPOCHS, 10.0)
+
+    assert held.deletions_due(10.02, 0.05, 10) == pytest.approx(0.03)
+    assert held.deletions_due(10.02, 0.05, 2) == 0.0
+    assert held.deletions() == ([(0, 1), (0, 2)], {0: 1})
+    assert held.known([0, 1]) == [1, 2]
+    held.delete_failed(11.0)
+    assert held.deletions_due(11.0, 0.05, 10) == pytest.approx(0.05)
+    held.deleted([(0, 1), (0, 2), (3, 9)])
+    assert held.known([0]) == []
+
+
+def test_stale_epoch_is_left_alone() -> None:
+    """What is acknowledged after its shard has changed hands is the new owner's to delete."""
+    held = window()
+    batch = held.take([row(1), row(2, shard=1)], EPOCHS)
+    assert batch is not None
+    held.settle(batch, [None, None], {0: 2, 1: 1}, 0.0)
+
+    assert held.deletions() == ([(1, 2)], {1: 1})
+    held.drop(1)
+    assert held.deletions() == ([], {})
+    assert held.acknowledged == 0
+
+
+def test_retriable_failure_makes_the_topic_wait() -> None:
+    """The topic waits longer each time, is probed with one row, and flows on at its first success."""
+    held = window()
+    error = PublishError("retriable", "unknown topic")
+    waits = []
+    now = 0.0
+    for _ in range(9):
+        batch = held.take([row(1), row(2), row(3, topic="other")], EPOCHS)
+        assert batch is not None
+        held.settle(batch, [error] * (len(batch.rows) - 1) + [None], EPOCHS, now)
+        pause = held.next_retry(now)
+        assert pause is not None
+        assert held.waiting_topics(now) == ["orders"]
+        waits.append(pause)
+        now += pause
+        assert held.waiting_topics(now) == []
+
+    assert waits[-1] == pytest.approx(5.0)
+    assert [round(pause, 3) for pause in waits[:7]] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
+    probe = held.take([row(1), row(2), row(3, topic="other"), row(4, topic="other")], EPOCHS)
+    assert probe is not None
+    assert [one.seq for one in probe.rows] == [1, 3, 4]
+    held.settle(probe, [None] * 3, EPOCHS, now)
+    assert held.topics == {}
+
+
+def test_refused_record_blocks_its_key_only() -> None:
+    """A record the broker refuses blocks its key; what was held back behind it doesn't stop the topic."""
+    held = window()
+    batch = held.take([row(1, "bad"), row(2, "bad"), row(3, "good")], EPOCHS)
+    assert batch is not None
+    refused, held_back = PublishError("record", "too large"), PublishError("retriable", "held back")
+    outcome = held.settle(batch, [refused, held_back, None], EPOCHS, 0.0)
+
+    assert (outcome.acknowledged, outcome.failed, outcome.refused) == (1, 1, 1)
+    assert held.waiting_keys(1.0) == [("orders", b"bad")]
+    assert held.waiting_topics(1.0) == []
+    assert held.waiting_keys(KEY_WAIT) == []
+    again = held.take([row(1, "bad"), row(2, "bad"), row(4, "good")], EPOCHS)
+    assert again is not None
+    assert [one.seq for one in again.rows] == [1, 4]
+    held.settle(again, [None, None], EPOCHS, KEY_WAIT)
+    assert held.keys == {}
+
+
+def test_many_refused_keys() -> None:
+    """Beyond a bound, whole topics wait instead of a list of keys without end."""
+    held = window(max_rows=10_000)
+    rows = [row(n, f"key-{n}") for n in range(MAX_WAITING_KEYS + 5)]
+    batch = held.take(rows, EPOCHS)
+    assert batch is not None
+    held.settle(batch, [PublishError("record", "refused")] * len(rows), EPOCHS, 0.0)
+
+    assert len(held.keys) == MAX_WAITING_KEYS
+    assert held.waiting_topics(0.0) == ["orders"]
+
+
+@dataclass
+class World:
+    """A table, a relay's window, and a log that takes what is published, in order."""
+
+    table: dict[int, Pending] = field(default_factory=dict)
+    log: list[int] = field(default_factory=list)
+    window: Window = field(default_factory=lambda: Window(max_rows=12, max_bytes=10_000))
+    flights: list[object] = field(default_factory=list)
+    now: float = 0.0
+
+    def read(self) -> list[Pending]:
+        shards = self.window.readable(EPOCHS)
+        known = set(self.window.known(shards))
+        topics, keys = set(self.window.waiting_topics(self.now)), set(self.window.waiting_keys(self.now))
+        found = [
+            one
+            for one in sorted(self.table.values(), key=lambda one: one.seq)
+            if one.shard in shards and one.seq not in known
+            if one.record.topic not in topics and (one.record.topic, one.record.key) not in keys
+        ]
+        return found[:5]
+
+
+KEYS = ["a", "b", "c", "d", "e"]
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.sampled_from(KEYS)),
+        st.tuples(st.just("read"), st.none()),
+        st.tuples(st.just("settle"), st.lists(st.sampled_from(["ok", "ok", "retriable", "record", "producer"]))),
+        st.tuples(st.just("delete"), st.booleans()),
+        st.tuples(st.just("pass"), st.floats(0, 40)),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=300)
+@given(STEPS)
+def test_in_order_per_key_and_nothing_lost(steps: list[tuple[str, object]]) -> None:
+    """Whatever fails, first occurrences of a key come in order, and in the end every row has been published."""
+    world, written = World(), 0
+    for step, detail in steps:
+        if step == "write":
+            written += 1
+            key = str(detail)
+            world.table[written] = row(written, key, shard=KEYS.index(key) % 3, topic="t1" if key < "d" else "t2")
+        elif step == "read" and not world.window.full:
+            batch = world.window.take(world.read(), EPOCHS)
+            if batch is not None:
+                world.flights.append(batch)
+        elif step == "settle" and world.flights:
+            assert isinstance(detail, list)
+            settle(world, detail)
+        elif step == "delete":
+            delete(world, works=bool(detail))
+        elif step == "pass":
+            assert isinstance(detail, float)
+            world.now += detail
+    while world.flights or world.table:
+        world.now += KEY_WAIT
+        while world.flights:
+            settle(world, [])
+        delete(world, works=True)
+        batch = world.window.take(world.read(), EPOCHS)
+        if batch is not None:
+            world.flights.append(batch)
+
+    assert set(world.log) == set(range(1, written + 1))
+    assert world.window.in_flight == world.window.acknowledged == 0
+
+
+def settle(world: World, fates: list[str]) -> None:
+    """End the oldest publish as a producer does: what follows a failed record of its key is held back."""
+    batch = world.flights.pop(0)
+    results: list[PublishError | None] = []
+    held: set[bytes | None] = set()
+    rows = batch.rows  # type: ignore[attr-defined]
+    for one, fate in zip(rows, fates + ["ok"] * len(rows), strict=False):
+        if one.record.key in held:
+            results.append(PublishError("retriable", "held back"))
+        elif fate == "ok":
+            results.append(None)
+            check_order(world, one)
+            world.log.append(one.seq)
+        else:
+            held.add(one.record.key)
+            results.append(PublishError(fate, "no"))  # type: ignore[arg-type]
+    world.window.settle(batch, results, EPOCHS, world.now)  # type: ignore[arg-type]
+
+
+def check_order(world: World, one: Pending) -> None:
+    """Everything of the same key that was written before is in the log already."""
+    before = [other.seq for other in world.table.values() if other.record == one.record and other.seq < one.seq]
+    assert set(before) <= set(world.log)
+
+
+def delete(world: World, *, works: bool) -> None:
+    rows, _ = world.window.deletions()
+    if not works:
+        world.window.delete_failed(world.now)
+        return
+    for _, seq in rows:
+        assert seq in world.log
+        del world.table[seq]
+    world.window.deleted(rows)

@@ -1,20 +1,30 @@
 """Events over Kafka: typed events, CloudEvents on the wire, a broker port, and consumers whose effect happens once."""
 
 from backstay.messaging.broker import Broker, Producer, Sink, Subscription, SubscriptionStatus, Tail
+from backstay.messaging.consumer import Consumer, ConsumerStatistics
+from backstay.messaging.dead_letters import DeadLetter, list_dead_letters, replay
 from backstay.messaging.envelope import Envelope
 from backstay.messaging.errors import BrokerUnavailable, MessagingError, PublishError, TopicError, Unreadable
 from backstay.messaging.event import Event, EventSpec, event_spec
+from backstay.messaging.handlers import SHARED, Locks
+from backstay.messaging.inbox import prune_inbox
 from backstay.messaging.kafka import KafkaBroker
+from backstay.messaging.marks import forget_start
 from backstay.messaging.memory import MemoryBroker
 from backstay.messaging.record import Partition, Record
 
 __all__ = [
+    "SHARED",
     "Broker",
     "BrokerUnavailable",
+    "Consumer",
+    "ConsumerStatistics",
+    "DeadLetter",
     "Envelope",
     "Event",
     "EventSpec",
     "KafkaBroker",
+    "Locks",
     "MemoryBroker",
     "MessagingError",
     "Partition",
@@ -28,4 +38,8 @@ __all__ = [
     "TopicError",
     "Unreadable",
     "event_spec",
+    "forget_start",
+    "list_dead_letters",
+    "prune_inbox",
+    "replay",
 ]

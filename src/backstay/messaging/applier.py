@@ -1,0 +1,218 @@
+"""Deliveries become effects: inbox rows, locks, handlers, and their commit, all in one transaction.
+
+What fails is sorted by whose fault it is. The moment's fault (a deadlock, a database that is away) is repeated for
+ever and never counted. The record's fault is tried again alone, a bounded number of times, and then parked.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from backstay import faults
+from backstay.db import Database, DatabaseError, Deadlock, SerializationFailure, Transaction
+from backstay.messaging.dead_letters import park
+from backstay.messaging.delivery import Delivery, words
+from backstay.messaging.handlers import Take
+from backstay.messaging.inbox import claim
+from backstay.telemetry import TraceContext, use
+
+log = logging.getLogger("backstay.messaging")
+
+MAX_WAIT = 5.0  # seconds between two tries, at most
+
+
+class Patience(Protocol):
+    """How a lane waits between two tries; `reason` is set while it is not the record's fault."""
+
+    async def rest(self, seconds: float, reason: str | None) -> None: ...
+
+    def recovered(self) -> None:
+        """A transaction went through."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened since the start; see ConsumerStatistics."""
+
+    handled: int = 0
+    duplicates: int = 0
+    skipped: int = 0
+    dead_letters: int = 0
+    retries: int = 0
+    repeats: int = 0
+    outages: int = 0
+    replayed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A transaction was rolled back; index: of the delivery that was being handled, None if it was none of them."""
+
+    index: int | None
+    error: Exception
+
+
+@dataclass(slots=True)
+class _Progress:
+    index: int | None = None
+
+
+class Applier:
+    """Applies deliveries of one group.
+
+    attempts: tries of a record before it is parked; retry_wait: seconds before the second, doubled each time;
+    concurrency: transactions at the same moment.
+    """
+
+    def __init__(
+        self, db: Database, group: str, counters: Counters, *, attempts: int, retry_wait: float, concurrency: int
+    ) -> None:
+        self._db = db
+        self._group = group
+        self._counters = counters
+        self._attempts = attempts
+        self._retry_wait = retry_wait
+        self._gate = asyncio.Semaphore(concurrency)
+        self._before_commit = f"{group}.consume.before-commit"
+        self._after_commit = f"{group}.consume.after-commit"
+
+    async def apply(self, deliveries: Sequence[Delivery], patience: Patience) -> None:
+        """Apply these in order; returns when each has had its effect, or is parked."""
+        runs = [list(deliveries)]
+        while runs:
+            run = runs.pop()
+            failure = await self._attempt(run, patience)
+            if failure is None:
+                continue
+            if len(run) > 1:
+                runs.extend(reversed(_split(run, failure.index)))
+            else:
+                await self._insist(run[0], failure.error, patience)
+
+    async def handle(self, tx: Transaction, deliveries: Sequence[Delivery], progress: _Progress | None = None) -> None:
+        """Take the locks of all, then call the handlers one after another."""
+        progress = progress or _Progress()
+        for take, keys in _locks(deliveries, progress):
+            await take(tx, keys)
+        for index, delivery in enumerate(deliveries):
+            progress.index = index
+            await self._handle_one(tx, delivery)
+        progress.index = None
+
+    async def _attempt(self, run: list[Delivery], patience: Patience) -> Failure | None:
+        """One transaction, repeated as long as only the moment is at fault."""
+        tries = 0
+        while True:
+            fresh, progress = _first_of_each(run), _Progress()
+            try:
+                handled = await self._transact(fresh, progress)
+            except Exception as error:  # noqa: BLE001  # sorted right here
+                if not is_of_the_moment(error):
+                    found = None if progress.index is None else run.index(fresh[progress.index])
+                    return Failure(found, error)
+                tries += 1
+                await self._wait_out(error, tries, patience)
+                continue
+            self._count(run, handled)
+            patience.recovered()
+            await faults.point(self._after_commit)
+            return None
+
+    async def _transact(self, fresh: list[Delivery], progress: _Progress) -> list[Delivery]:
+        async with self._gate, self._db.transaction() as tx:
+            taken = await claim(tx, self._group, [delivery.id for delivery in fresh])
+            fresh[:] = [delivery for delivery in fresh if delivery.id in taken]
+            await self.handle(tx, fresh, progress)
+            await faults.point(self._before_commit)
+        return fresh
+
+    async def _handle_one(self, tx: Transaction, delivery: Delivery) -> None:
+        registration, envelope, event = delivery.registration, delivery.envelope, delivery.event
+        if delivery.fault is not None or registration is None or envelope is None or event is None:
+            await park(tx, self._group, delivery)
+            return
+        with use(TraceContext.parse(envelope.traceparent)):
+            await registration.call(event, tx, envelope)
+
+    async def _insist(self, delivery: Delivery, error: Exception, patience: Patience) -> None:
+        """Try a failed delivery again where it is, then park it."""
+        for attempt in range(1, self._attempts):
+            self._counters.retries += 1
+            delivery.attempts = attempt + 1
+            self._log_failure(delivery, error, "consumer.retry")
+            await patience.rest(self._wait(attempt), None)
+            failure = await self._attempt([delivery], patience)
+            if failure is None:
+                return
+            error = failure.error
+        delivery.fault = error
+        self._log_failure(delivery, error, "consumer.parked")
+        while (failure := await self._attempt([delivery], patience)) is not None:
+            # Not even parking works: that is nothing a record could be blamed for.
+            log.error("consumer.parking-failed", extra={"group": self._group, "error": words(failure.error)})
+            await patience.rest(MAX_WAIT, f"a dead letter cannot be stored: {words(failure.error)}")
+
+    async def _wait_out(self, error: Exception, tries: int, patience: Patience) -> None:
+        if isinstance(error, Deadlock | SerializationFailure):
+            self._counters.repeats += 1
+            await patience.rest(random.uniform(0.0, min(0.01 * 2**tries, MAX_WAIT)), None)  # noqa: S311
+            return
+        self._counters.outages += 1
+        if tries == 1:
+            log.warning("consumer.waiting", extra={"group": self._group, "error": words(error)})
+        await patience.rest(self._wait(tries), words(error))
+
+    def _wait(self, tries: int) -> float:
+        return float(min(self._retry_wait * 2 ** min(tries - 1, 10), MAX_WAIT) * random.uniform(0.75, 1.25))  # noqa: S311
+
+    def _count(self, run: list[Delivery], handled: list[Delivery]) -> None:
+        parked = sum(delivery.fault is not None for delivery in handled)
+        self._counters.handled += len(handled) - parked
+        self._counters.dead_letters += parked
+        self._counters.duplicates += len(run) - len(handled)
+
+    def _log_failure(self, delivery: Delivery, error: Exception, what: str) -> None:
+        record = delivery.record
+        place = f"{record.topic}/{record.partition}@{record.offset}"
+        extra = {"group": self._group, "event_id": str(delivery.id), "place": place, "attempt": delivery.attempts}
+        log.warning(what, extra={**extra, "error": words(error)}, exc_info=error if what == "consumer.parked" else None)
+
+
+def is_of_the_moment(error: Exception) -> bool:
+    """Whether the same record may well succeed later: nothing is wrong with it."""
+    if isinstance(error, DatabaseError):
+        return error.transient
+    return isinstance(error, ConnectionError | TimeoutError | faults.Injected)
+
+
+def _locks(deliveries: Sequence[Delivery], progress: _Progress) -> list[tuple[Take, list[str]]]:
+    """What the handlers of all these lock, united per kind; kinds in one order everywhere, keys sorted."""
+    takes: dict[int, Take] = {}
+    keys: dict[int, set[str]] = {}
+    for index, delivery in enumerate(deliveries):
+        registration = delivery.registration
+        if delivery.fault is None and registration is not None and registration.locks is not None:
+            progress.index = index
+            takes[registration.order] = registration.locks.take
+            keys.setdefault(registration.order, set()).update(registration.locks.keys(delivery.event))
+    progress.index = None
+    return [(takes[order], sorted(keys[order])) for order in sorted(takes)]
+
+
+def _first_of_each(run: Sequence[Delivery]) -> list[Delivery]:
+    """A batch may hold an event twice: the first one counts."""
+    first: dict[UUID, Delivery] = {}
+    for delivery in run:
+        first.setdefault(delivery.id, delivery)
+    return list(first.values())
+
+
+def _split(run: list[Delivery], index: int | None) -> list[list[Delivery]]:
+    """The parts of a failed run: what came before the culprit, the culprit, the rest. Singly if nobody knows who."""
+    if index is None:
+        return [[delivery] for delivery in run]
+    return [part for part in (run[:index], [run[index]], run[index + 1 :]) if part]

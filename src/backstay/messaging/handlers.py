@@ -1,0 +1,108 @@
+"""What a consumer knows about its events: the handler of each type, and the locks that let it share a transaction.
+
+A handler alone in its transaction needs no declaration. One that may share it names the keys it locks, so that the
+runtime can take those of the whole batch first, united and sorted: then two batches never wait for each other in a
+circle.
+"""
+
+import enum
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from backstay.db import Transaction
+from backstay.messaging.envelope import Envelope
+from backstay.messaging.event import Event, event_spec
+
+E = TypeVar("E", bound=Event)
+Handler = Callable[[E, Transaction], Awaitable[None]] | Callable[[E, Transaction, Envelope], Awaitable[None]]
+Take = Callable[[Transaction, list[str]], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Locks(Generic[E]):
+    """What a handler locks.
+
+    keys: the keys of one event; take: locks all those keys, given sorted and once each. Events whose handlers use the
+    same `take` are locked together.
+    """
+
+    keys: Callable[[E], Iterable[str]]
+    take: Take
+
+
+class Shared(enum.Enum):
+    """`SHARED`: the handler locks nothing that another could wait for, and may share a transaction."""
+
+    SHARED = "shared"
+
+
+SHARED = Shared.SHARED
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """One event type and what is done with it."""
+
+    event: type[Event]
+    topic: str
+    type: str
+    decode: Callable[[bytes], Event]
+    call: Callable[[Event, Transaction, Envelope], Awaitable[None]]
+    locks: Locks[Any] | None
+    order: int  # several kinds of locks are taken in this order, by every batch alike
+    may_share: bool
+
+
+class Handlers:
+    """The handlers of one consumer, at most one for a type."""
+
+    def __init__(self) -> None:
+        self._by_type: dict[bytes, Registration] = {}
+        self._takes: list[Take] = []
+
+    def add(self, event: type[E], handler: Handler[E], locks: Locks[E] | Shared | None) -> None:
+        """Register; ValueError if the type has a handler."""
+        spec = event_spec(event)
+        name = spec.type.encode()
+        if name in self._by_type:
+            raise ValueError(f"{spec.type!r} has a handler already: one consumer group handles a type once")
+        self._by_type[name] = Registration(
+            event,
+            spec.topic,
+            spec.type,
+            msgspec.json.Decoder(event).decode,
+            _with_envelope(handler),
+            locks if isinstance(locks, Locks) else None,
+            self._order(locks),
+            locks is not None,
+        )
+
+    def _order(self, locks: Locks[E] | Shared | None) -> int:
+        if not isinstance(locks, Locks):
+            return -1
+        if locks.take not in self._takes:
+            self._takes.append(locks.take)
+        return self._takes.index(locks.take)
+
+    def find(self, type_: bytes) -> Registration | None:
+        """The registration of a type, as it is written in `ce_type`."""
+        return self._by_type.get(type_)
+
+    def topics(self) -> list[str]:
+        """The topics that have to be read."""
+        return sorted({registration.topic for registration in self._by_type.values()})
+
+
+def _with_envelope(handler: Any) -> Any:
+    """The handler as a function of event, transaction and envelope."""
+    parameters = inspect.signature(handler).parameters.values()
+    places = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
+    if len(places) >= 3 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return handler
+    if len(places) < 2:
+        raise TypeError(f"{handler!r} must take (event, tx) or (event, tx, envelope)")
+    return lambda event, tx, _envelope: handler(event, tx)

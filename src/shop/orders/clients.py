@@ -9,7 +9,7 @@ from uuid import UUID
 
 from backstay import resilience as r
 from backstay.service import Client, UpstreamError, UpstreamRefused, client
-from backstay.telemetry import get_logger
+from backstay.telemetry.logs import get_logger
 from shop.contracts.payments import ChargeRequest, PaymentView, ReversalRequest
 from shop.orders.config import Settings
 from shop.orders.model import Compensation, Kind, Order, Outcome, Result

@@ -35,6 +35,8 @@ FAULT_POINTS: tuple[str, ...] = (
 class Settings(ServiceSettings):
     """Settings of orders. Durations are seconds, rates percent."""
 
+    database_connections: Annotated[int, Meta(ge=2)] = 8
+    """Connections to the database at most."""
     payment_methods: tuple[str, ...] = (
         "pm_card_ok",
         "pm_card_declined",

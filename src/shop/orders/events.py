@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from backstay.service import MEDIA_TYPE, Answer, Conflict, Problem, encode_json
+from backstay.service import Answer, Conflict, Problem
+from backstay.service.answers import encode_json
+from backstay.service.problems import MEDIA_TYPE
 from backstay.telemetry import current
 from shop.contracts.orders import (
     OrderCancelled,

@@ -85,7 +85,8 @@ UPDATE compensations SET closed_at = $2, outcome = $3 WHERE order_id = $1 AND cl
 
 -- name: backlog
 -- What has not ended: unsettled orders and open compensations, with the age of the oldest of each in seconds.
-SELECT o.number AS orders, o.age AS order_age, c.number AS compensations, c.age AS compensation_age
+SELECT o.number AS unsettled, o.age AS oldest_unsettled_age,
+       c.number AS open_compensations, c.age AS oldest_compensation_age
 FROM (SELECT count(*) AS number, coalesce(extract(epoch FROM $1 - min(created_at)), 0)::float8 AS age
       FROM orders WHERE status IN ('created', 'payment_pending')) o,
      (SELECT count(*) AS number, coalesce(extract(epoch FROM $1 - min(created_at)), 0)::float8 AS age

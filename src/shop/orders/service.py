@@ -7,6 +7,7 @@ Every way an order can move goes through `_change`; no call to payments runs ins
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -18,7 +19,7 @@ from backstay.db import Database, Transaction
 from backstay.ids import uuid7
 from backstay.outbox import Outbox
 from backstay.service import Answer, Conflict, FieldError, IdempotencyKey, NotFound, Unprocessable, idempotency
-from backstay.telemetry import get_logger
+from backstay.telemetry.logs import get_logger
 from shop.contracts.inventory import InventoryRejected, InventoryReserved, InventoryUpdated
 from shop.contracts.notifications import NotificationSent
 from shop.contracts.orders import OrderView, TimelineEntry
@@ -42,7 +43,7 @@ HAPPENED = {
 log = get_logger()
 
 
-class Orders:
+class Orders(AbstractAsyncContextManager["Orders"]):
     """Places, settles, cancels and shows orders."""
 
     def __init__(
@@ -53,6 +54,14 @@ class Orders:
         self._payments = payments
         self._settings = settings
         self._clock = clock
+        self._measured = store.Backlog(0, 0.0, 0, 0.0)
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing to close: what it works with is owned beside it."""
+
+    def statistics(self) -> store.Backlog:
+        """What `measure` found last."""
+        return self._measured
 
     # -- by the customer --------------------------------------------------------------------------------------
 
@@ -135,9 +144,9 @@ class Orders:
         await self._few_at_once(self._undo, due)
         return len(due)
 
-    async def backlog(self) -> store.Backlog:
-        """What has not ended yet."""
-        return await store.backlog(self._db, self._clock.now())
+    async def measure(self) -> None:
+        """Count what has not ended yet, for the metrics."""
+        self._measured = await store.backlog(self._db, self._clock.now())
 
     # -- by events; the caller's transaction -------------------------------------------------------------------
 

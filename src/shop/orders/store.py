@@ -23,10 +23,10 @@ _details = msgspec.json.Decoder(dict[str, object])
 class Backlog:
     """What has not ended, and how old the oldest of it is, in seconds."""
 
-    orders: int
-    order_age: float
-    compensations: int
-    compensation_age: float
+    unsettled: int
+    oldest_unsettled_age: float
+    open_compensations: int
+    oldest_compensation_age: float
 
 
 async def products(tx: Reader, skus: Sequence[str]) -> Mapping[str, Product]:
@@ -132,7 +132,7 @@ async def backlog(db: Database, at: datetime) -> Backlog:
     """What has not ended."""
     row = await db.fetchrow(sql.backlog, at)
     assert row is not None
-    return Backlog(row["orders"], row["order_age"], row["compensations"], row["compensation_age"])
+    return Backlog(*row.values())
 
 
 async def add_step(tx: Transaction, order_id: UUID, step: Step) -> None:

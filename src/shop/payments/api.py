@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from backstay.service import FieldError, IdempotencyKey, Route, Unprocessable, get, post
+from backstay.service import BadRequest, Request, Route, get, post
 from shop.contracts.payments import ChargeRequest, PaymentView, ReversalRequest
 from shop.payments.service import Payments
 
@@ -11,10 +11,10 @@ def routes(payments: Payments) -> list[Route]:
     """The routes of payments."""
 
     @post("/payments", scope="payments:charge")
-    async def charge(body: ChargeRequest, key: IdempotencyKey) -> PaymentView:
+    async def charge(body: ChargeRequest, request: Request) -> PaymentView:
         """Charge an order, once: `Idempotency-Key` is the order's id. A decline is an ordinary answer."""
-        if key.key != str(body.order_id):
-            raise Unprocessable(errors=[FieldError("/order_id", "must be the Idempotency-Key of the request")])
+        if request.header("idempotency-key") != str(body.order_id):
+            raise BadRequest("send the order's id as Idempotency-Key", slug="idempotency-key-missing")
         return await payments.charge(body)
 
     @get("/payments/{order_id}", scope="payments:read")

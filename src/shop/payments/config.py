@@ -21,6 +21,8 @@ FAULT_POINTS: tuple[str, ...] = (
 class Settings(ServiceSettings):
     """Settings of payments."""
 
+    database_connections: Annotated[int, Meta(ge=2)] = 8
+    """Connections to the database at most."""
     provider_timeout: Seconds = 10.0
     """How long one call to the provider may take; its answer is worth waiting for even when our caller is gone."""
     provider_calls: Annotated[int, Meta(ge=1)] = 100

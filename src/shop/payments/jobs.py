@@ -1,9 +1,15 @@
 """What time asks of payments."""
 
 from backstay.service import Job, every
+from shop.payments.config import Settings
 from shop.payments.service import Payments
 
+MEASURE_INTERVAL = 5.0  # seconds
 
-def jobs(payments: Payments, *, stale_interval: float) -> list[Job]:
+
+def jobs(payments: Payments, settings: Settings) -> list[Job]:
     """The jobs of payments."""
-    return [every(stale_interval, payments.resolve_stale, name="resolve-stale")]
+    return [
+        every(settings.stale_interval, payments.resolve_stale, name="resolve-stale"),
+        every(MEASURE_INTERVAL, payments.measure, name="measure"),
+    ]

@@ -6,7 +6,8 @@ with a cancelled key is refused for ever.
 
 import asyncio
 from collections.abc import Awaitable
-from typing import ClassVar, Protocol, TypeVar
+from types import TracebackType
+from typing import ClassVar, Protocol, Self, TypeVar
 
 from backstay.db import Database, DatabaseError, Queries, Row
 from backstay.errors import BackstayError
@@ -49,9 +50,22 @@ class Sandbox:
 
     DECLINES: ClassVar = {"pm_card_declined": "card_declined", "pm_card_insufficient_funds": "insufficient_funds"}
 
-    def __init__(self, books: Database, *, slow: float = SLOW) -> None:
-        self._books = books
+    def __init__(self, *, dsn: str | None = None, slow: float = SLOW, connections: int = 4) -> None:
+        self._books = Database("sandbox", dsn=dsn, max_size=connections)
         self._slow = slow
+
+    def use_dsn(self, dsn: str) -> None:
+        """Where the books are; only before entering."""
+        self._books.use_dsn(dsn)
+
+    async def __aenter__(self) -> Self:
+        await self._books.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._books.__aexit__(kind, error, trace)
 
     async def charge(self, key: str, amount: Money, method: str) -> Reply:
         reason = self.DECLINES.get(method)

@@ -6,6 +6,8 @@ anywhere in between, the next one (a repeated request or the job) goes on from w
 
 import asyncio
 import time
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
@@ -17,7 +19,7 @@ from backstay.db import Database, Transaction
 from backstay.ids import uuid7
 from backstay.outbox import Outbox
 from backstay.service import FieldError, NotFound, Problem, Unprocessable
-from backstay.telemetry import get_logger
+from backstay.telemetry.logs import get_logger
 from shop.contracts.payments import ChargeRequest, PaymentView
 from shop.payments import events, store
 from shop.payments.config import Settings
@@ -40,7 +42,15 @@ T = TypeVar("T")
 log = get_logger()
 
 
-class Payments:
+@dataclass(frozen=True, slots=True)
+class PaymentsStatistics:
+    """Payments that wait for the provider, and the age of the oldest in seconds, when last measured."""
+
+    open_payments: int
+    oldest_open_age: float
+
+
+class Payments(AbstractAsyncContextManager["Payments"]):
     """Charges, looks up, voids and refunds payments, and finishes what was left open."""
 
     def __init__(
@@ -52,6 +62,20 @@ class Payments:
         self._settings = settings
         self._clock = clock
         self._ask = r.Bulkhead(settings.provider_calls, name="provider")(self._ask_provider)
+        self._measured = PaymentsStatistics(0, 0.0)
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing to close: what it works with is owned beside it."""
+
+    def statistics(self) -> PaymentsStatistics:
+        """What `measure` found last."""
+        return self._measured
+
+    async def measure(self) -> None:
+        """Count what is open, for the metrics."""
+        number, oldest = await store.open_payments(self._db)
+        age = (self._clock.now() - oldest).total_seconds() if oldest else 0.0
+        self._measured = PaymentsStatistics(number, age)
 
     async def charge(self, request: ChargeRequest) -> PaymentView:
         """Charge an order once; a repeat gives the payment as it is, or goes on with it if its caller is gone.

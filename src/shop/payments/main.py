@@ -1,0 +1,32 @@
+"""Payments, put together."""
+
+from collections.abc import Mapping
+
+from backstay.db import Database
+from backstay.outbox import Outbox
+from backstay.service import Service
+from shop.payments.api import routes
+from shop.payments.config import Settings
+from shop.payments.jobs import jobs
+from shop.payments.providers import Sandbox
+from shop.payments.service import Payments
+
+
+def settings(environ: Mapping[str, str]) -> Settings:
+    """The settings that the environment asks for."""
+    return Settings.read(environ)
+
+
+def build(settings: Settings) -> Service:
+    """The service, ready to run."""
+    db = Database("payments", migrations="migrations", max_size=settings.database_connections)
+    box = Outbox(db)
+    provider = Sandbox(slow=settings.sandbox_slow)
+    payments = Payments(db, box, provider, settings)
+    return Service(
+        "payments",
+        settings=settings,
+        routes=routes(payments),
+        owns=[db, provider, box.relay(), payments],
+        jobs=jobs(payments, settings),
+    )

@@ -72,7 +72,7 @@ class Endpoint:
         self._verifier = verifier
         self._max_body = route.max_body or limits.body
         self._body_timeout = limits.body_timeout
-        self._decoder = None if route.takes_body is None else msgspec.json.Decoder(route.takes_body)
+        self._decoder = None if route.takes_body in (None, bytes) else msgspec.json.Decoder(route.takes_body)
         self._needs_caller = not route.public or route.takes_who != "no"
         self._ok = _content_type(JSON)
 
@@ -97,6 +97,8 @@ class Endpoint:
             check_json(headers)
             body = await read(receive, headers, self._max_body, self._body_timeout)
             given["body"] = decode_body(self._decoder, body)
+        elif route.takes_body is bytes:
+            given["body"] = await read(receive, headers, self._max_body, self._body_timeout)
         if route.takes_request:
             given["request"] = Request(scope, headers)
         return self._reply(await self._handler(**given))

@@ -3,6 +3,7 @@
 | parameter                | is                                                                     |
 |--------------------------|------------------------------------------------------------------------|
 | `body: T`                | the JSON body, checked against the msgspec struct T                    |
+| `body: bytes`            | the body as it came, of whatever media type (hide such a route)        |
 | `who: Principal`         | the owner of the bearer token; `Principal | None` on a public route    |
 | `key: IdempotencyKey`    | the `Idempotency-Key` header, bound to caller and operation            |
 | `request: Request`       | headers and peer                                                       |

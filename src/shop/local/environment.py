@@ -68,6 +68,7 @@ def _identities(home: Home) -> dict[str, str]:
         "ADMIN_EMAIL": ADMIN_EMAIL,
         "ADMIN_PASSWORD": home.secret("admin"),
         "CLIENTS": json.dumps(clients),
+        "KEY_ENCRYPTION_SECRET": home.secret("signing-keys"),
     }
 
 

@@ -1,0 +1,1 @@
+"""Auth: users, sessions, and the keys by which everybody else knows them."""

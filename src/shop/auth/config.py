@@ -1,0 +1,96 @@
+"""What auth can be told from outside."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+import msgspec
+from msgspec import Meta
+
+from backstay.errors import ConfigError
+from backstay.service import Seconds, Secret, ServiceSettings
+from shop.auth.model import email_flaws, password_flaws
+
+DAY = 86_400.0  # seconds
+MAX_CLIENTS = 1000
+SECRET_MIN = 16  # characters
+NO_SECRET = Secret("")
+NO_CLIENTS = Secret("[]")
+
+
+class ServiceClient(msgspec.Struct, frozen=True):
+    """A service that may ask for tokens of its own, and what they allow at most (`a b`)."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=100)]
+    secret: Annotated[str, Meta(min_length=SECRET_MIN)]
+    scope: str = ""
+
+    def __repr__(self) -> str:
+        return f"ServiceClient(id={self.id!r}, secret='***', scope={self.scope!r})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ServiceSettings):
+    """Settings of auth."""
+
+    access_token_life: Seconds = 300.0
+    service_token_life: Seconds = 600.0
+    refresh_token_life: Seconds = 30 * DAY
+    """How long a session may rest."""
+    session_life: Seconds = 90 * DAY
+    """How long a session may last, however busy it is."""
+    key_rotation: Seconds = 30 * DAY
+    """Age at which the signing key is replaced by the next one."""
+    jwks_max_age: Seconds = 60.0
+    """How long others may keep the key set before they look again."""
+    key_encryption_secret: Secret = NO_SECRET
+    """Encrypts the private keys in the database; without it they are stored as they are."""
+    clients: Secret = NO_CLIENTS
+    """Services with tokens of their own: JSON list of {"id", "secret", "scope"}."""
+    admin_email: str = ""
+    """The first admin; none is made if empty."""
+    admin_password: Secret = NO_SECRET
+    argon2_memory_kib: Annotated[int, Meta(ge=8, le=4_194_304)] = 19_456
+    argon2_time: Annotated[int, Meta(ge=1, le=100)] = 2
+    argon2_parallelism: Annotated[int, Meta(ge=1, le=64)] = 1
+    argon2_threads: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Passwords hashed at a time."""
+    argon2_waiting: Annotated[int, Meta(ge=0)] = 64
+    """Passwords that may wait for a thread; beyond it requests get 503."""
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Self:
+        """The settings that the environment asks for; raises `ConfigError` with every mistake."""
+        settings = super().read(environ)
+        problems = [*_client_problems(settings.clients), *_admin_problems(settings)]
+        if not settings.token_issuer:
+            problems.append("TOKEN_ISSUER is not set: tokens must name their issuer")
+        if settings.key_encryption_secret and len(settings.key_encryption_secret) < SECRET_MIN:
+            problems.append(f"KEY_ENCRYPTION_SECRET=***: must have at least {SECRET_MIN} characters")
+        if problems:
+            raise ConfigError(problems)
+        return settings
+
+    @property
+    def service_clients(self) -> dict[str, ServiceClient]:
+        """The clients by id."""
+        return {client.id: client for client in msgspec.json.decode(self.clients, type=list[ServiceClient])}
+
+
+def _client_problems(text: str) -> list[str]:
+    try:
+        clients = msgspec.json.decode(text, type=Annotated[list[ServiceClient], Meta(max_length=MAX_CLIENTS)])
+    except msgspec.MsgspecError as error:
+        return [f'CLIENTS=***: must be a JSON list of {{"id", "secret", "scope"}} ({error})']
+    if len({client.id for client in clients}) != len(clients):
+        return ["CLIENTS=***: two clients have the same id"]
+    return []
+
+
+def _admin_problems(settings: Settings) -> list[str]:
+    if not settings.admin_email:
+        return []
+    flaws = email_flaws(settings.admin_email)
+    problems = [f"ADMIN_EMAIL={settings.admin_email!r}: {flaw.reason}" for flaw in flaws]
+    problems += [f"ADMIN_PASSWORD=***: {flaw.reason}" for flaw in password_flaws(settings.admin_password)]
+    return problems

@@ -1,0 +1,15 @@
+"""Time in: keys are rotated, and what is over is removed."""
+
+from backstay.service import Job, every
+from shop.auth.service import Accounts, KeyRing
+
+LOOK_AT_KEYS = 60.0  # seconds
+PRUNE = 3600.0  # seconds
+
+
+def jobs(accounts: Accounts, keys: KeyRing) -> list[Job]:
+    """The jobs of auth."""
+    return [
+        every(LOOK_AT_KEYS, keys.rotate_if_due, name="rotate-keys"),
+        every(PRUNE, accounts.prune, name="prune"),
+    ]

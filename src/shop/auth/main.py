@@ -1,0 +1,70 @@
+"""Auth, put together."""
+
+from collections.abc import Mapping
+
+from backstay.auth import TokenVerifier
+from backstay.db import Database
+from backstay.outbox import Outbox
+from backstay.service import Service
+from shop.auth.api import routes
+from shop.auth.config import Settings
+from shop.auth.jobs import jobs
+from shop.auth.providers import KeySafe, Passwords
+from shop.auth.service import Accounts, Clients, FirstAdmin, KeyRing, Tokens
+
+
+def settings(environ: Mapping[str, str]) -> Settings:
+    """The settings that the environment asks for. Raises ConfigError with every mistake."""
+    return Settings.read(environ)
+
+
+def build(settings: Settings) -> Service:
+    """The service, ready to run."""
+    db = Database("auth", migrations="migrations")
+    outbox = Outbox(db)
+    passwords = _passwords(settings)
+    keys = _keys(db, settings)
+    tokens = Tokens(
+        keys,
+        issuer=settings.token_issuer,
+        audience=settings.token_audience,
+        access_life=settings.access_token_life,
+        service_life=settings.service_token_life,
+    )
+    accounts = Accounts(
+        db,
+        outbox,
+        passwords,
+        tokens,
+        refresh_life=settings.refresh_token_life,
+        session_life=settings.session_life,
+        first_admin=FirstAdmin(settings.admin_email, settings.admin_password) if settings.admin_email else None,
+    )
+    return Service(
+        "auth",
+        settings=settings,
+        routes=routes(accounts, keys, Clients(settings.service_clients, tokens)),
+        owns=[db, keys, passwords, accounts, outbox.relay()],
+        jobs=jobs(accounts, keys),
+        verifier=TokenVerifier(settings.token_issuer, settings.token_audience, keys),
+    )
+
+
+def _passwords(settings: Settings) -> Passwords:
+    return Passwords(
+        memory_kib=settings.argon2_memory_kib,
+        time_cost=settings.argon2_time,
+        parallelism=settings.argon2_parallelism,
+        threads=settings.argon2_threads,
+        waiting=settings.argon2_waiting,
+    )
+
+
+def _keys(db: Database, settings: Settings) -> KeyRing:
+    return KeyRing(
+        db,
+        KeySafe(settings.key_encryption_secret),
+        rotation=settings.key_rotation,
+        token_life=max(settings.access_token_life, settings.service_token_life),
+        max_age=settings.jwks_max_age,
+    )

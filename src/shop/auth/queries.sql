@@ -1,0 +1,150 @@
+-- name: insert_user
+-- A new user; no row comes back when the address is known.
+INSERT INTO users (id, email, email_key, name, password_hash, roles, created_at, password_changed_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $7)
+ON CONFLICT (email_key) DO NOTHING
+RETURNING id
+
+-- name: tell_repeat
+-- The owner of a known address, if he may be told (again) that somebody registered it.
+UPDATE users SET repeat_told_at = $2
+WHERE email_key = $1 AND (repeat_told_at IS NULL OR repeat_told_at <= $3)
+RETURNING id, email, name, roles, created_at
+
+-- name: find_user
+-- One user.
+SELECT id, email, name, roles, created_at FROM users WHERE id = $1
+
+-- name: find_email
+-- Whether an address is known.
+SELECT id FROM users WHERE email_key = $1
+
+-- name: find_login
+-- What a login needs, in one row: the user, if there is one, and how long this caller has to wait.
+SELECT u.id, u.email, u.name, u.roles, u.created_at, u.password_hash, u.password_changed_at,
+       failed.blocked_until, failed.keys > 0 AS has_failures
+FROM (SELECT max(f.blocked_until) AS blocked_until, count(*) AS keys
+      FROM login_failures f WHERE f.key = ANY ($2::text[])) AS failed
+LEFT JOIN users u ON u.email_key = $1
+
+-- name: find_password
+-- The same for a user who is logged in.
+SELECT email_key, password_hash, password_changed_at FROM users WHERE id = $1
+
+-- name: blocked_until
+-- How long this caller has to wait.
+SELECT max(blocked_until) FROM login_failures WHERE key = ANY ($1::text[])
+
+-- name: note_failure
+-- Count a failed login under each key; from its $2-th failure on a key is blocked, each time twice as long.
+INSERT INTO login_failures AS f (key, failures, last_at, blocked_until)
+SELECT key, 1, $3::timestamptz, CASE WHEN free <= 1 THEN $3::timestamptz + interval '1 second' END
+FROM unnest($1::text[], $2::int[]) AS given (key, free)
+ORDER BY key
+ON CONFLICT (key) DO UPDATE
+SET failures = CASE WHEN f.last_at <= $4 THEN 1 ELSE f.failures + 1 END,
+    last_at = excluded.last_at,
+    blocked_until = (
+        SELECT CASE
+            WHEN f.last_at <= $4 OR f.failures + 1 < free THEN NULL
+            ELSE excluded.last_at + least($5::float8, 2.0 ^ least(f.failures + 1 - free, 30)) * interval '1 second'
+        END
+        FROM unnest($1::text[], $2::int[]) AS given (key, free)
+        WHERE given.key = f.key
+    )
+
+-- name: forget_failures
+-- A login succeeded.
+DELETE FROM login_failures WHERE key = ANY ($1::text[])
+
+-- name: replace_hash
+-- The same password hashed anew, unless it was changed meanwhile.
+UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2
+
+-- name: open_session
+-- A session with its first refresh token, unless the password was changed since it was checked.
+WITH owner AS (
+    SELECT id FROM users WHERE id = $2 AND password_changed_at = $3 FOR SHARE
+), session AS (
+    INSERT INTO sessions (id, user_id, created_at, expires_at) SELECT $1, id, $4, $5 FROM owner RETURNING id
+)
+INSERT INTO refresh_tokens (hash, session_id, created_at, expires_at) SELECT $6, id, $4, $7 FROM session
+RETURNING session_id
+
+-- name: lock_refresh_token
+-- A refresh token with its session and user; token and session are held until the transaction ends.
+SELECT t.session_id, t.expires_at, t.used_at, s.ended_at, s.expires_at AS session_expires_at, s.user_id, u.roles
+FROM refresh_tokens t
+JOIN sessions s ON s.id = t.session_id
+JOIN users u ON u.id = s.user_id
+WHERE t.hash = $1
+FOR UPDATE OF t, s
+
+-- name: rotate_refresh_token
+-- Spend a token and add its successor.
+WITH spent AS (UPDATE refresh_tokens SET used_at = $4 WHERE hash = $1)
+INSERT INTO refresh_tokens (hash, session_id, created_at, expires_at) VALUES ($2, $3, $4, $5)
+
+-- name: end_session
+-- End a session; no row comes back if it is over already.
+UPDATE sessions SET ended_at = $2, end_reason = $3
+WHERE id = $1 AND ended_at IS NULL
+RETURNING user_id
+
+-- name: change_password
+-- Set a new password unless somebody else changed it since it was read.
+UPDATE users SET password_hash = $3, password_changed_at = $4
+WHERE id = $1 AND password_changed_at = $2
+RETURNING id
+
+-- name: end_other_sessions
+-- End all living sessions of a user but one.
+WITH others AS (
+    SELECT id FROM sessions
+    WHERE user_id = $1 AND ended_at IS NULL AND id IS DISTINCT FROM $2
+    ORDER BY id FOR UPDATE
+)
+UPDATE sessions s SET ended_at = $3, end_reason = $4
+FROM others WHERE s.id = others.id
+RETURNING s.id
+
+-- name: prune_sessions
+-- Remove sessions that are over for good, with their tokens.
+DELETE FROM sessions WHERE id IN (
+    SELECT id FROM sessions WHERE expires_at <= $1 OR ended_at <= $2 LIMIT 1000 FOR UPDATE SKIP LOCKED
+)
+
+-- name: prune_refresh_tokens
+-- Remove spent tokens that would be refused for their age anyway.
+DELETE FROM refresh_tokens WHERE hash IN (
+    SELECT hash FROM refresh_tokens WHERE expires_at <= $1 LIMIT 1000 FOR UPDATE SKIP LOCKED
+)
+
+-- name: prune_failures
+-- Forget old failures.
+DELETE FROM login_failures WHERE last_at <= $1
+
+-- name: keys_lock
+-- One at a time may decide about keys.
+SELECT pg_advisory_xact_lock(hashtextextended('auth.signing-keys', 0))
+
+-- name: keys
+-- Every key that is published.
+SELECT kid, state, sealed, created_at, activated_at, retires_at FROM signing_keys
+ORDER BY created_at, kid
+
+-- name: insert_key
+-- A new key.
+INSERT INTO signing_keys (kid, state, sealed, created_at, activated_at) VALUES ($1, $2, $3, $4, $5)
+
+-- name: retire_key
+-- The current key signs no longer, but is published until $2.
+UPDATE signing_keys SET state = 'retiring', retires_at = $2 WHERE kid = $1
+
+-- name: activate_key
+-- The next key signs from now on.
+UPDATE signing_keys SET state = 'current', activated_at = $2 WHERE kid = $1
+
+-- name: delete_retired_keys
+-- Keys that nobody needs any more.
+DELETE FROM signing_keys WHERE state = 'retiring' AND retires_at <= $1

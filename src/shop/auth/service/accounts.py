@@ -1,0 +1,264 @@
+"""Accounts and sessions: who is who, and until when.
+
+Nothing here tells a stranger whether an address is known: registering answers the same and costs the same either way,
+and so does a failed login.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from backstay import faults
+from backstay.clock import SYSTEM, Clock
+from backstay.db import Database, Transaction
+from backstay.ids import uuid7
+from backstay.outbox import Outbox
+from backstay.service import (
+    Conflict,
+    FieldError,
+    NotFound,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    Unprocessable,
+)
+from backstay.telemetry.logs import get_logger
+from shop.auth import events, store
+from shop.auth.model import (
+    ADMIN,
+    CUSTOMER,
+    Flaw,
+    Refusal,
+    User,
+    email_flaws,
+    email_key,
+    failure_limits,
+    hash_of,
+    name_flaws,
+    new_refresh_token,
+    password_flaws,
+)
+from shop.auth.providers import Passwords, TooBusy
+from shop.auth.service.tokens import IssuedToken, Tokens
+
+REPEAT_PAUSE = timedelta(hours=1)
+"""The owner of an address is told at most this often that somebody registered it again."""
+KEPT_AFTER_END = timedelta(days=1)
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a login or a refresh gives."""
+
+    access: IssuedToken
+    refresh_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class FirstAdmin:
+    """The admin that is made if nobody has the address yet."""
+
+    email: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"FirstAdmin(email={self.email!r}, password='***')"
+
+
+class Accounts:
+    """The use cases of users; entering makes the first admin."""
+
+    def __init__(
+        self,
+        db: Database,
+        outbox: Outbox,
+        passwords: Passwords,
+        tokens: Tokens,
+        *,
+        refresh_life: float,
+        session_life: float,
+        first_admin: FirstAdmin | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self._db = db
+        self._outbox = outbox
+        self._passwords = passwords
+        self._tokens = tokens
+        self._refresh_life = timedelta(seconds=refresh_life)
+        self._session_life = timedelta(seconds=session_life)
+        self._first_admin = first_admin
+        self._clock = clock
+
+    async def __aenter__(self) -> Self:
+        if self._first_admin is not None:
+            await self._make_admin(self._first_admin)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    async def register(self, email: str, password: str, name: str) -> None:
+        """Make an account, or tell the owner of a known address. Raises Unprocessable with every broken rule."""
+        _refuse([*email_flaws(email), *password_flaws(password, email), *name_flaws(name)])
+        password_hash = await self._hash(password)
+        user = User(uuid7(), email.strip(), name.strip(), (CUSTOMER,), self._clock.now())
+        await faults.point("auth.register.before-commit")
+        async with self._db.transaction() as tx:
+            if not await self._save(tx, user, password_hash):
+                await self._repeat(tx, user)
+        await faults.point("auth.register.after-commit")
+
+    async def login(self, email: str, password: str, address: str) -> Grant:
+        """Open a session. Raises Unauthorized, TooManyRequests after too many failures, Unavailable when too busy."""
+        key = email_key(email)
+        limits = failure_limits(key, address)
+        login = await store.find_login(self._db, key, limits)
+        self._check_block(login.blocked_until)
+        matches = await self._verify(password, login.password.hash if login.password else None)
+        if login.user is None or login.password is None or not matches:
+            await store.note_failure(self._db, limits, self._clock.now())
+            raise _unknown_login()
+        grant = await self._open_session(login.user, login.password)
+        if login.has_failures:
+            await store.forget_failures(self._db, [limit.key for limit in limits if limit.forgiven])
+        if self._passwords.is_outdated(login.password.hash):
+            await store.replace_hash(self._db, login.user.id, login.password.hash, await self._hash(password))
+        return grant
+
+    async def refresh(self, refresh_token: str) -> Grant:
+        """A new pair of tokens for a refresh token, once. A second time ends the whole session. Raises Unauthorized."""
+        token_hash, successor, now = hash_of(refresh_token), new_refresh_token(), self._clock.now()
+        async with self._db.transaction() as tx:
+            token = await store.lock_refresh_token(tx, token_hash)
+            refusal = Refusal.ENDED if token is None else token.refusal(now)
+            if token is not None and refusal is Refusal.REUSED:
+                await self._end(tx, token.session_id, "refresh-token-reused", now)
+            elif token is not None and refusal is None:
+                until = min(now + self._refresh_life, token.session_expires_at)
+                await store.rotate_refresh_token(tx, token_hash, hash_of(successor), token.session_id, now, until)
+        await faults.point("auth.refresh.after-commit")
+        if token is None or refusal is not None:
+            log.info("refresh.refused", reason=(refusal or Refusal.ENDED).value, known=token is not None)
+            raise Unauthorized("the refresh token is not valid; log in again", slug="invalid-refresh-token")
+        return Grant(self._tokens.for_session(token.user_id, token.roles, token.session_id), successor)
+
+    async def logout(self, session_id: UUID) -> None:
+        """End a session; nothing if it is over already."""
+        async with self._db.transaction() as tx:
+            await self._end(tx, session_id, "logout", self._clock.now())
+
+    async def me(self, user_id: UUID) -> User:
+        """The user himself. Raises NotFound."""
+        user = await store.find_user(self._db, user_id)
+        if user is None:
+            raise NotFound("this account no longer exists")
+        return user
+
+    async def change_password(
+        self, user_id: UUID, session_id: UUID | None, current: str, new: str, address: str
+    ) -> None:
+        """Set a new password and end all other sessions. Raises Unprocessable, TooManyRequests, Conflict."""
+        known = await store.find_password(self._db, user_id)
+        if known is None:
+            raise NotFound("this account no longer exists")
+        key, before = known
+        limits = failure_limits(key, address)
+        self._check_block(await store.blocked_until(self._db, limits))
+        _refuse(password_flaws(new, key, pointer="/new_password"))
+        if not await self._verify(current, before.hash):
+            await store.note_failure(self._db, limits, self._clock.now())
+            _refuse([Flaw("/current_password", "is wrong")])
+        await self._set_password(user_id, session_id, before, await self._hash(new))
+
+    async def prune(self) -> None:
+        """Remove what is over."""
+        now = self._clock.now()
+        await store.prune(self._db, now, now - KEPT_AFTER_END)
+
+    async def _save(self, tx: Transaction, user: User, password_hash: str) -> bool:
+        saved = await store.insert_user(tx, user, email_key(user.email), password_hash)
+        if saved:
+            await self._outbox.append(tx, events.registered(user))
+        return saved
+
+    async def _repeat(self, tx: Transaction, user: User) -> None:
+        now = user.created_at
+        owner = await store.tell_repeat(tx, email_key(user.email), now, now - REPEAT_PAUSE)
+        if owner is not None:
+            await self._outbox.append(tx, events.repeated(owner, now))
+
+    async def _make_admin(self, admin: FirstAdmin) -> None:
+        if await store.knows_email(self._db, email_key(admin.email)):
+            return
+        password_hash = await self._hash(admin.password)
+        user = User(uuid7(), admin.email.strip(), "Administrator", (CUSTOMER, ADMIN), self._clock.now())
+        async with self._db.transaction() as tx:
+            if await self._save(tx, user, password_hash):
+                log.info("admin.made", user_id=str(user.id))
+
+    async def _open_session(self, user: User, password: store.StoredPassword) -> Grant:
+        session_id, token, now = uuid7(), new_refresh_token(), self._clock.now()
+        opened = await store.open_session(
+            self._db,
+            session_id,
+            user.id,
+            password,
+            at=now,
+            until=now + self._session_life,
+            token_hash=hash_of(token),
+            token_until=now + min(self._refresh_life, self._session_life),
+        )
+        if not opened:
+            raise _unknown_login()
+        return Grant(self._tokens.for_session(user.id, user.roles, session_id), token)
+
+    async def _set_password(
+        self, user_id: UUID, session_id: UUID | None, before: store.StoredPassword, after: str
+    ) -> None:
+        now = self._clock.now()
+        async with self._db.transaction() as tx:
+            if not await store.change_password(tx, user_id, before, after, now):
+                raise Conflict("password-changed", "The password was changed by somebody else at the same moment.")
+            ended = await store.end_other_sessions(tx, user_id, session_id, now, "password-changed")
+            life = self._tokens.access_life
+            revoked = [events.revoked(user_id, sid, "password-changed", now, life) for sid in ended]
+            await self._outbox.append(tx, *revoked)
+
+    async def _end(self, tx: Transaction, session_id: UUID, reason: str, now: datetime) -> None:
+        user_id = await store.end_session(tx, session_id, now, reason)
+        if user_id is not None:
+            revoked = events.revoked(user_id, session_id, reason, now, self._tokens.access_life)
+            await self._outbox.append(tx, revoked)
+
+    async def _hash(self, password: str) -> str:
+        try:
+            return await self._passwords.hash(password)
+        except TooBusy as error:
+            raise Unavailable(str(error), slug="too-busy") from error
+
+    async def _verify(self, password: str, stored: str | None) -> bool:
+        try:
+            return await self._passwords.verify(password, stored)
+        except TooBusy as error:
+            raise Unavailable(str(error), slug="too-busy") from error
+
+    def _check_block(self, until: datetime | None) -> None:
+        wait = (until - self._clock.now()).total_seconds() if until is not None else 0.0
+        if wait > 0:
+            raise TooManyRequests("too many failed logins; wait before the next one", retry_after=wait)
+
+
+def _unknown_login() -> Unauthorized:
+    return Unauthorized("e-mail address or password is wrong", slug="wrong-credentials")
+
+
+def _refuse(flaws: Sequence[Flaw]) -> None:
+    if flaws:
+        raise Unprocessable(errors=[FieldError(flaw.pointer, flaw.reason) for flaw in flaws])

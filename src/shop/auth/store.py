@@ -1,0 +1,206 @@
+"""Users, sessions, failures and keys in PostgreSQL."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from backstay.db import Database, Queries, Row, Transaction
+from shop.auth.model import BLOCK_LIMIT, FAILURES_FORGOTTEN, FailureLimit, KeyRecord, KeyState, RefreshToken, User
+
+sql = Queries.load(__package__)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPassword:
+    """The hash of a password, and since when it is the password: hashing it anew doesn't change that."""
+
+    hash: str
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What is known of who wants to log in."""
+
+    user: User | None
+    password: StoredPassword | None
+    blocked_until: datetime | None
+    has_failures: bool
+
+
+async def insert_user(tx: Transaction, user: User, key: str, password_hash: str) -> bool:
+    """Save a new user; False when the address is known."""
+    saved = await tx.fetchval(
+        sql.insert_user, user.id, user.email, key, user.name, password_hash, list(user.roles), user.created_at
+    )
+    return saved is not None
+
+
+async def tell_repeat(tx: Transaction, key: str, at: datetime, not_since: datetime) -> User | None:
+    """The owner of a known address, marked as told; None if he was told after `not_since`."""
+    row = await tx.fetchrow(sql.tell_repeat, key, at, not_since)
+    return None if row is None else _user(row)
+
+
+async def find_user(db: Database, user_id: UUID) -> User | None:
+    """One user."""
+    row = await db.fetchrow(sql.find_user, user_id)
+    return None if row is None else _user(row)
+
+
+async def knows_email(db: Database, key: str) -> bool:
+    """Whether an address has an account."""
+    return await db.fetchval(sql.find_email, key) is not None
+
+
+async def find_login(db: Database, key: str, limits: Sequence[FailureLimit]) -> Login:
+    """Who wants to log in, and until when he has to wait."""
+    row = await db.fetchrow(sql.find_login, key, [limit.key for limit in limits])
+    assert row is not None
+    if row["id"] is None:
+        return Login(None, None, row["blocked_until"], row["has_failures"])
+    return Login(_user(row), _password(row), row["blocked_until"], row["has_failures"])
+
+
+async def find_password(db: Database, user_id: UUID) -> tuple[str, StoredPassword] | None:
+    """A user's address as it is compared, and the password."""
+    row = await db.fetchrow(sql.find_password, user_id)
+    return None if row is None else (row["email_key"], _password(row))
+
+
+async def blocked_until(db: Database, limits: Sequence[FailureLimit]) -> datetime | None:
+    """Until when this caller has to wait."""
+    until: datetime | None = await db.fetchval(sql.blocked_until, [limit.key for limit in limits])
+    return until
+
+
+async def note_failure(db: Database, limits: Sequence[FailureLimit], at: datetime) -> None:
+    """Count a failed login."""
+    keys, free = [limit.key for limit in limits], [limit.free for limit in limits]
+    await db.execute(sql.note_failure, keys, free, at, at - FAILURES_FORGOTTEN, BLOCK_LIMIT)
+
+
+async def forget_failures(db: Database, keys: Sequence[str]) -> None:
+    """Count from zero again."""
+    await db.execute(sql.forget_failures, list(keys))
+
+
+async def replace_hash(db: Database, user_id: UUID, before: str, after: str) -> None:
+    """Store the same password hashed anew."""
+    await db.execute(sql.replace_hash, user_id, before, after)
+
+
+async def open_session(
+    db: Database,
+    session_id: UUID,
+    user_id: UUID,
+    password: StoredPassword,
+    *,
+    at: datetime,
+    until: datetime,
+    token_hash: bytes,
+    token_until: datetime,
+) -> bool:
+    """A session with its first refresh token; False if the password is no longer the one that was checked."""
+    opened = await db.fetchval(
+        sql.open_session, session_id, user_id, password.changed_at, at, until, token_hash, token_until
+    )
+    return opened is not None
+
+
+async def lock_refresh_token(tx: Transaction, token_hash: bytes) -> RefreshToken | None:
+    """A refresh token, held with its session until the transaction ends."""
+    row = await tx.fetchrow(sql.lock_refresh_token, token_hash)
+    if row is None:
+        return None
+    return RefreshToken(
+        session_id=row["session_id"],
+        user_id=row["user_id"],
+        roles=tuple(row["roles"]),
+        expires_at=row["expires_at"],
+        used_at=row["used_at"],
+        session_ended_at=row["ended_at"],
+        session_expires_at=row["session_expires_at"],
+    )
+
+
+async def rotate_refresh_token(
+    tx: Transaction, before: bytes, after: bytes, session_id: UUID, at: datetime, until: datetime
+) -> None:
+    """Spend a refresh token and add its successor."""
+    await tx.execute(sql.rotate_refresh_token, before, after, session_id, at, until)
+
+
+async def end_session(tx: Transaction, session_id: UUID, at: datetime, reason: str) -> UUID | None:
+    """End a session; its user's id, or None if it was over already."""
+    user_id: UUID | None = await tx.fetchval(sql.end_session, session_id, at, reason)
+    return user_id
+
+
+async def change_password(tx: Transaction, user_id: UUID, before: StoredPassword, after: str, at: datetime) -> bool:
+    """Store a new password; False if somebody else changed it first."""
+    return await tx.fetchval(sql.change_password, user_id, before.changed_at, after, at) is not None
+
+
+async def end_other_sessions(tx: Transaction, user_id: UUID, but: UUID | None, at: datetime, reason: str) -> list[UUID]:
+    """End all living sessions of a user but one; their ids."""
+    return [row["id"] for row in await tx.fetch(sql.end_other_sessions, user_id, but, at, reason)]
+
+
+async def prune(db: Database, now: datetime, ended_before: datetime) -> None:
+    """Remove what is over: sessions, tokens, failures."""
+    await db.execute(sql.prune_sessions, now, ended_before)
+    await db.execute(sql.prune_refresh_tokens, now)
+    await db.execute(sql.prune_failures, now - FAILURES_FORGOTTEN)
+
+
+async def keys(db: Database | Transaction) -> list[KeyRecord]:
+    """Every key that is published, oldest first."""
+    return [
+        KeyRecord(
+            kid=row["kid"],
+            state=KeyState(row["state"]),
+            sealed=row["sealed"],
+            created_at=row["created_at"],
+            activated_at=row["activated_at"],
+            retires_at=row["retires_at"],
+        )
+        for row in await db.fetch(sql.keys)
+    ]
+
+
+async def lock_keys(tx: Transaction) -> list[KeyRecord]:
+    """Every key; nobody else decides about keys until the transaction ends."""
+    await tx.execute(sql.keys_lock)
+    return await keys(tx)
+
+
+async def insert_key(tx: Transaction, key: KeyRecord) -> None:
+    """Save a new key."""
+    await tx.execute(sql.insert_key, key.kid, key.state.value, key.sealed, key.created_at, key.activated_at)
+
+
+async def hand_over(tx: Transaction, current: str, following: str, at: datetime, retires_at: datetime) -> None:
+    """The next key becomes the current one, the current one retires."""
+    await tx.execute(sql.retire_key, current, retires_at)
+    await tx.execute(sql.activate_key, following, at)
+
+
+async def delete_retired_keys(tx: Transaction, now: datetime) -> None:
+    """Remove keys whose last token is over."""
+    await tx.execute(sql.delete_retired_keys, now)
+
+
+def _password(row: Row) -> StoredPassword:
+    return StoredPassword(row["password_hash"], row["password_changed_at"])
+
+
+def _user(row: Row) -> User:
+    return User(
+        id=row["id"],
+        email=row["email"],
+        name=row["name"],
+        roles=tuple(row["roles"]),
+        created_at=row["created_at"],
+    )

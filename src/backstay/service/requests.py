@@ -146,7 +146,7 @@ def field_error(error: msgspec.ValidationError) -> FieldError:
     """Where and why, from the text of a msgspec error (`... - at `$.lines[0].quantity``)."""
     found = _AT.match(str(error))
     reason, path = found.groups() if found else (str(error), "")
-    pointer = "".join("/" + (name or index) for name, index in _STEP.findall(path))
+    pointer = "".join("/" + (name or index) for name, index in _STEP.findall(path.replace("[...]", "")))
     if named := _FIELD.search(reason):
         pointer += "/" + named.group(1).replace("~", "~0").replace("/", "~1")
     return FieldError(pointer, reason)

@@ -3,7 +3,7 @@
 Whatever goes wrong ends the life as a whole: what is in flight is given up, and the next life takes its shards under
 new epochs and reads again what isn't deleted. So there is one way back, and it is used often enough to be trusted.
 
-    keeper    renews leases, takes and gives shards          on a connection of its own
+    keeper    renews leases, takes and gives shards           on a connection of its own
     pump      reads the owned shards and starts publishes     never for a lease that may be over
     publishes one per batch, each of shards no other has      results go to the window
     sweeper   deletes what was acknowledged                   refused for shards that have changed hands
@@ -18,13 +18,13 @@ from uuid import UUID
 
 from backstay import faults
 from backstay.clock import Clock
-from backstay.db import DatabaseError
+from backstay.db import DatabaseError, Unavailable
 from backstay.messaging import Producer, PublishError
 from backstay.outbox import wire
 from backstay.outbox.errors import OutboxError
 from backstay.outbox.leases import Leases, decide
 from backstay.outbox.options import Counters, RelayOptions
-from backstay.outbox.store import Backlog, Coordinator, Store
+from backstay.outbox.store import Backlog, Session
 from backstay.outbox.window import Batch, Window
 
 LOOK = 1.0  # seconds between looks at who owns what
@@ -57,7 +57,6 @@ class Cycle:
         me: UUID,
         name: str,
         *,
-        store: Store,
         source: str,
         options: RelayOptions,
         counters: Counters,
@@ -68,8 +67,10 @@ class Cycle:
         self.backlog = Backlog(0, 0.0)
         self.established = False
         self._me, self._name = me, name
-        self._store, self._source = store, source
+        self._source = source
         self._options, self._counters, self._clock = options, counters, clock
+        self._session: Session
+        self._producer: Producer
         self._idle = options.min_idle
         self._renew_at = 0.0
         self._blocked = False  # the pump waits for room or for a shard
@@ -88,60 +89,61 @@ class Cycle:
         self._stop.set()
         self._wake.set()
 
-    async def run(self, coordinator: Coordinator, producer: Producer) -> None:
+    async def run(self, session: Session, producer: Producer) -> None:
         """Live. Returns after `stop`; raises what ended it otherwise."""
+        self._session, self._producer = session, producer
         async with asyncio.TaskGroup() as group:
-            keeper = group.create_task(self._keep(coordinator), name="outbox-keeper")
-            pump = group.create_task(self._pump(group, producer), name="outbox-pump")
+            keeper = group.create_task(self._keep(), name="outbox-keeper")
+            pump = group.create_task(self._pump(group), name="outbox-pump")
             sweeper = group.create_task(self._sweep(), name="outbox-sweeper")
             gauge = group.create_task(self._measure(), name="outbox-gauge")
             await self._stop.wait()
-            await self._drain(pump, producer)
+            await self._drain(pump)
             for task in (sweeper, gauge, keeper):
                 task.cancel()
             await asyncio.wait({sweeper, gauge, keeper})
             await self._delete()
-            await coordinator.release(self._me, dict(self.leases.epochs))
+            await self._session.release(self._me, dict(self.leases.epochs))
             self.leases.clear()
-            await coordinator.leave(self._me)
+            await self._session.leave(self._me)
 
     # -- leases
 
-    async def _keep(self, coordinator: Coordinator) -> None:
+    async def _keep(self) -> None:
         while True:
             try:
                 async with asyncio.timeout(self._options.lease / 3):
-                    eager = await self._look(coordinator)
+                    eager = await self._look()
             except TimeoutError:
                 raise OutboxError(f"the database did not renew a lease within {self._options.lease / 3:g} s") from None
             self.established = True
             await asyncio.sleep(EAGER_LOOK if eager else min(LOOK, self._options.lease / 3))
 
-    async def _look(self, coordinator: Coordinator) -> bool:
+    async def _look(self) -> bool:
         """Renew when it is time, then see who has what; returns whether to look again soon."""
         asked_at = self._clock.monotonic()
         if self.leases.epochs and not self.leases.valid(asked_at):
             self._lost(self.leases.clear(), "it could not be renewed in time")
         if asked_at >= self._renew_at:
-            await coordinator.renew(self._me, self._name, self._options.lease)
+            await self._session.renew(self._me, self._name, self._options.lease)
             self.leases.renewed(asked_at)
             self._renew_at = asked_at + self._options.lease / 3
-        return await self._share(coordinator)
+        return await self._share()
 
-    async def _share(self, coordinator: Coordinator) -> bool:
+    async def _share(self) -> bool:
         """Take and give shards."""
-        view = await coordinator.view()
+        view = await self._session.view()
         if lost := self.leases.seen(self._me, view.shards):
             self._lost(lost, "another relay has taken it")
         decision = decide(self._me, self.leases.epochs, view)
         self.leases.leave(decision.release)
         drained = [shard for shard in self.leases.leaving() if not self.window.is_busy(shard)]
         if drained:
-            await coordinator.release(self._me, {shard: self.leases.epochs[shard] for shard in drained})
+            await self._session.release(self._me, {shard: self.leases.epochs[shard] for shard in drained})
             for shard in drained:
                 self.leases.dropped(shard)
         if decision.acquire:
-            self.leases.acquired(await coordinator.acquire(self._me, decision.acquire, self._options.lease))
+            self.leases.acquired(await self._session.acquire(self._me, decision.acquire, self._options.lease))
             self.nudge()
         return decision.eager or bool(self.leases.leaving())
 
@@ -151,13 +153,13 @@ class Cycle:
 
     # -- reading and publishing
 
-    async def _pump(self, group: asyncio.TaskGroup, producer: Producer) -> None:
+    async def _pump(self, group: asyncio.TaskGroup) -> None:
         while not self._stop.is_set():
             self._wake.clear()
-            await self._rest(await self._read(group, producer))
-        await self._read(group, producer)
+            await self._rest(await self._read(group))
+        await self._read(group)
 
-    async def _read(self, group: asyncio.TaskGroup, producer: Producer) -> _Found:
+    async def _read(self, group: asyncio.TaskGroup) -> _Found:
         now, options = self._clock.monotonic(), self._options
         room = not self.window.full and len(self._publishes) < options.publishes
         shards = self.window.readable(self.leases.readable(now)) if room else []
@@ -165,7 +167,7 @@ class Cycle:
         if self._blocked:
             return _Found.NOT_READ
         try:
-            rows = await self._store.read(
+            rows = await self._session.read(
                 shards,
                 limit=options.batch_rows,
                 per_shard=options.per_shard,
@@ -182,18 +184,18 @@ class Cycle:
         batch = self.window.take([wire.pending(row, self._source) for row in rows], held)
         more = len(rows) >= options.per_shard
         if batch is not None:
-            task = group.create_task(self._publish(batch, producer, more=more), name="outbox-publish")
+            task = group.create_task(self._publish(batch, more=more), name="outbox-publish")
             self._publishes.add(task)
             task.add_done_callback(self._publishes.discard)
         return _Found.MORE if more else _Found.SOME if rows else _Found.NOTHING
 
-    async def _publish(self, batch: Batch, producer: Producer, *, more: bool) -> None:
+    async def _publish(self, batch: Batch, *, more: bool) -> None:
         reads = self._counters.reads
         await faults.point("outbox.relay.before-publish")
         now = self._clock.monotonic()
         results: list[PublishError | None]
         if all(self.leases.holds(shard, epoch, now) for shard, epoch in batch.epochs.items()):
-            results = await producer.publish([row.record for row in batch.rows])
+            results = await self._producer.publish([row.record for row in batch.rows])
         else:
             results = [PublishError("producer", "the lease was over before the send")] * len(batch.rows)
         await faults.point("outbox.relay.after-publish")
@@ -245,7 +247,7 @@ class Cycle:
         if not rows:
             return
         await faults.point("outbox.relay.before-delete")
-        held = await self._store.delete(self._me, rows, epochs)
+        held = await self._session.delete(self._me, rows, epochs)
         self._counters.deletes += 1
         self.window.deleted(row for row in rows if row[0] in held)
         if refused := [shard for shard in epochs if shard not in held]:
@@ -258,14 +260,14 @@ class Cycle:
         while True:
             try:
                 if self.leases.epochs:
-                    self.backlog = await self._store.backlog(sorted(self.leases.epochs))
+                    self.backlog = await self._session.backlog(sorted(self.leases.epochs))
             except DatabaseError as error:
                 await self._endure(error)
             await asyncio.sleep(GAUGE_INTERVAL)
 
     # -- trouble and the end
 
-    async def _drain(self, pump: "asyncio.Task[None]", producer: Producer) -> None:
+    async def _drain(self, pump: "asyncio.Task[None]") -> None:
         try:
             async with asyncio.timeout(self._options.drain):
                 await pump
@@ -273,13 +275,13 @@ class Cycle:
                     await asyncio.wait(self._publishes)
         except TimeoutError:
             log.warning("outbox.drain-cut-off", extra={"rows": self.window.in_flight})
-            producer.purge()
+            self._producer.purge()
             for task in (await asyncio.wait(self._publishes, timeout=1.0))[1] if self._publishes else ():
                 task.cancel()
 
     async def _endure(self, error: DatabaseError) -> None:
-        """Wait a little where the database may recover; give up this life where it won't."""
-        if not error.transient:
+        """Wait a little after a statement that may be repeated; without a connection this life is over."""
+        if not error.transient or isinstance(error, Unavailable):
             raise error
         log.warning("outbox.database-trouble", extra={"reason": str(error)})
         await asyncio.sleep(DATABASE_PAUSE)

@@ -11,7 +11,7 @@ from zlib import crc32
 from backstay.clock import SYSTEM, Clock
 from backstay.ids import uuid7
 from backstay.outbox.leases import ShardState, View
-from backstay.outbox.store import SHARDS, Backlog, Coordinator, Row
+from backstay.outbox.store import SHARDS, Backlog, Row, Session
 
 
 @dataclass(slots=True)
@@ -63,9 +63,46 @@ class MemoryStore:
         return {n: one.owner if one.until > now else None for n, one in enumerate(self._shards)}
 
     @asynccontextmanager
-    async def coordinator(self) -> AsyncIterator[Coordinator]:
-        """A fresh coordinator."""
-        yield _MemoryCoordinator(self)
+    async def open(self) -> AsyncIterator[Session]:
+        """The store is its own session."""
+        yield self
+
+    async def renew(self, relay: UUID, name: str, lease: float) -> None:  # noqa: ARG002
+        """Be a member, and prolong leases."""
+        now = self._now()
+        self._members[relay] = now + lease
+        for one in self._shards:
+            if one.owner == relay and one.until > now:
+                one.until = now + lease
+
+    async def view(self) -> View:
+        """All shards and the number of relays."""
+        now = self._now()
+        states = (ShardState(n, one.owner, one.epoch, one.until > now) for n, one in enumerate(self._shards))
+        return View(tuple(states), sum(until > now for until in self._members.values()))
+
+    async def acquire(self, relay: UUID, shards: Sequence[int], lease: float) -> dict[int, int]:
+        """Take what is free or ours."""
+        now, taken = self._now(), {}
+        for shard in shards:
+            one = self._shards[shard]
+            if one.owner in (None, relay) or one.until <= now:
+                one.owner, one.epoch, one.until = relay, one.epoch + 1, now + lease
+                taken[shard] = one.epoch
+        return taken
+
+    async def release(self, relay: UUID, epochs: Mapping[int, int]) -> None:
+        """Give shards back."""
+        self._now()
+        for shard, epoch in epochs.items():
+            one = self._shards[shard]
+            if (one.owner, one.epoch) == (relay, epoch):
+                one.owner, one.until = None, 0.0
+
+    async def leave(self, relay: UUID) -> None:
+        """Be no member any more."""
+        self._now()
+        self._members.pop(relay, None)
 
     async def read(
         self,
@@ -78,7 +115,7 @@ class MemoryStore:
         keys: Sequence[tuple[str, bytes | None]],
     ) -> list[Row]:
         """The next rows."""
-        self.check()
+        self._now()
         self.reads += 1
         skip, waiting, held = set(known), set(topics), set(keys)
         found: list[Row] = []
@@ -90,7 +127,7 @@ class MemoryStore:
 
     async def delete(self, relay: UUID, rows: Sequence[tuple[int, int]], epochs: Mapping[int, int]) -> frozenset[int]:
         """Delete what is still held."""
-        self.check()
+        self._now()
         self.deletes += 1
         held = {s for s, epoch in epochs.items() if (self._shards[s].owner, self._shards[s].epoch) == (relay, epoch)}
         self.refused.update(set(epochs) - held)
@@ -101,52 +138,11 @@ class MemoryStore:
 
     async def backlog(self, shards: Sequence[int]) -> Backlog:
         """How much waits."""
-        self.check()
+        self._now()
         times = [row.timestamp for shard in shards for row in self._rows[shard].values()]
         return Backlog(len(times), (self._clock.now() - min(times)).total_seconds() if times else 0.0)
 
-    def check(self) -> None:
-        """Raise `error`, if there is one."""
+    def _now(self) -> float:
         if self.error is not None:
             raise self.error
-
-
-class _MemoryCoordinator:
-    def __init__(self, store: MemoryStore) -> None:
-        self._store = store
-
-    async def renew(self, relay: UUID, name: str, lease: float) -> None:  # noqa: ARG002
-        now = self._now()
-        self._store._members[relay] = now + lease
-        for one in self._store._shards:
-            if one.owner == relay and one.until > now:
-                one.until = now + lease
-
-    async def view(self) -> View:
-        now, store = self._now(), self._store
-        states = (ShardState(n, one.owner, one.epoch, one.until > now) for n, one in enumerate(store._shards))
-        return View(tuple(states), sum(until > now for until in store._members.values()))
-
-    async def acquire(self, relay: UUID, shards: Sequence[int], lease: float) -> dict[int, int]:
-        now, taken = self._now(), {}
-        for shard in shards:
-            one = self._store._shards[shard]
-            if one.owner in (None, relay) or one.until <= now:
-                one.owner, one.epoch, one.until = relay, one.epoch + 1, now + lease
-                taken[shard] = one.epoch
-        return taken
-
-    async def release(self, relay: UUID, epochs: Mapping[int, int]) -> None:
-        self._now()
-        for shard, epoch in epochs.items():
-            one = self._store._shards[shard]
-            if (one.owner, one.epoch) == (relay, epoch):
-                one.owner, one.until = None, 0.0
-
-    async def leave(self, relay: UUID) -> None:
-        self._now()
-        self._store._members.pop(relay, None)
-
-    def _now(self) -> float:
-        self._store.check()
-        return self._store._clock.monotonic()
+        return self._clock.monotonic()

@@ -5,6 +5,7 @@ At least once: a crash between acknowledgement and deletion repeats what was in 
 
 import asyncio
 import logging
+import time
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +18,7 @@ from backstay.outbox.options import Counters, RelayOptions, RelayStatistics
 from backstay.outbox.store import Store
 
 RESTART_PAUSE = (0.1, 3.0)  # seconds before the next life: at first, at most
+SOUND_LIFE = 5.0  # seconds; after a life that lasted longer the next one begins soon
 _STOP_GRACE = 5.0  # seconds on top of `drain` before a stop is enforced
 
 log = logging.getLogger("backstay.outbox")
@@ -128,9 +130,9 @@ class Relay:
 
     async def _supervise(self, broker: Broker) -> None:
         """Live one life after the other until stopped."""
-        pause = RESTART_PAUSE[0]
+        pause = 0.0
         while not self._stopping.is_set():
-            self._cycle = self._new_cycle()
+            self._cycle, born = self._new_cycle(), time.monotonic()
             try:
                 await self._live(broker, self._cycle)
             except Exception as error:
@@ -139,15 +141,16 @@ class Relay:
                     "outbox.relay-restarts", extra={"relay": self.name, "reason": self._problem}, exc_info=error
                 )
                 self._counters.restarts += 1
-                pause = RESTART_PAUSE[0] if self._cycle.established else min(pause * 2, RESTART_PAUSE[1])
+                lived = time.monotonic() - born
+                pause = RESTART_PAUSE[0] if lived > SOUND_LIFE or not pause else min(pause * 2, RESTART_PAUSE[1])
                 self._cycle = self._new_cycle()
                 await self._rest(pause)
 
     async def _live(self, broker: Broker, cycle: Cycle) -> None:
         async with broker.producer() as producer:
             try:
-                async with self._store.coordinator() as coordinator:
-                    await cycle.run(coordinator, producer)
+                async with self._store.open() as session:
+                    await cycle.run(session, producer)
             except BaseException:
                 # Nothing of this life may be sent any more: its leases are no longer looked after.
                 producer.purge()
@@ -164,7 +167,6 @@ class Relay:
         return Cycle(
             self.id,
             self.name,
-            store=self._store,
             source=self._source,
             options=self.options,
             counters=self._counters,

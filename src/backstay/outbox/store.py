@@ -5,6 +5,7 @@ position and no transaction horizon: what is there and not in the relay's hands 
 number is found, and a forgotten transaction elsewhere holds nothing up.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -47,8 +48,8 @@ class Backlog:
     oldest_age: float
 
 
-class Coordinator(Protocol):
-    """Membership and leases; on a connection of its own, so that renewals never queue behind work."""
+class Session(Protocol):
+    """One relay's way to the table, for one life of it."""
 
     async def renew(self, relay: UUID, name: str, lease: float) -> None:
         """Be a member, and prolong the leases this relay still has by `lease` seconds from now."""
@@ -68,14 +69,6 @@ class Coordinator(Protocol):
 
     async def leave(self, relay: UUID) -> None:
         """Be no member any more."""
-        ...
-
-
-class Store(Protocol):
-    """What the relay needs of the outbox table."""
-
-    def coordinator(self) -> AbstractAsyncContextManager[Coordinator]:
-        """A fresh coordinator."""
         ...
 
     async def read(
@@ -100,6 +93,14 @@ class Store(Protocol):
         ...
 
 
+class Store(Protocol):
+    """An outbox table."""
+
+    def open(self) -> AbstractAsyncContextManager[Session]:
+        """A fresh session."""
+        ...
+
+
 class PostgresStore:
     """The `Store` on the tables of this package's migrations."""
 
@@ -107,10 +108,43 @@ class PostgresStore:
         self._db = db
 
     @asynccontextmanager
-    async def coordinator(self) -> AsyncIterator[Coordinator]:
-        """A fresh coordinator on a connection of its own."""
-        async with self._db.session() as session:
-            yield _PostgresCoordinator(session)
+    async def open(self) -> AsyncIterator[Session]:
+        """A session on two connections of its own: renewals never queue behind work, nor work behind a full pool."""
+        async with self._db.session() as leases, self._db.session() as work:
+            await work.execute(_PIN_PLANS)
+            yield _PostgresSession(leases, work)
+
+
+# The table is empty whenever it is analysed, and its plans must fit a backlog of millions.
+_PIN_PLANS = """
+SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off; SET enable_hashjoin = off;
+SET plan_cache_mode = force_generic_plan"""
+
+
+class _PostgresSession:
+    def __init__(self, leases: Executor, work: Executor) -> None:
+        self._leases = leases
+        self._work = work
+        self._turn = asyncio.Lock()
+
+    async def renew(self, relay: UUID, name: str, lease: float) -> None:
+        await self._leases.execute(sql.renew, relay, name, lease)
+
+    async def view(self) -> View:
+        rows = await self._leases.fetch(sql.shards)
+        states = tuple(ShardState(row["shard"], row["owner"], row["epoch"], row["live"]) for row in rows)
+        return View(states, rows[0]["members"] if rows else 0)
+
+    async def acquire(self, relay: UUID, shards: Sequence[int], lease: float) -> dict[int, int]:
+        rows = await self._leases.fetch(sql.acquire, relay, shards, lease)
+        return {row["shard"]: row["epoch"] for row in rows}
+
+    async def release(self, relay: UUID, epochs: Mapping[int, int]) -> None:
+        await self._leases.execute(sql.release, relay, list(epochs), list(epochs.values()))
+
+    async def leave(self, relay: UUID) -> None:
+        await self._leases.execute(sql.leave, relay)
+        await self._leases.execute(sql.forget)
 
     async def read(
         self,
@@ -122,48 +156,18 @@ class PostgresStore:
         topics: Sequence[str],
         keys: Sequence[tuple[str, bytes | None]],
     ) -> list[Row]:
-        """One statement for all shards."""
         joined = [f"{topic}\x1f{(key or b'').decode()}" for topic, key in keys]
-        rows = await self._db.fetch(sql.read, shards, limit, per_shard, known, topics, joined)
+        async with self._turn:
+            rows = await self._work.fetch(sql.read, shards, limit, per_shard, known, topics, joined)
         return [Row(*row) for row in rows]
 
     async def delete(self, relay: UUID, rows: Sequence[tuple[int, int]], epochs: Mapping[int, int]) -> frozenset[int]:
-        """One statement for all rows."""
-        held = await self._db.fetch(
-            sql.delete,
-            [shard for shard, _ in rows],
-            [seq for _, seq in rows],
-            list(epochs),
-            list(epochs.values()),
-            relay,
-        )
+        shards, seqs = [shard for shard, _ in rows], [seq for _, seq in rows]
+        async with self._turn:
+            held = await self._work.fetch(sql.delete, shards, seqs, list(epochs), list(epochs.values()), relay)
         return frozenset(row["shard"] for row in held)
 
     async def backlog(self, shards: Sequence[int]) -> Backlog:
-        """A bounded count and one look at the head of each shard."""
-        row = await self._db.fetchrow(sql.backlog, shards, BACKLOG_LIMIT + 1)
+        async with self._turn:
+            row = await self._work.fetchrow(sql.backlog, shards, BACKLOG_LIMIT + 1)
         return Backlog(0, 0.0) if row is None else Backlog(row["pending"], max(0.0, row["oldest"] or 0.0))
-
-
-class _PostgresCoordinator:
-    def __init__(self, session: Executor) -> None:
-        self._session = session
-
-    async def renew(self, relay: UUID, name: str, lease: float) -> None:
-        await self._session.execute(sql.renew, relay, name, lease)
-
-    async def view(self) -> View:
-        rows = await self._session.fetch(sql.shards)
-        states = tuple(ShardState(row["shard"], row["owner"], row["epoch"], row["live"]) for row in rows)
-        return View(states, rows[0]["members"] if rows else 0)
-
-    async def acquire(self, relay: UUID, shards: Sequence[int], lease: float) -> dict[int, int]:
-        rows = await self._session.fetch(sql.acquire, relay, shards, lease)
-        return {row["shard"]: row["epoch"] for row in rows}
-
-    async def release(self, relay: UUID, epochs: Mapping[int, int]) -> None:
-        await self._session.execute(sql.release, relay, list(epochs), list(epochs.values()))
-
-    async def leave(self, relay: UUID) -> None:
-        await self._session.execute(sql.leave, relay)
-        await self._session.execute(sql.forget)

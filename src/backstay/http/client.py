@@ -123,10 +123,11 @@ class _Call:
         self._size += len(data)
         if self._size <= self._max_body:
             self._body.append(data)
+        else:
+            self._refuse(BadResponse(f"the answer has more than {self._max_body} bytes"))
 
     def response_flush(self) -> None:
-        if self._size > self._max_body:
-            self._refuse(BadResponse(f"the answer has more than {self._max_body} bytes"))
+        pass
 
     def response_ended(self) -> None:
         if self.answer.done() or self._head is None:

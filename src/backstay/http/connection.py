@@ -104,7 +104,9 @@ class Connection(asyncio.Protocol):
         self.request_sent = True
         self.idle_since = 0.0
         self._parser = httptools.HttpResponseParser(self)
-        self._head_only = self._done = self._body_follows = self._until_close = self._chunked = self._keep = self._paused = False
+        self._head_only = self._done = self._body_follows = self._until_close = self._chunked = self._keep = (
+            self._paused
+        ) = False
         self._fields: Fields = []
         self._length: int | None = None
         self._status = 0

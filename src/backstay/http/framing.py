@@ -138,6 +138,11 @@ class RequestReader:
         if head.length is not None and head.length > limit:
             raise FramingError(413, f"the body has {head.length} bytes; at most {limit} are taken")
 
+    def discard_body(self, head: RequestHead, limit: int) -> bool:
+        """Take at most `limit` more bytes of the body, which nobody wants; False if it is known to be longer."""
+        self._body_limit = self._body_seen + limit
+        return head.length is None or head.length <= self._body_limit
+
     def feed(self, data: bytes) -> None:
         """Read the next bytes of the connection."""
         self._raw += len(data)

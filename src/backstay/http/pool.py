@@ -53,7 +53,7 @@ class Pool:
         return None
 
     async def connect(self, address: Address, timeout: float) -> Connection:
-        """A new connection within `timeout` seconds; raises ConnectFailed."""
+        """A new connection within `timeout` seconds (inf: no limit but the system's); raises ConnectFailed."""
         where = f"{address[0]}:{address[1]}"
         opened = self._open.setdefault(address, set())
         if len(opened) >= self._max:
@@ -63,7 +63,7 @@ class Pool:
         connection = Connection(self, address)
         opened.add(connection)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(None if timeout == float("inf") else timeout):
                 await loop.create_connection(lambda: connection, *address)
         except TimeoutError:
             self._forget(connection)

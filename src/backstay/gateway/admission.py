@@ -1,0 +1,174 @@
+"""From the head of a request to the head that the upstream gets: route, token, limit, headers."""
+
+import random
+import re
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from backstay.gateway import problems
+from backstay.gateway.asked import Asked
+from backstay.gateway.forwarding import FORWARDING_HEADERS, Peer
+from backstay.gateway.guard import user_line
+from backstay.gateway.paths import AmbiguousPath, decoded
+from backstay.gateway.problems import Alive, Refusal
+from backstay.gateway.routes import Route
+from backstay.http.framing import HOP_BY_HOP, RequestHead, connection_names
+from backstay.telemetry.trace import TraceContext
+
+if TYPE_CHECKING:
+    from backstay.gateway.gateway import Gateway
+
+ALIVE_PATH = "/health/live"
+DEADLINE_HEADER = b"x-request-deadline-ms"
+MAX_NAMES = 2048
+_OURS = frozenset((b"host", b"expect", b"content-length", b"traceparent", DEADLINE_HEADER))
+_KEEP_ALIVE = (b"keep-alive", b"close", b"Keep-Alive")
+
+
+class Admitted:
+    """A request that may pass, and what is sent for it."""
+
+    __slots__ = (
+        "after_host",
+        "before_host",
+        "connect_timeout",
+        "response_lines",
+        "response_timeout",
+        "route",
+        "user",
+    )
+
+    def __init__(
+        self,
+        route: Route,
+        user: str | None,
+        *,
+        before_host: bytes,
+        after_host: bytes,
+        response_lines: bytes,
+        connect_timeout: float,
+        response_timeout: float,
+    ) -> None:
+        self.route = route
+        self.user = user
+        self.before_host = before_host
+        self.after_host = after_host
+        self.response_lines = response_lines
+        self.connect_timeout = connect_timeout
+        self.response_timeout = response_timeout
+
+
+class RequestNames:
+    """Which request headers pass on a route, remembered by name."""
+
+    __slots__ = ("_dropped", "_known", "_prefixes")
+
+    def __init__(self, identity_headers: Collection[str], route: Route) -> None:
+        exact = {name.lower().encode() for name in identity_headers if not name.endswith("*")}
+        self._prefixes = tuple(name[:-1].lower().encode() for name in identity_headers if name.endswith("*"))
+        self._dropped = HOP_BY_HOP | FORWARDING_HEADERS | _OURS | exact | route.actions.request.drop
+        self._known: dict[bytes, bool] = {}
+
+    def passes(self, name: bytes) -> bool:
+        """Whether a header of this name (lower-case) is sent on."""
+        verdict = self._known.get(name)
+        if verdict is None:
+            # Some servers read an underscore as a hyphen.
+            plain = name.replace(b"_", b"-")
+            verdict = plain not in self._dropped and not plain.startswith(self._prefixes)
+            if len(self._known) < MAX_NAMES:
+                self._known[name] = verdict
+        return verdict
+
+
+def trace_of(head: RequestHead) -> tuple[str, bytes]:
+    """The trace id of a request and its header line: continued if it is well formed, else new."""
+    given = head.index.get(b"traceparent")
+    if given is not None and (context := TraceContext.parse(given.strip())) is not None:
+        return context.trace_id, b"traceparent: %b\r\n" % given.strip()
+    trace_id = f"{random.getrandbits(128) or 1:032x}"
+    return trace_id, f"traceparent: 00-{trace_id}-{random.getrandbits(64) or 1:016x}-00\r\n".encode()
+
+
+def admit(gateway: "Gateway", peer: Peer, head: RequestHead, trace_line: bytes, now: float) -> Admitted:
+    """Let a request pass or raise Refusal."""
+    target = head.target.decode("ascii")
+    path, mark, query = target.partition("?")
+    if path == ALIVE_PATH:
+        raise Alive
+    asked = Asked(head.method, _readable(path), query, head.host, head.index)
+    if head.upgrade == b"websocket":
+        raise Refusal(501, "not-implemented", "WebSocket isn't supported here")
+    if head.method == b"TRACE":
+        raise Refusal(501, "not-implemented", "TRACE isn't supported here")
+    route = gateway.routes.find(asked)
+    if route is None:
+        raise problems.no_route(head.method.decode(), path)
+    client = peer.client_key(head.index)
+    principal = gateway.guard.principal(route, head.index, client, now)
+    user = principal.id if principal is not None else None
+    limit_lines = gateway.guard.limit(route.limits, user, client, now) if route.limits else b""
+    response_timeout, deadline_line = _deadline(gateway, route, head)
+    actions = route.actions
+    forwarded = route.forwarded_path(path, asked.variables) if actions.path else path
+    return Admitted(
+        route,
+        user,
+        before_host=b"%b %b HTTP/1.1\r\nhost: " % (head.method, f"{forwarded}{mark}{query}".encode()),
+        after_host=b"".join(
+            (
+                b"\r\n",
+                *_passed(gateway.request_names[route], head),
+                peer.lines(head.host, head.index),
+                trace_line,
+                deadline_line,
+                user_line(principal),
+                route.request_lines.lines(asked.variables),
+                _framing_line(head),
+                b"\r\n",
+            )
+        ),
+        response_lines=limit_lines + route.response_lines.lines(asked.variables),
+        connect_timeout=gateway.connect_timeout if route.connect_timeout is None else route.connect_timeout,
+        response_timeout=response_timeout,
+    )
+
+
+def _readable(path: str) -> str:
+    if path == "*":
+        raise Refusal(404, "not-found", "there is no route for OPTIONS *")
+    try:
+        return decoded(path)
+    except AmbiguousPath as error:
+        raise problems.malformed(400, str(error)) from None
+
+
+def _passed(names: RequestNames, head: RequestHead) -> list[bytes]:
+    lines: list[bytes] = []
+    passes = names.passes
+    ended = head.index.get(b"connection")
+    named = connection_names(head.index) if ended is not None and ended not in _KEEP_ALIVE else ()
+    for name, value in head.fields:
+        if passes(name) and name not in named:
+            lines += (name, b": ", value, b"\r\n")
+    return lines
+
+
+def _framing_line(head: RequestHead) -> bytes:
+    if head.chunked:
+        return b"transfer-encoding: chunked\r\n"
+    return b"" if head.length is None else b"content-length: %d\r\n" % head.length
+
+
+def _deadline(gateway: "Gateway", route: Route, head: RequestHead) -> tuple[float, bytes]:
+    """Seconds that the upstream has for its answer, and the header that tells it so."""
+    seconds = gateway.response_timeout if route.response_timeout is None else route.response_timeout
+    given = head.index.get(DEADLINE_HEADER)
+    if given is not None and re.fullmatch(rb"\s*\d{1,9}\s*", given):
+        wanted = int(given) / 1000
+        if wanted <= 0:
+            raise problems.gateway_timeout("the request's deadline has passed")
+        seconds = min(seconds, wanted)
+    if seconds == float("inf"):
+        return seconds, b""
+    return seconds, b"%b: %d\r\n" % (DEADLINE_HEADER, seconds * 1000)

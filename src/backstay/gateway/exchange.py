@@ -1,0 +1,412 @@
+"""One request and its answer: admitted, sent to an upstream, streamed back.
+
+The life of an exchange:
+
+    begin ─ refused ────────────────────────────────► answered by ourselves ┐
+      └ admitted ─ connecting ─ sent ─ answer begun ─► answered by upstream ├► done
+                       ▲          │                                         │
+                       └ replay ──┘ (once, nothing answered, harmless)      ┘
+
+Once a byte of the upstream's answer has gone to the client there is no way back: a failure then cuts the connection.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from backstay.discovery import Instance, NoInstance
+from backstay.gateway import problems
+from backstay.gateway.admission import Admitted, admit, trace_of
+from backstay.gateway.answering import Framing, framing_of, head_lines
+from backstay.gateway.problems import Refusal, answer_bytes
+from backstay.http.connection import Address, Connection, ResponseHead
+from backstay.http.errors import BadResponse, ConnectFailed, ConnectionLost, FramingError, HttpError, PoolFull
+from backstay.http.framing import IDEMPOTENT, RequestHead
+from backstay.http.messages import status_line
+
+if TYPE_CHECKING:
+    from backstay.gateway.inbound import Inbound
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+HELD_BYTES = 64 * 1024  # of a body that waits for its connection before the client is paused
+REPLAY_BYTES = 64 * 1024  # of a body that is kept in case the request must be sent again
+MAX_INSTANCES = 5  # tried for one request
+CLIENT_GONE = 499
+
+
+class Exchange:
+    """One request of a client connection, and the sink of its upstream's answer."""
+
+    __slots__ = (
+        "_admitted",
+        "_body",
+        "_body_size",
+        "_connecting",
+        "_connection",
+        "_framing",
+        "_instance",
+        "_keep",
+        "_out",
+        "_replayable",
+        "_started",
+        "_status",
+        "_upstream_full",
+        "_where",
+        "body_pending",
+        "continue_owed",
+        "done",
+        "gateway",
+        "head",
+        "inbound",
+        "trace_id",
+    )
+
+    def __init__(self, inbound: "Inbound", head: RequestHead) -> None:
+        self.inbound = inbound
+        self.gateway = inbound.gateway
+        self.head = head
+        self.body_pending = head.has_body
+        """More of the request's body will arrive."""
+        self.continue_owed = False
+        """The client waits for 100 Continue and hasn't got it."""
+        self.done = False
+        """The answer is complete, or there will be none."""
+        self.trace_id = ""
+        self._admitted: Admitted | None = None
+        self._connection: Connection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._instance: Instance | None = None
+        self._where: Address | None = None
+        self._body: list[bytes] = []
+        self._body_size = 0
+        self._replayable = False
+        self._upstream_full = False
+        self._framing: Framing | None = None
+        self._keep = False
+        self._status = 0
+        self._out: list[bytes] = []
+        self._started = 0.0
+
+    # -- from the client's side
+    def begin(self) -> None:
+        """It is this request's turn."""
+        self._started = self.gateway.time()
+        head = self.head
+        self.continue_owed = self.body_pending and head.expects_continue
+        self.trace_id, trace_line = trace_of(head)
+        try:
+            self._admitted = admit(self.gateway, self.inbound.peer, head, trace_line, self._started)
+        except Refusal as refusal:
+            self._answer(refusal)
+            return
+        try:
+            self._limit_body(self._admitted.route.actions.max_body)
+        except FramingError as error:
+            self._answer(problems.malformed(error.status, error.reason))
+            return
+        if self.continue_owed:
+            self.inbound.write(CONTINUE)
+            self.continue_owed = False
+        self._replayable = head.method in IDEMPOTENT or b"idempotency-key" in head.index
+        self._set_deadline()
+        self._reach(self._admitted)
+
+    def body_received(self, data: bytes) -> None:
+        """A piece of the request's body."""
+        if self.done:
+            return
+        if self.head.chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self._forward(data)
+        if self._admitted is not None:
+            self._set_deadline()
+
+    def request_complete(self) -> None:
+        """The client has sent all of the request."""
+        had_body, self.body_pending = self.body_pending, False
+        if self.done:
+            self.inbound.exchange_done(self, keep=self._keep)
+            return
+        if not had_body:
+            return
+        if self.head.chunked:
+            self._forward(b"0\r\n\r\n")
+        if self._connection is not None:
+            self._connection.request_sent = True
+        if self._admitted is not None:
+            self._set_deadline()
+
+    def refuse(self, refusal: Refusal) -> None:
+        """The rest of the request can't be read."""
+        if self.done:
+            self.inbound.exchange_done(self, keep=False)
+        elif self._framing is not None:
+            self._cut(self._status)
+        else:
+            self._answer(refusal, broken=True)
+
+    def client_gone(self) -> None:
+        """The client has closed its connection."""
+        if not self.done:
+            self.gateway.metrics.client_gone += 1
+            self._end(CLIENT_GONE)
+
+    def client_writable(self, writable: bool) -> None:
+        """The client takes the answer more slowly than it comes, or has caught up."""
+        if self._connection is not None:
+            if writable:
+                self._connection.resume()
+            else:
+                self._connection.pause()
+
+    @property
+    def upload_held(self) -> bool:
+        """No more of the body may be read for now."""
+        return not self.done and (self._upstream_full or (self._connection is None and self._body_size > HELD_BYTES))
+
+    def expire(self) -> None:
+        """The deadline has passed: the answer says whose fault it was."""
+        if self.done:  # the rest of a refused body doesn't come
+            self.inbound.exchange_done(self, keep=False)
+        elif self._framing is not None:
+            self._cut(self._status)
+        elif self.body_pending and not self.upload_held:
+            self._answer(problems.malformed(408, "the request body didn't arrive in time"), broken=True)
+        else:
+            self._answer(problems.gateway_timeout("the service didn't answer in time"))
+
+    def _limit_body(self, limit: int | None) -> None:
+        if limit is None:
+            return
+        if self.body_pending:
+            self.inbound.limit_body(self.head, limit)
+        elif self._body_size > limit:
+            raise FramingError(413, f"the body has more than {limit} bytes")
+
+    # -- towards the upstream
+    def _reach(self, admitted: Admitted) -> None:
+        """Find an instance and send it the request, on a kept connection if there is one."""
+        try:
+            address = self._choose(admitted)
+        except Refusal as refusal:
+            self._answer(refusal)
+            return
+        connection = self.gateway.pool.take(address)
+        if connection is not None:
+            self._send(admitted, connection)
+        else:
+            self._connecting = self.gateway.spawn(self._connect(admitted, address))
+
+    def _choose(self, admitted: Admitted) -> Address:
+        target = admitted.route.target
+        if target.app is None:
+            self._where = (target.host, target.port)
+            return self._where
+        try:
+            instance = self._instance = self.gateway.registry.choose(target.app)
+        except NoInstance:
+            raise problems.no_instance(target.app, self.gateway.options.retry_after) from None
+        self._where = (instance.host, instance.port)
+        return self._where
+
+    async def _connect(self, admitted: Admitted, address: Address) -> None:
+        for _ in range(MAX_INSTANCES):
+            try:
+                connection = await self.gateway.pool.connect(address, admitted.connect_timeout)
+            except PoolFull:
+                self._answer(problems.overloaded(self.gateway.options.retry_after))
+                return
+            except ConnectFailed:
+                if self._instance is None:
+                    self._answer(problems.bad_gateway("the service can't be reached"))
+                    return
+                self.gateway.eject(self._instance)
+            else:
+                self._connecting = None
+                self._send(admitted, connection)
+                return
+            try:
+                address = self._choose(admitted)
+            except Refusal as refusal:
+                self._answer(refusal)
+                return
+        self._answer(problems.no_instance(str(admitted.route.target.app), self.gateway.options.retry_after))
+
+    def _send(self, admitted: Admitted, connection: Connection) -> None:
+        self._connection = connection
+        data = b"".join((admitted.before_host, _host(connection.address), admitted.after_host, *self._body))
+        if not self._replayable:
+            self._body = []
+        connection.start(self, data, head_only=self.head.method == b"HEAD", request_sent=not self.body_pending)
+        if not self.inbound.writable:
+            connection.pause()
+        self.inbound.update_reading()
+
+    def _forward(self, data: bytes) -> None:
+        self._body_size += len(data)
+        if self._connection is not None:
+            self._connection.write(data)
+            self._replayable = self._replayable and self._body_size <= REPLAY_BYTES
+            if self._replayable:
+                self._body.append(data)
+            elif self._body:
+                self._body = []
+        else:
+            self._body.append(data)
+            self.inbound.update_reading()
+
+    # -- from the upstream
+    def response_interim(self, head: ResponseHead) -> None:
+        """Early hints are passed on; 100 Continue was ours to send."""
+        if head.status == 103 and self.head.version != "1.0":
+            lines = head_lines(head, self.gateway.response_keeps, ())
+            self.inbound.write(b"".join((status_line(103), *lines, b"\r\n")))
+
+    def response_started(self, head: ResponseHead) -> None:
+        """The head of the answer: from here on there is no way back."""
+        admitted = self._admitted
+        assert admitted is not None
+        self._body = []
+        self._status = head.status
+        self._framing = framing = framing_of(head, self.head)
+        self._keep = framing is not Framing.CLOSE and self.inbound.keeps(self)
+        out = self._out
+        out.append(status_line(head.status))
+        out += head_lines(head, self.gateway.response_keeps, admitted.route.actions.response.drop)
+        out.append(admitted.response_lines)
+        if framing is Framing.CHUNKED:
+            out.append(b"transfer-encoding: chunked\r\n")
+        if not self._keep:
+            out.append(b"connection: close\r\n")
+        elif self.head.version == "1.0":
+            out.append(b"connection: keep-alive\r\n")
+        out.append(b"\r\n")
+
+    def response_data(self, data: bytes) -> None:
+        """A piece of the answer's body."""
+        if self._framing is Framing.CHUNKED:
+            self._out += (b"%x\r\n" % len(data), data, b"\r\n")
+        else:
+            self._out.append(data)
+
+    def response_flush(self) -> None:
+        """Pass on what has come."""
+        if self._out:
+            self._flush()
+            self._set_deadline()
+
+    def response_ended(self) -> None:
+        """The answer is whole."""
+        self._connection = None
+        if self._framing is Framing.CHUNKED:
+            self._out.append(b"0\r\n\r\n")
+        self._flush()
+        self._end(self._status)
+        self._finish()
+
+    def response_failed(self, error: HttpError) -> None:
+        """There will be no answer, or no more of it."""
+        connection, self._connection = self._connection, None
+        if self._framing is not None:
+            self._flush()
+            self._cut(self._status)
+        elif connection is not None and self._may_replay(connection, error):
+            self._replay(connection.address)
+        elif isinstance(error, BadResponse):
+            self._answer(problems.bad_gateway("the service's answer isn't valid HTTP"))
+        else:
+            self._answer(problems.bad_gateway("the service closed the connection without an answer"))
+
+    def upstream_writable(self, writable: bool) -> None:
+        """The upstream takes the request more slowly than it comes, or has caught up."""
+        self._upstream_full = not writable
+        self._set_deadline()
+        self.inbound.update_reading()
+
+    def _may_replay(self, connection: Connection, error: HttpError) -> bool:
+        """A kept connection may have been closed while the request was on its way: nobody has seen the request."""
+        return isinstance(error, ConnectionLost) and not error.answered and connection.reused and self._replayable
+
+    def _replay(self, address: Address) -> None:
+        """Once: the fresh connection isn't a reused one."""
+        assert self._admitted is not None
+        self.gateway.metrics.replays += 1
+        self._upstream_full = False
+        self._connecting = self.gateway.spawn(self._connect(self._admitted, address))
+
+    # -- the end
+    def _flush(self) -> None:
+        out = self._out
+        if out:
+            self.inbound.write(out[0] if len(out) == 1 else b"".join(out))
+            self._out = []
+
+    def _answer(self, refusal: Refusal, *, broken: bool = False) -> None:
+        """Answer ourselves. `broken`: what the client sends can't be understood any more."""
+        if self.done:
+            return
+        self._keep = not broken and self.inbound.keeps(self) and (not self.body_pending or self.inbound.discards(self))
+        extra = self._admitted.response_lines if self._admitted is not None else b""
+        self.inbound.write(
+            answer_bytes(
+                refusal,
+                self.head.target.partition(b"?")[0].decode("ascii"),
+                self.trace_id,
+                keep=self._keep,
+                head_only=self.head.method == b"HEAD",
+                extra=extra,
+            )
+        )
+        self._end(refusal.status)
+        self._finish()
+
+    def _finish(self) -> None:
+        """The answer is written. What is left of the request is read away if that is little."""
+        if self.body_pending and self._keep and self.inbound.discards(self):
+            self.inbound.deadline = self.gateway.time() + self.gateway.options.body_timeout
+            self.inbound.update_reading()
+        else:
+            self.inbound.exchange_done(self, keep=self._keep)
+
+    def _cut(self, status: int) -> None:
+        self._end(status)
+        self.inbound.cut()
+
+    def _end(self, status: int) -> None:
+        """Let go of everything and write it down."""
+        self.done = True
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abandon()
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None and connecting is not asyncio.current_task():
+            connecting.cancel()
+        self._body = []
+        self.gateway.record(self, status, self.gateway.time() - self._started)
+
+    def _set_deadline(self) -> None:
+        """The nearest limit of the phase that the exchange is in."""
+        options = self.gateway.options
+        now = self.gateway.time()
+        if self._framing is not None:
+            wait = options.idle_timeout
+        elif self.body_pending:
+            wait = options.body_timeout
+        else:
+            wait = self._admitted.response_timeout if self._admitted is not None else options.response_timeout
+        self.inbound.deadline = min(now + wait, self._started + options.total_timeout)
+
+    # -- for the log
+    @property
+    def admitted(self) -> Admitted | None:
+        """How it was admitted; None if it wasn't."""
+        return self._admitted
+
+    @property
+    def upstream(self) -> Address | None:
+        """Where the request went last."""
+        return self._where
+
+
+def _host(address: Address) -> bytes:
+    host, port = address
+    return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode()

@@ -1,0 +1,207 @@
+"""The gateway itself: it owns the listening socket, the client connections and the pool of upstream connections."""
+
+import asyncio
+import re
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from backstay.auth import TokenVerifier
+from backstay.discovery import Instance, Registry
+from backstay.gateway.accesslog import AccessLog
+from backstay.gateway.admission import RequestNames, trace_of
+from backstay.gateway.answering import ResponseNames
+from backstay.gateway.forwarding import Peer
+from backstay.gateway.guard import Guard
+from backstay.gateway.inbound import Inbound
+from backstay.gateway.metrics import NO_ROUTE, Metrics
+from backstay.gateway.options import GatewayOptions
+from backstay.gateway.problems import Refusal
+from backstay.gateway.revocations import DenyList
+from backstay.gateway.routes import RouteTable
+from backstay.http.framing import RequestHead
+from backstay.http.pool import Pool, PoolStatistics
+from backstay.http.timers import Ticker
+
+if TYPE_CHECKING:
+    from backstay.gateway.exchange import Exchange
+
+BACKLOG = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayStatistics:
+    """A snapshot."""
+
+    clients: int
+    in_flight: int
+    requests: int
+    replays: int
+    ejections: int
+    upstream: PoolStatistics
+
+
+class Gateway:
+    """Serves a route table on `host:port`; port 0 takes a free one, and `port` tells which after entering.
+
+    Leaving closes in order: no new connections; idle client connections close; exchanges in flight finish (at most
+    `drain_timeout` seconds); what is left is cut; upstream connections close. Leaving twice is harmless.
+    """
+
+    def __init__(
+        self,
+        routes: RouteTable,
+        registry: Registry,
+        *,
+        verifier: TokenVerifier | None = None,
+        denied: DenyList | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        options: GatewayOptions | None = None,
+        access_log: AccessLog | None = None,
+    ) -> None:
+        self.options = options = options or GatewayOptions()
+        self.routes = routes
+        self.registry = registry
+        self.guard = Guard(verifier, denied if denied is not None else DenyList(), retry_after=options.retry_after)
+        self.host = host
+        self.port = port
+        self.metrics = Metrics()
+        self.pool = Pool(idle=options.upstream_idle, max_per_address=options.upstream_connections)
+        self.connect_timeout = _timeout(routes.connect_timeout, options.connect_timeout)
+        self.response_timeout = _timeout(routes.response_timeout, options.response_timeout)
+        self.request_names = {route: RequestNames(options.identity_headers, route) for route in routes.routes}
+        self.response_keeps = ResponseNames()
+        self.draining = False
+        self._log = access_log
+        self._trusted: re.Pattern[str] | None = routes.trusted_proxies
+        self._clients: set[Inbound] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._empty = asyncio.Event()
+        self._ticker = Ticker()
+        self._server: asyncio.Server | None = None
+
+    def __repr__(self) -> str:
+        return f"Gateway({self.host}:{self.port}, routes={[route.id for route in self.routes.routes]})"
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        self.time = loop.time
+        self._server = await loop.create_server(lambda: Inbound(self), self.host, self.port, backlog=BACKLOG)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        self.draining = True
+        for client in list(self._clients):
+            client.drain()
+        await self._emptied()
+        self._ticker.close()
+        self.pool.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._log is not None:
+            self._log.close()
+
+    def statistics(self) -> GatewayStatistics:
+        """What goes on, and what went on since the start."""
+        requests = sum(sum(route.statuses.values()) for route in self.metrics.routes.values())
+        return GatewayStatistics(
+            clients=len(self._clients),
+            in_flight=sum(client.busy for client in self._clients),
+            requests=requests,
+            replays=self.metrics.replays,
+            ejections=self.metrics.ejections,
+            upstream=self.pool.statistics(),
+        )
+
+    # -- for the data plane
+    def peer(self, address: str) -> Peer:
+        """What is known of a client's address."""
+        return Peer(address, self.port, self._trusted)
+
+    def opened(self, client: Inbound) -> None:
+        """A client connected."""
+        self._clients.add(client)
+        self._empty.clear()
+        self._ticker.add(client)
+
+    def closed(self, client: Inbound) -> None:
+        """A client connection is gone."""
+        self._clients.discard(client)
+        self._ticker.discard(client)
+        if not self._clients:
+            self._empty.set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something that ends by itself; the gateway waits for it when it stops."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def eject(self, instance: Instance) -> None:
+        """The instance refused a connection: leave it out for a while."""
+        self.metrics.ejections += 1
+        self.registry.eject(instance, self.options.eject_seconds)
+
+    def record(self, exchange: "Exchange", status: int, seconds: float) -> None:
+        """An exchange ended."""
+        admitted = exchange.admitted
+        route = admitted.route.id if admitted is not None else NO_ROUTE
+        self.metrics.route(route).count(status, seconds)
+        if self._log is None:
+            return
+        head, upstream = exchange.head, exchange.upstream
+        self._log.write(
+            method=head.method.decode(),
+            path=head.target.partition(b"?")[0].decode("ascii"),
+            route=route,
+            status=status,
+            seconds=seconds,
+            upstream=None if upstream is None else f"{upstream[0]}:{upstream[1]}",
+            trace_id=exchange.trace_id,
+            who=admitted.user if admitted is not None else None,
+            peer=exchange.inbound.peer.address,
+        )
+
+    def refused(self, peer: Peer, refusal: Refusal) -> str:
+        """Something that isn't a request was refused; gives its trace id."""
+        trace_id, _ = trace_of(RequestHead(b"", b"", "1.1", [], {}))
+        self.metrics.route(NO_ROUTE).count(refusal.status, 0.0)
+        if self._log is not None:
+            self._log.write(
+                method="-",
+                path="-",
+                route=NO_ROUTE,
+                status=refusal.status,
+                seconds=0.0,
+                upstream=None,
+                trace_id=trace_id,
+                who=None,
+                peer=peer.address,
+            )
+        return trace_id
+
+    async def _emptied(self) -> None:
+        if not self._clients:
+            return
+        try:
+            async with asyncio.timeout(self.options.drain_timeout):
+                await self._empty.wait()
+        except TimeoutError:
+            for client in list(self._clients):
+                client.cut()
+
+
+def _timeout(configured: float | None, default: float) -> float:
+    """A negative time-out in the file means none."""
+    if configured is None:
+        return default
+    return configured if configured >= 0 else float("inf")

@@ -1,0 +1,80 @@
+"""Who may pass: the token check, revocations, and limits per caller. Services check the token again themselves."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from backstay.auth import InvalidToken, KeysUnavailable, Principal, TokenVerifier
+from backstay.gateway import problems
+from backstay.gateway.filters import RateLimit
+from backstay.gateway.limits import Decision, TokenBuckets
+from backstay.gateway.revocations import DenyList
+from backstay.gateway.routes import Route
+
+_LOGGABLE = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
+FAILURES_PER_SECOND = 5.0  # invalid tokens of one address, each costing a signature check
+FAILURE_BURST = 50.0
+
+
+class Guard:
+    """Decides about a request; raises Refusal."""
+
+    def __init__(self, verifier: TokenVerifier | None, denied: DenyList, *, retry_after: int = 1) -> None:
+        self.verifier = verifier
+        self.denied = denied
+        self.failures = TokenBuckets(FAILURES_PER_SECOND, FAILURE_BURST)
+        self._retry_after = retry_after
+
+    def principal(self, route: Route, headers: Mapping[bytes, bytes], client: str, now: float) -> Principal | None:
+        """Whose token it is; None on a public route, where no token is looked at."""
+        if route.public:
+            return None
+        given = headers.get(b"authorization")
+        if given is None or given[:7].lower() != b"bearer ":
+            raise problems.token_missing()
+        if self.verifier is None:
+            raise problems.keys_unavailable(self._retry_after)
+        if self.failures.exhausted(client, now):
+            raise problems.too_many(self.failures.take(client, now).retry_after, ())
+        try:
+            principal = self.verifier.verify(given[7:].strip())
+        except InvalidToken as error:
+            self.failures.take(client, now)
+            raise problems.unauthorized(error.reason) from None
+        except KeysUnavailable as error:
+            raise problems.keys_unavailable(max(self._retry_after, round(error.retry_after))) from None
+        if principal.session in self.denied:
+            raise problems.unauthorized("the session has ended")
+        if route.scope is not None and route.scope not in principal.scopes:
+            raise problems.forbidden(route.scope)
+        return principal
+
+    def limit(self, limits: Sequence[RateLimit], user: str | None, client: str, now: float) -> bytes:
+        """Take from the caller's bucket; the header lines that tell how much is left."""
+        lines = b""
+        for limit in limits:
+            key = f"u:{user}" if user is not None and limit.by_user else f"a:{client}"
+            decision = limit.buckets.take(key, now)
+            if not decision.allowed:
+                raise problems.too_many(decision.retry_after, limit_headers(limit.buckets, decision))
+            lines = b"x-ratelimit-remaining: %d\r\n%b" % (decision.remaining, _fixed(limit.buckets))
+        return lines
+
+
+def user_line(principal: Principal | None) -> bytes:
+    """The header that tells upstream logs who it was. It proves nothing, and nobody may rely on it."""
+    if principal is None or not _LOGGABLE.fullmatch(principal.id):
+        return b""
+    return b"x-user-id: %b\r\n" % principal.id.encode()
+
+
+def limit_headers(buckets: TokenBuckets, decision: Decision) -> list[tuple[str, str]]:
+    """The limit and what is left of it."""
+    return [
+        ("X-RateLimit-Remaining", str(decision.remaining)),
+        ("X-RateLimit-Burst-Capacity", f"{buckets.burst:g}"),
+        ("X-RateLimit-Replenish-Rate", f"{buckets.rate:g}"),
+    ]
+
+
+def _fixed(buckets: TokenBuckets) -> bytes:
+    return b"x-ratelimit-burst-capacity: %g\r\nx-ratelimit-replenish-rate: %g\r\n" % (buckets.burst, buckets.rate)

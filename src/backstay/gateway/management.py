@@ -1,0 +1,98 @@
+"""The gateway's own endpoints. They are on a port of their own, so that no route can lead to them or hide them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from backstay.gateway.gateway import Gateway
+from backstay.gateway.routes import Route
+from backstay.http.messages import HttpReply, HttpRequest
+
+Check = Callable[[], str | None]
+"""What is wrong with something; None if nothing is."""
+
+JSON = "application/json"
+
+
+class Management:
+    """Answers `/health/live`, `/health/ready`, `/metrics`, `/info`, `/actuator/gateway/routes`; give it to HttpServer.
+
+    `required` must all be well for the gateway to be ready; `watched` is only told. Whatever the gateway can serve
+    without belongs to the second: a broker or an issuer that is away must not take the only entry away too.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        *,
+        required: Mapping[str, Check] | None = None,
+        watched: Mapping[str, Check] | None = None,
+        info: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._gateway = gateway
+        self._required = dict(required or {})
+        self._watched = dict(watched or {})
+        self._info = dict(info or {})
+        self._pages: dict[str, Callable[[], HttpReply]] = {
+            "/health/live": lambda: _json({"status": "UP"}),
+            "/health/ready": self._ready,
+            "/metrics": self._metrics,
+            "/info": lambda: _json(self._info),
+            "/actuator/gateway/routes": lambda: _json([_described(route) for route in gateway.routes.routes]),
+        }
+
+    def __call__(self, request: HttpRequest) -> HttpReply:
+        """Answer a request."""
+        page = self._pages.get(request.path)
+        if page is None:
+            return _json({"status": 404, "title": "Not Found", "detail": f"there are: {', '.join(self._pages)}"}, 404)
+        if request.method not in ("GET", "HEAD"):
+            return HttpReply(405, headers=[("allow", "GET, HEAD")])
+        return page()
+
+    def _ready(self) -> HttpReply:
+        components = {name: _component(check()) for name, check in (*self._required.items(), *self._watched.items())}
+        missing = [name for name in self._required if components[name]["status"] != "UP"]
+        if self._gateway.draining:
+            missing.append("draining")
+        status = "DOWN" if missing else "UP"
+        body = {"status": status, "missing": missing, "components": components}
+        return _json(body, 503 if missing else 200)
+
+    def _metrics(self) -> HttpReply:
+        found = self._gateway.statistics()
+        gauges = [
+            ("backstay_gateway_clients", "Open client connections.", found.clients),
+            ("backstay_gateway_in_flight", "Requests being answered.", found.in_flight),
+            ("backstay_gateway_upstream_open", "Open upstream connections.", found.upstream.open),
+            ("backstay_gateway_upstream_idle", "Idle upstream connections.", found.upstream.idle),
+            ("backstay_gateway_revoked_sessions", "Sessions on the deny list.", len(self._gateway.guard.denied)),
+        ]
+        text = self._gateway.metrics.text(gauges)
+        return HttpReply(200, text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _component(problem: str | None) -> dict[str, str]:
+    return {"status": "UP"} if problem is None else {"status": "DOWN", "detail": problem}
+
+
+def _described(route: Route) -> dict[str, Any]:
+    """A route in the form of Spring's actuator."""
+    written = route.definition
+    return {
+        "route_id": route.id,
+        "uri": str(route.target),
+        "order": route.order,
+        "predicate": _steps(written.predicates),
+        "filters": _steps(written.filters),
+        "metadata": dict(written.metadata),
+    }
+
+
+def _steps(steps: Sequence[Any]) -> list[str]:
+    return [f"{step.name}={step.args if isinstance(step.args, Mapping) else ','.join(step.args)}" for step in steps]
+
+
+def _json(body: object, status: int = 200) -> HttpReply:
+    return HttpReply(status, msgspec.json.encode(body), content_type=JSON)

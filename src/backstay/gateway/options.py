@@ -1,0 +1,55 @@
+"""What a gateway can be told besides its routes. Durations are seconds, sizes bytes."""
+
+from dataclasses import dataclass, field
+
+from backstay.http.framing import Limits
+
+IDENTITY_HEADERS = (
+    "x-user-*",
+    "x-principal*",
+    "x-auth-*",
+    "x-internal-*",
+    "x-session-*",
+    "x-role*",
+    "x-scope*",
+    "x-authenticated-*",
+    "x-forwarded-user",
+    "x-forwarded-email",
+    "x-forwarded-groups",
+    "x-remote-user",
+    "remote-user",
+)
+"""Headers in which services elsewhere keep an identity; from outside they are dropped. `*` stands for any ending."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GatewayOptions:
+    """The data plane's limits and time-outs."""
+
+    limits: Limits = field(default_factory=Limits)
+    """Of a request; a route's RequestSize goes before its `body`."""
+    identity_headers: tuple[str, ...] = IDENTITY_HEADERS
+    head_timeout: float = 10.0
+    """From the first byte of a request to the end of its head."""
+    keep_alive: float = 60.0
+    """How long an idle client connection stays open."""
+    body_timeout: float = 15.0
+    """How long a request body may stand still."""
+    connect_timeout: float = 2.0
+    """For a connection to an upstream."""
+    response_timeout: float = 10.0
+    """From the whole request to the first byte of the answer; the longest deadline that is passed on."""
+    idle_timeout: float = 30.0
+    """How long an answer may stand still, whoever is slow."""
+    total_timeout: float = 300.0
+    """For a whole exchange."""
+    drain_timeout: float = 15.0
+    """For exchanges in flight when the gateway stops."""
+    eject_seconds: float = 10.0
+    """How long an instance that refused a connection is left out."""
+    upstream_idle: float = 4.0
+    """How long an idle upstream connection is kept; shorter than the upstreams' own keep-alive."""
+    upstream_connections: int = 512
+    """The most connections to one instance."""
+    retry_after: int = 1
+    """What a 503 tells the client to wait."""

@@ -1,0 +1,232 @@
+"""Routes compiled once, and the table that finds the one for a request.
+
+Order decides: the lowest `order` first, then the order of the file; the first whose conditions all hold is taken, and
+there is none for what no route names. A tree of literal path segments leaves only those to try that can match.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from backstay.errors import ConfigError
+from backstay.gateway.arguments import seconds
+from backstay.gateway.asked import Asked
+from backstay.gateway.definitions import GatewayDefinition, RouteDefinition
+from backstay.gateway.document import canonical
+from backstay.gateway.filters import Actions, Effect, RateLimit, compile_filters
+from backstay.gateway.paths import PathPattern, Variables
+from backstay.gateway.predicates import Predicate, compile_conditions
+from backstay.http.framing import field_line
+
+_URI = re.compile(r"(lb|http)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(?::(\d{1,5}))?/?")
+_METADATA_KEYS = ("connect-timeout", "response-timeout", "public", "scope")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a route leads: an application of the registry, or a fixed address."""
+
+    app: str | None
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"lb://{self.app}" if self.app else f"http://{self.host}:{self.port}"
+
+
+class HeaderLines:
+    """Headers to write on a message: ready lines, or templates for those with variables."""
+
+    __slots__ = ("_ready", "_templates")
+
+    def __init__(self, headers: Sequence[tuple[str, str]]) -> None:
+        self._ready = b"".join(field_line(name, value) for name, value in headers if "{" not in value)
+        self._templates = [(name, value) for name, value in headers if "{" in value]
+
+    def lines(self, variables: Variables) -> bytes:
+        """The lines for one message."""
+        if not self._templates:
+            return self._ready
+        filled = [field_line(name, _filled(value, variables)) for name, value in self._templates]
+        return self._ready + b"".join(filled)
+
+
+@dataclass(eq=False, slots=True)
+class Route:
+    """A compiled route."""
+
+    id: str
+    order: int
+    target: Target
+    public: bool
+    """Whether it can be used without a token."""
+    scope: str | None
+    """What the token must allow."""
+    connect_timeout: float | None
+    response_timeout: float | None
+    """Seconds; None = the gateway's, inf = none."""
+    actions: Actions
+    definition: RouteDefinition
+    request_lines: HeaderLines = field(init=False)
+    response_lines: HeaderLines = field(init=False)
+    limits: tuple[RateLimit, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.request_lines = HeaderLines(self.actions.request.write)
+        self.response_lines = HeaderLines(self.actions.response.write)
+        self.limits = tuple(self.actions.limits)
+
+    def forwarded_path(self, path: str, variables: Variables) -> str:
+        """The path that the upstream is asked for."""
+        for change in self.actions.path:
+            path = change(path, variables)
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    rank: int
+    route: Route
+    pattern: PathPattern | None
+    others: Sequence[Predicate]
+
+    def matches(self, asked: Asked) -> bool:
+        asked.variables = {}
+        pattern = self.pattern
+        if pattern is not None and pattern.match is not None:
+            variables = pattern.match(asked.path)
+            if variables is None:
+                return False
+            asked.variables = variables
+        return all(predicate(asked) for predicate in self.others)
+
+
+@dataclass(slots=True)
+class _Node:
+    entries: list[_Entry] = field(default_factory=list)
+    children: dict[str, "_Node"] = field(default_factory=dict)
+
+    def inherit(self, entries: Sequence[_Entry]) -> None:
+        """Take over the entries of the nodes above, in rank order, so that one node knows all candidates."""
+        self.entries = sorted([*entries, *self.entries], key=lambda entry: entry.rank)
+        for child in self.children.values():
+            child.inherit(self.entries)
+
+
+class RouteTable:
+    """Finds the route of a request. Immutable: a change of routes is a new table."""
+
+    def __init__(self, definition: GatewayDefinition) -> None:
+        """Compile the definition; raises ConfigError with every mistake."""
+        problems: list[str] = []
+        defaults = compile_filters(definition.default_filters, problems)
+        self.routes: list[Route] = []
+        self._root = _Node()
+        for rank, written in enumerate(sorted(definition.routes, key=lambda each: each.order)):
+            self._add(rank, written, defaults, problems)
+        self.trusted_proxies = _trusted(definition, problems)
+        if problems:
+            raise ConfigError(problems)
+        self._root.inherit(())
+        self.connect_timeout = definition.connect_timeout
+        self.response_timeout = definition.response_timeout
+
+    def find(self, asked: Asked) -> Route | None:
+        """The first route whose conditions hold; its path variables are then in `asked.variables`."""
+        node = self._root
+        for segment in asked.path[1:].split("/"):
+            child = node.children.get(segment)
+            if child is None:
+                break
+            node = child
+        for entry in node.entries:
+            if entry.matches(asked):
+                return entry.route
+        return None
+
+    def _add(self, rank: int, written: RouteDefinition, defaults: Sequence[Effect], problems: list[str]) -> None:
+        conditions = compile_conditions(written.predicates, problems)
+        actions = Actions()
+        for effect in (*defaults, *compile_filters(written.filters, problems)):
+            effect(actions)
+        route = _compiled(written, actions, problems)
+        if route is None:
+            return
+        self.routes.append(route)
+        if conditions.paths is None:
+            self._root.entries.append(_Entry(rank, route, None, conditions.others))
+        for pattern in conditions.paths or ():
+            node = self._root
+            for segment in pattern.literal:
+                node = node.children.setdefault(segment, _Node())
+            node.entries.append(_Entry(rank, route, pattern, conditions.others))
+
+
+def _compiled(written: RouteDefinition, actions: Actions, problems: list[str]) -> Route | None:
+    target = _target(written, problems)
+    metadata = {canonical(key): value for key, value in written.metadata.items()}
+    for key in written.metadata:
+        if canonical(key) not in {canonical(known) for known in _METADATA_KEYS}:
+            allowed = ", ".join(_METADATA_KEYS)
+            problems.append(f"{written.where}.metadata.{key}: unknown key; allowed: {allowed}")
+    public = str(metadata.get("public", False)).lower()
+    if public not in ("true", "false"):
+        problems.append(f"{written.where}.metadata.public: must be true or false, not {public!r}")
+    scope = metadata.get("scope")
+    if public == "true" and scope is not None:
+        problems.append(f"{written.where}.metadata.scope: a public route has no scope")
+    connect = _timeout(written, metadata, "connect-timeout", problems)
+    response = _timeout(written, metadata, "response-timeout", problems)
+    if target is None:
+        return None
+    return Route(
+        id=written.id,
+        order=written.order,
+        target=target,
+        public=public == "true",
+        scope=None if scope is None else str(scope),
+        connect_timeout=connect,
+        response_timeout=response,
+        actions=actions,
+        definition=written,
+    )
+
+
+def _target(written: RouteDefinition, problems: list[str]) -> Target | None:
+    found = _URI.fullmatch(written.uri)
+    if found is None or (found[1] == "lb" and found[3]) or int(found[3] or 0) > 65535:
+        problems.append(f"{written.where}.uri: {written.uri!r} must be lb://service or http://host:port")
+        return None
+    if found[1] == "lb":
+        return Target(found[2].lower(), "", 0)
+    return Target(None, found[2].strip("[]"), int(found[3] or 80))
+
+
+def _trusted(definition: GatewayDefinition, problems: list[str]) -> re.Pattern[str] | None:
+    if not definition.trusted_proxies:
+        return None
+    try:
+        return re.compile(definition.trusted_proxies)
+    except re.error as error:
+        problems.append(f"trusted-proxies: {definition.trusted_proxies!r} isn't a regular expression: {error}")
+        return None
+
+
+def _timeout(written: RouteDefinition, metadata: dict[str, object], key: str, problems: list[str]) -> float | None:
+    """Seconds; a negative number switches the time-out off, as in Spring."""
+    value = metadata.get(canonical(key))
+    if value is None:
+        return None
+    try:
+        found = seconds(value)
+    except ValueError as error:
+        problems.append(f"{written.where}.metadata.{key}: {error}")
+        return None
+    return float("inf") if found < 0 else found
+
+
+def _filled(template: str, variables: Variables) -> str:
+    value = template
+    for name, text in variables.items():
+        value = value.replace("{" + name + "}", text)
+    return "".join(c for c in value if " " <= c <= "~")

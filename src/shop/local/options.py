@@ -37,6 +37,8 @@ class Options:
     """A folder of fault files, `<service>` each; only tests have one."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Settings for every service beyond the usual ones."""
+    restart_delay: float = 30.0
+    """The longest pause, in seconds, before a dead process is started again."""
 
     @property
     def kafka_is_ours(self) -> bool:

@@ -1,6 +1,7 @@
 """What a person sees: one calm line per step, a spinner while it runs, problems in plain words."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 WIDTH = 62  # columns before the time of a step
+FILE_WIDTH = 120  # columns where there is no terminal
 
 
 @dataclass(slots=True)
@@ -25,7 +27,7 @@ class Screen:
     """The terminal, or a plain file when there is none."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False)
+        self._console = console or _console()
 
     @property
     def console(self) -> Console:
@@ -54,7 +56,7 @@ class Screen:
 
     def note(self, text: str) -> None:
         """Something that happened on its own."""
-        self._console.print(Text(f"  · {text}", style="yellow"))
+        self._console.print(Text(f"  · {text}", style="yellow"), soft_wrap=True)
 
     def plain(self, text: str) -> None:
         """Lines as they are: to copy, or to read by a machine."""
@@ -79,3 +81,7 @@ class Screen:
         line.append(f"{step.text:<{WIDTH}}", style="default")
         line.append(f"{step.took:6.1f} s", style="dim")
         self._console.print(line)
+
+
+def _console() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)

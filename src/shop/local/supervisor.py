@@ -14,7 +14,7 @@ from shop.local.home import Home, Recorded
 from shop.local.program import Program, kill_session, started_at, tail_of
 
 FIRST_DELAY = 0.5  # seconds before a dead child is started again
-LAST_DELAY = 30.0
+LAST_DELAY = 30.0  # seconds, doubled up to here
 HEALTHY_AFTER = 30.0  # seconds of life after which the delay starts small again
 POLL = 0.05  # seconds between two looks whether a child is ready
 
@@ -63,8 +63,8 @@ class ChildStatus:
 class Supervisor:
     """Owner of all children of one home."""
 
-    def __init__(self, home: Home, tell: Callable[[str], None]) -> None:
-        self._home, self._tell = home, tell
+    def __init__(self, home: Home, tell: Callable[[str], None], *, longest_delay: float = LAST_DELAY) -> None:
+        self._home, self._tell, self._longest_delay = home, tell, longest_delay
         self._children: dict[str, Child] = {}
         self._settled = False
         self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -172,7 +172,7 @@ class Supervisor:
             child.delay = FIRST_DELAY
         self._tell(f"{child.name} ended ({_how(code)}); starting it again in {child.delay:g} s")
         await asyncio.sleep(child.delay)
-        child.delay = min(child.delay * 2, LAST_DELAY)
+        child.delay = min(child.delay * 2, self._longest_delay)
         if child.wanted:
             child.restarts += 1
             await self._launch(child)

@@ -43,7 +43,7 @@ class System:
         self.services = services
         self.screen = screen or Screen()
         self.home = Home(options.home)
-        self.supervisor = Supervisor(self.home, self.screen.note)
+        self.supervisor = Supervisor(self.home, self.screen.note, longest_delay=options.restart_delay)
         self.started = time.monotonic()
         self._control = Control(self.supervisor, secrets.token_urlsafe(18))
         self._mailbox: Mailbox | None = None

@@ -4,6 +4,7 @@ One attempt is what the pipeline guards; within it a refused connection goes to 
 was sent. An answer of 4xx is an answer, so a breaker doesn't count it.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -55,14 +56,12 @@ class Target:
     def parse(cls, url: str) -> "Target":
         """Raises `ConfigError` for a URL that is neither."""
         parts = urlsplit(url)
-        try:
-            port = parts.port
-        except ValueError:
-            port = None
-        if parts.scheme == "lb" and parts.hostname:
-            return cls(parts.hostname, "", 0, parts.path.rstrip("/"))
-        if parts.scheme == "http" and parts.hostname:
-            return cls(None, parts.hostname, port or 80, parts.path.rstrip("/"))
+        path = parts.path.rstrip("/")
+        with contextlib.suppress(ValueError):  # a port that is no number
+            if parts.scheme == "lb" and parts.hostname:
+                return cls(parts.hostname, "", 0, path)
+            if parts.scheme == "http" and parts.hostname:
+                return cls(None, parts.hostname, parts.port or 80, path)
         raise ConfigError(f"{url!r}: a service's address is lb://<application> or http://<host>:<port>")
 
     def __str__(self) -> str:

@@ -10,6 +10,7 @@ BackstayError
 from backstay.auth import Forbidden as NotAllowed
 from backstay.auth import InvalidToken, KeysUnavailable
 from backstay.errors import BackstayError
+from backstay.resilience import DeadlineExceeded as TimeIsOver
 from backstay.resilience import Rejected
 from backstay.service.problems import DeadlineExceeded, Forbidden, Problem, Unauthorized, Unavailable
 from backstay.telemetry.logs import get_logger
@@ -51,7 +52,7 @@ def problem_of(error: Exception) -> Problem:
         return Unavailable("access tokens can't be checked at the moment", retry_after=error.retry_after)
     if isinstance(error, NotAllowed):
         return insufficient(error)
-    if isinstance(error, TimeoutError):
+    if isinstance(error, (TimeoutError, TimeIsOver)):
         log.warning("http.timed-out", error=_told(error))
         return DeadlineExceeded("it took too long")
     if isinstance(error, Rejected):

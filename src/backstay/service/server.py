@@ -35,7 +35,8 @@ def bind(host: str, port: int) -> socket.socket:
 class Server:
     """Serves an ASGI application on a bound socket between enter and exit.
 
-    Exit: accept nothing new, close idle connections, let requests in flight finish (at most `drain` seconds).
+    Exit: accept nothing new, close idle connections, let requests in flight finish for at most `drain` seconds, then
+    cancel them.
     """
 
     def __init__(self, app: Any, listening: socket.socket, *, keep_alive: float, drain: float) -> None:
@@ -75,6 +76,11 @@ class Server:
         self._server.should_exit = True
         if self._task is not None:
             await self._task
+        # What the drain gave up must not go on with parts that are about to be stopped.
+        left = list(self._server.server_state.tasks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     def hurry(self) -> None:
         """Wait for no request any longer."""

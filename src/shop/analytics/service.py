@@ -52,7 +52,7 @@ class Analytics:
     async def revenue_by_day(self, *, since: date | None, until: date | None) -> list[Revenue]:
         """The same for each of some days, by default the last 31. Raises Unprocessable for too many."""
         last = until or self._clock.now().date()
-        first = since or last - timedelta(days=30)
+        first = since or date.fromordinal(max(1, last.toordinal() - 30))
         if not 0 <= (last - first).days < DAYS_LIMIT:
             reason = f"must be at most {DAYS_LIMIT} days, in their order, up to until={last}"
             raise Unprocessable(errors=[FieldError("/query/since", reason)])

@@ -7,8 +7,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from backstay.auth import Principal
-from backstay.service import Page, Route, decode_cursor, encode_cursor, get
+from backstay.service import Forbidden, Page, Principal, Route, decode_cursor, encode_cursor, get
 from shop.notifications.model import Kind, Notification, State
 from shop.notifications.service import Notifications
 
@@ -39,12 +38,19 @@ def routes(notifications: Notifications) -> list[Route]:
         """List the caller's messages, all or those about one order, the newest first."""
         before = decode_cursor(cursor, UUID)
         found = await notifications.page(
-            UUID(who.id), order_id=order_id, before=before[0] if before else None, limit=limit + 1
+            _customer(who), order_id=order_id, before=before[0] if before else None, limit=limit + 1
         )
         following = encode_cursor(found[limit - 1].id) if len(found) > limit else None
         return Page([_view(notification) for notification in found[:limit]], following)
 
     return [list_notifications]
+
+
+def _customer(who: Principal) -> UUID:
+    try:
+        return UUID(who.id)
+    except ValueError:
+        raise Forbidden("only a customer has messages") from None
 
 
 def _view(notification: Notification) -> NotificationView:

@@ -1,5 +1,7 @@
 """Events that orders listens to, one function each."""
 
+from typing import Any
+
 from backstay.db import Transaction
 from backstay.messaging import SHARED, Consumer, Envelope, Locks
 from shop.contracts.inventory import InventoryRejected, InventoryReserved, InventoryUpdated
@@ -11,9 +13,9 @@ from shop.orders.service import Orders
 
 def register(consumer: Consumer, orders: Orders) -> None:
     """Have `orders` told of what happens elsewhere."""
-    of_order = Locks(keys=lambda event: [str(event.order_id)], take=orders.lock_orders)
-    of_product = Locks(keys=lambda event: [event.sku], take=orders.lock_products)
-    of_stock = Locks(keys=lambda event: [event.sku], take=orders.lock_stock)
+    of_order: Locks[Any] = Locks(keys=lambda event: [str(event.order_id)], take=orders.lock_orders)
+    of_product: Locks[Any] = Locks(keys=lambda event: [event.sku], take=orders.lock_products)
+    of_stock: Locks[Any] = Locks(keys=lambda event: [event.sku], take=orders.lock_stock)
 
     @consumer.on(ProductCreated, locks=of_product)
     async def product_created(event: ProductCreated, tx: Transaction) -> None:

@@ -6,8 +6,8 @@ FROM products LEFT JOIN stock USING (sku)
 WHERE sku = ANY($1::text[]);
 
 -- name: save
--- A new order, and the first line of its timeline.
-WITH step AS (
+-- A new order and the first line of its timeline; goes on a WITH that writes its event.
+step AS (
     INSERT INTO timeline (order_id, at, service, what, details) VALUES ($1, $8, 'orders', $10, $11)
 )
 INSERT INTO orders (id, customer_id, status, lines, total, currency, payment_method, version,
@@ -39,8 +39,8 @@ WHERE customer_id = $1 AND ($2::uuid IS NULL OR id < $2) AND ($3::text IS NULL O
 ORDER BY id DESC LIMIT $4;
 
 -- name: move
--- A locked order's next version, and the line of its timeline.
-WITH step AS (
+-- A locked order's next version and the line of its timeline; goes on a WITH that writes its event.
+step AS (
     INSERT INTO timeline (order_id, at, service, what, details) VALUES ($1, $6, 'orders', $7, $8)
 )
 UPDATE orders SET status = $2, payment_id = $3, reason = $4, version = $5, updated_at = $6 WHERE id = $1;

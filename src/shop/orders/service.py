@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -41,6 +42,14 @@ HAPPENED = {
 }
 
 log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """An order after a use case; `answer` is that of its checkout, if this was what it waited for."""
+
+    order: Order
+    answer: Answer[OrderView] | None
 
 
 class Orders(AbstractAsyncContextManager["Orders"]):
@@ -97,10 +106,10 @@ class Orders(AbstractAsyncContextManager["Orders"]):
             return model.cancel(order, at, reason=Reason.CUSTOMER)
 
         async with self._db.transaction() as tx:
-            order = await self._change(tx, order_id, decide, by="customer")
+            changed = await self._change(tx, order_id, decide, by="customer")
             await faults.point("orders.cancel.before-commit")
         await faults.point("orders.cancel.after-commit")
-        return events.view(_own(order, customer_id))
+        return events.view(_own(changed.order if changed else None, customer_id))
 
     async def find(self, customer_id: UUID, order_id: UUID) -> OrderView:
         """One of the customer's orders; raises NotFound for anybody else's."""
@@ -203,7 +212,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
 
     async def settle(
         self, tx: Transaction, order_id: UUID, outcome: Outcome, *, by: str, took: float | None = None
-    ) -> Order | None:
+    ) -> Changed | None:
         """The outcome of the payment, whoever brings it: the answer to the call, an event, the reconciler."""
         details = {} if took is None else {"payment_ms": round(took * 1000, 1)}
         return await self._change(tx, order_id, lambda o, at: model.settle(o, outcome, at), by=by, details=details)
@@ -228,8 +237,9 @@ class Orders(AbstractAsyncContextManager["Orders"]):
             updated_at=now,
         )
         step = Step(at=now, service="orders", what="order created", details={"total": total, "lines": len(lines)})
-        await store.save(tx, order, step, now + timedelta(seconds=self._settings.first_check))
-        await self._box.append(tx, events.published(None, order), version=order.version)
+        told = self._box.rows(events.published(None, order), version=order.version)
+        await store.save(tx, order, step, now + timedelta(seconds=self._settings.first_check), told)
+        self._box.appended(tx)
         return order
 
     async def _charge(self, order: Order) -> tuple[Outcome, float]:
@@ -242,8 +252,8 @@ class Orders(AbstractAsyncContextManager["Orders"]):
     async def _answer(self, order: Order, outcome: Outcome, took: float) -> Answer[OrderView]:
         """Settle, and send what is stored: by us, or by whoever settled the order before us."""
         async with self._db.transaction() as tx:
-            await self.settle(tx, order.id, outcome, by="checkout", took=took)
-            kept = await idempotency.stored(tx, order.id)
+            settled = await self.settle(tx, order.id, outcome, by="checkout", took=took)
+            kept = (settled and settled.answer) or await idempotency.stored(tx, order.id)
             await faults.point("orders.settle.before-commit")
         await faults.point("orders.settle.after-commit")
         if kept is None:
@@ -252,29 +262,33 @@ class Orders(AbstractAsyncContextManager["Orders"]):
 
     async def _change(
         self, tx: Transaction, order_id: UUID, decide: Decision, *, by: str, details: Mapping[str, Any] | None = None
-    ) -> Order | None:
+    ) -> Changed | None:
         """Lock an order, decide, and write down everything that follows; None if there is no such order."""
         order = await store.lock(tx, order_id)
         if order is None:
             log.warning("orders.unknown", order_id=str(order_id), by=by)
             return None
         change = decide(order, self._clock.now())
+        answer = None
         if change.order is not order:
-            await self._moved(tx, order, change, {"by": by, **(details or {})})
+            answer = await self._moved(tx, order, change, {"by": by, **(details or {})})
         if change.compensation is not None:
             reason = change.order.reason or "cancelled"
             await store.compensate(tx, order_id, change.compensation, reason, self._clock.now())
-        return change.order
+        return Changed(change.order, answer)
 
-    async def _moved(self, tx: Transaction, before: Order, change: Change, details: dict[str, Any]) -> None:
+    async def _moved(
+        self, tx: Transaction, before: Order, change: Change, details: dict[str, Any]
+    ) -> Answer[OrderView] | None:
         after = change.order
         told = {"reason": after.reason, "note": change.note, "payment_id": after.payment_id}
         details |= {name: value for name, value in told.items() if value is not None}
         step = Step(at=after.updated_at, service="orders", what=HAPPENED[after.status], details=details)
-        await store.move(tx, after, step)
-        await self._box.append(tx, events.published(before, after), version=after.version)
+        await store.move(tx, after, step, self._box.rows(events.published(before, after), version=after.version))
+        self._box.appended(tx)
         if before.status is Status.CREATED:
-            await idempotency.answer(tx, after.id, events.answer(after, change.note))
+            return await idempotency.answer(tx, after.id, events.answer(after, change.note))
+        return None
 
     async def _paid(self, tx: Transaction, event: PaymentEvent, event_id: UUID, what: str, **more: Any) -> None:
         details = {"payment_id": event.payment_id, "amount": event.amount, **more}

@@ -8,10 +8,13 @@ from uuid import UUID
 import msgspec
 
 from backstay.db import Database, Queries, Row, Transaction
+from backstay.outbox import OutboxRows
 from shop.kernel import Money
 from shop.orders.model import Compensation, Kind, Line, Order, Product, Status, Step
 
 sql = Queries.load(__package__)
+SAVE = f"WITH told AS ({OutboxRows.insert(12)}), {sql.save}"
+MOVE = f"WITH told AS ({OutboxRows.insert(9)}), {sql.move}"
 Reader = Database | Transaction
 
 _json = msgspec.json.Encoder(decimal_format="string")
@@ -34,10 +37,10 @@ async def products(tx: Reader, skus: Sequence[str]) -> Mapping[str, Product]:
     return {row["sku"]: _product(row) for row in await tx.fetch(sql.products, skus)}
 
 
-async def save(tx: Transaction, order: Order, step: Step, next_check_at: datetime) -> None:
-    """A new order and the first line of its timeline."""
+async def save(tx: Transaction, order: Order, step: Step, next_check_at: datetime, told: OutboxRows) -> None:
+    """A new order, the first line of its timeline, and its event."""
     await tx.execute(
-        sql.save,
+        SAVE,
         order.id,
         order.customer_id,
         order.status,
@@ -49,6 +52,7 @@ async def save(tx: Transaction, order: Order, step: Step, next_check_at: datetim
         next_check_at,
         step.what,
         _json.encode(step.details).decode(),
+        *told.arguments,
     )
 
 
@@ -76,10 +80,10 @@ async def page(
     return [_order(row) for row in await db.fetch(sql.page, customer_id, before, status, limit)]
 
 
-async def move(tx: Transaction, order: Order, step: Step) -> None:
-    """A locked order's next version, and the line of its timeline."""
+async def move(tx: Transaction, order: Order, step: Step, told: OutboxRows) -> None:
+    """A locked order's next version, the line of its timeline, and its event."""
     await tx.execute(
-        sql.move,
+        MOVE,
         order.id,
         order.status,
         order.payment_id,
@@ -88,6 +92,7 @@ async def move(tx: Transaction, order: Order, step: Step) -> None:
         order.updated_at,
         step.what,
         _json.encode(step.details).decode(),
+        *told.arguments,
     )
 
 

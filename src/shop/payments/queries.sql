@@ -38,6 +38,7 @@ WITH moved AS (
     INSERT INTO attempts (payment_id, step, outcome, reason, at, took)
     SELECT moved.id, $9, $10, $11, $7, $12 FROM moved WHERE $9::text IS NOT NULL
 )
+-- told
 SELECT count(*) FROM moved;
 
 -- name: call

@@ -221,14 +221,15 @@ class Payments(AbstractAsyncContextManager["Payments"]):
     async def _move(
         self, tx: Transaction, before: Payment, after: Payment, attempt: Attempt | None, now: datetime
     ) -> bool:
-        if not await store.move(tx, before, after, attempt, now, self._lease(now)):
+        event = events.published(before, after, now)
+        told = self._box.rows(*([event] if event else []), version=after.version)
+        if not await store.move(tx, before, after, attempt, now, self._lease(now), told):
             return False
+        self._box.appended(tx)
         if after.status is Status.REFUNDING:
             await store.request_refund(tx, after, now)
         elif after.status is Status.REFUNDED:
             await store.close_refund(tx, after.id, now)
-        if (event := events.published(before, after, now)) is not None:
-            await self._box.append(tx, event, version=after.version)
         return True
 
     def _lease(self, now: datetime) -> datetime:

@@ -5,10 +5,12 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from backstay.db import Database, Queries, Row, Transaction
+from backstay.outbox import OutboxRows
 from shop.kernel import Money
 from shop.payments.model import Attempt, Payment, Status, refund_key
 
 sql = Queries.load(__package__)
+MOVE = sql.move.replace("-- told", f", told AS ({OutboxRows.insert(13, where='EXISTS (SELECT FROM moved)')})")
 
 
 async def intend(db: Database, payment: Payment, until: datetime) -> bool:
@@ -48,12 +50,18 @@ async def lock(tx: Transaction, order_id: UUID) -> tuple[Payment, datetime] | No
 
 
 async def move(
-    tx: Transaction, before: Payment, after: Payment, attempt: Attempt | None, at: datetime, until: datetime
+    tx: Transaction,
+    before: Payment,
+    after: Payment,
+    attempt: Attempt | None,
+    at: datetime,
+    until: datetime,
+    told: OutboxRows,
 ) -> bool:
-    """Replace `before` by `after`, leased until then; False if somebody else moved it first."""
+    """Replace `before` by `after`, leased until then, with its event; False if somebody else moved it first."""
     tried = (attempt.step, attempt.outcome, attempt.reason, attempt.took) if attempt else (None, None, None, None)
     moved = await tx.fetchval(
-        sql.move,
+        MOVE,
         before.id,
         before.version,
         after.status,
@@ -63,6 +71,7 @@ async def move(
         at,
         until,
         *tried,
+        *told.arguments,
     )
     return bool(moved)
 

@@ -58,6 +58,9 @@ class Failure:
 
 @dataclass(slots=True)
 class _Progress:
+    """How far a transaction came: whether its deliveries are claimed, and which one is being handled."""
+
+    claimed: bool = False
     index: int | None = None
 
 
@@ -111,7 +114,8 @@ class Applier:
             try:
                 handled = await self._transact(fresh, progress)
             except Exception as error:  # noqa: BLE001  # sorted right here
-                if not is_of_the_moment(error):
+                # Before the inbox was written no record has had a part in it.
+                if progress.claimed and not is_of_the_moment(error):
                     found = None if progress.index is None else run.index(fresh[progress.index])
                     return Failure(found, error)
                 tries += 1
@@ -125,6 +129,7 @@ class Applier:
     async def _transact(self, fresh: list[Delivery], progress: _Progress) -> list[Delivery]:
         async with self._gate, self._db.transaction() as tx:
             taken = await claim(tx, self._group, [delivery.id for delivery in fresh])
+            progress.claimed = True
             fresh[:] = [delivery for delivery in fresh if delivery.id in taken]
             await self.handle(tx, fresh, progress)
             await faults.point(self._before_commit)

@@ -10,7 +10,7 @@ from backstay.gateway.asked import Asked
 from backstay.gateway.forwarding import FORWARDING_HEADERS, Peer
 from backstay.gateway.guard import user_line
 from backstay.gateway.paths import AmbiguousPath, decoded
-from backstay.gateway.problems import Alive, Refusal
+from backstay.gateway.problems import Health, Refusal
 from backstay.gateway.routes import Route
 from backstay.http.framing import HOP_BY_HOP, RequestHead, connection_names
 from backstay.telemetry.trace import TraceContext
@@ -18,7 +18,7 @@ from backstay.telemetry.trace import TraceContext
 if TYPE_CHECKING:
     from backstay.gateway.gateway import Gateway
 
-ALIVE_PATH = "/health/live"
+HEALTH_PATHS = ("/health/live", "/health/ready")  # before any route, for whoever balances load before us
 DEADLINE_HEADER = b"x-request-deadline-ms"
 MAX_NAMES = 2048
 _OURS = frozenset((b"host", b"expect", b"content-length", b"traceparent", DEADLINE_HEADER))
@@ -94,8 +94,8 @@ def admit(gateway: "Gateway", peer: Peer, head: RequestHead, trace_line: bytes, 
     """Let a request pass or raise Refusal."""
     target = head.target.decode("ascii")
     path, mark, query = target.partition("?")
-    if path == ALIVE_PATH:
-        raise Alive
+    if path in HEALTH_PATHS:
+        raise Health(up=not (gateway.draining and path.endswith("ready")))
     asked = Asked(head.method, _readable(path), query, head.host, head.index)
     if head.upgrade == b"websocket":
         raise Refusal(501, "not-implemented", "WebSocket isn't supported here")

@@ -109,6 +109,11 @@ class Gateway:
         if self._log is not None:
             self._log.close()
 
+    def hurry(self) -> None:
+        """Don't wait for exchanges in flight any longer."""
+        for client in list(self._clients):
+            client.cut()
+
     def statistics(self) -> GatewayStatistics:
         """What goes on, and what went on since the start."""
         requests = sum(sum(route.statuses.values()) for route in self.metrics.routes.values())

@@ -71,10 +71,10 @@ def limit_headers(buckets: TokenBuckets, decision: Decision) -> list[tuple[str, 
     """The limit and what is left of it."""
     return [
         ("X-RateLimit-Remaining", str(decision.remaining)),
-        ("X-RateLimit-Burst-Capacity", f"{buckets.burst:g}"),
-        ("X-RateLimit-Replenish-Rate", f"{buckets.rate:g}"),
+        ("X-RateLimit-Burst-Capacity", f"{buckets.burst:.10g}"),
+        ("X-RateLimit-Replenish-Rate", f"{buckets.rate:.10g}"),
     ]
 
 
 def _fixed(buckets: TokenBuckets) -> bytes:
-    return b"x-ratelimit-burst-capacity: %g\r\nx-ratelimit-replenish-rate: %g\r\n" % (buckets.burst, buckets.rate)
+    return b"x-ratelimit-burst-capacity: %.10g\r\nx-ratelimit-replenish-rate: %.10g\r\n" % (buckets.burst, buckets.rate)

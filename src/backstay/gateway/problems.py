@@ -41,17 +41,17 @@ class Refusal(BackstayError):
         return json.dumps(members, ensure_ascii=False).encode()
 
 
-class Alive(Refusal):
-    """The one answer of the gateway itself that isn't a problem: it is alive."""
+class Health(Refusal):
+    """The one answer of the gateway itself that isn't a problem: that it lives, or takes requests."""
 
     media_type = "application/json"
 
-    def __init__(self) -> None:
-        super().__init__(200, "", "")
+    def __init__(self, *, up: bool) -> None:
+        super().__init__(200 if up else 503, "", "")
 
     def body(self, instance: str, trace_id: str) -> bytes:  # noqa: ARG002 - it is always the same
         """The state that Spring's health endpoint would tell."""
-        return b'{"status":"UP"}'
+        return b'{"status":"UP"}' if self.status == 200 else b'{"status":"DOWN"}'
 
 
 _SLUGS = {

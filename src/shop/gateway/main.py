@@ -1,0 +1,34 @@
+"""Composition of the gateway."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from backstay.errors import ConfigError
+from backstay.gateway import RouteTable, read_definition
+from shop.gateway.config import GatewaySettings
+from shop.gateway.service import GatewayProcess
+
+
+def settings(environ: Mapping[str, str]) -> GatewaySettings:
+    """The settings that the environment asks for; raises `ConfigError`."""
+    return GatewaySettings.read(environ)
+
+
+def build(settings: GatewaySettings) -> GatewayProcess:
+    """The gateway, ready to run; raises `ConfigError` with every mistake in the routes."""
+    return GatewayProcess(settings, routes(settings))
+
+
+def routes(settings: GatewaySettings) -> RouteTable:
+    """The compiled routes. Placeholders in the file see the settings first, then the environment."""
+    try:
+        text = Path(settings.routes).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"ROUTES={settings.routes!r} can't be read: {error.strerror}") from error
+    given = {
+        "RATE_LIMIT_PER_SECOND": f"{settings.rate_limit_per_second:.10g}",
+        "RATE_LIMIT_BURST": f"{settings.rate_limit_burst:.10g}",
+        "MAX_BODY": str(settings.max_body),
+    }
+    return RouteTable(read_definition(text, {**os.environ, **given}))

@@ -13,6 +13,7 @@ from backstay.outbox.options import RelayOptions, RelayStatistics
 from backstay.outbox.outbox import Outbox, append
 from backstay.outbox.relay import Relay
 from backstay.outbox.rows import OutboxRows
+from backstay.outbox.status import OutboxStatus, RelayStatus, read_status
 from backstay.outbox.store import PostgresStore, Store
 
 __all__ = [
@@ -20,11 +21,14 @@ __all__ = [
     "Outbox",
     "OutboxError",
     "OutboxRows",
+    "OutboxStatus",
     "PostgresStore",
     "Relay",
     "RelayOptions",
     "RelayStatistics",
+    "RelayStatus",
     "Store",
     "UnusableEvent",
     "append",
+    "read_status",
 ]

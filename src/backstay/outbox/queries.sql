@@ -94,3 +94,10 @@ LEFT JOIN outbox_shards s ON s.owner = r.relay AND s.lease_until > clock_timesta
 WHERE r.expires_at > clock_timestamp()
 GROUP BY r.relay, r.name
 ORDER BY r.name, r.relay
+
+-- name: topics
+-- Rows by topic, among the first $1.
+SELECT aggregatetype AS topic, count(*) AS rows
+FROM (SELECT aggregatetype FROM outbox LIMIT $1) AS some_rows
+GROUP BY aggregatetype
+ORDER BY rows DESC, topic

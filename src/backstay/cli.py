@@ -1,0 +1,235 @@
+"""`backstay`: the platform's parts from the command line, next to applications that are not ours.
+
+Everything is imported where it is used: a command needs the extras of its own part, and this module needs none.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from backstay.errors import BackstayError, ConfigError
+
+if TYPE_CHECKING:
+    import typer
+
+    from backstay.messaging import DeadLetter
+
+
+def relay(
+    dsn: str, kafka: str, name: str = "relay", source: str = "", lease: float = 10.0, flavor: str = "apache"
+) -> None:
+    """Publish the outbox of the database DSN to KAFKA (host:port), until SIGTERM.
+
+    SOURCE is what events say they come from (/service/<database>); LEASE is seconds until a dead relay is replaced.
+    """
+    _run(_relay(dsn, kafka, name, source, lease, flavor))
+
+
+def outbox_status(dsn: str) -> None:
+    """Show what waits in the outbox of the database DSN, and which relays are there."""
+    _run(_outbox_status(dsn))
+
+
+def list_dead_letters(dsn: str, group: str = "", type: str = "", replayed: bool = False) -> None:  # noqa: A002
+    """List the dead letters in the database DSN: the open ones, or those replayed since."""
+    _run(_list_dead_letters(dsn, group, type, replayed))
+
+
+def replay_dead_letters(
+    dsn: str,
+    id: list[int] | None = None,  # noqa: A002
+    group: str = "",
+    type: str = "",  # noqa: A002
+    all: bool = False,  # noqa: A002
+    dry_run: bool = False,
+) -> None:
+    """Ask the running consumer to handle dead letters again: by --id, --group, --type, or --all."""
+    _run(_replay_dead_letters(dsn, id, group, type, all, dry_run))
+
+
+def gateway(file: Path, host: str = "127.0.0.1", port: int = 8080, eureka: str = "", profile: str = "") -> None:
+    """Serve the routes of a Spring Cloud Gateway FILE (application.yml), until SIGTERM.
+
+    EUREKA is the address of the registry for lb:// routes, such as http://127.0.0.1:8761/eureka; PROFILE is a list of
+    active profiles, separated by commas.
+    """
+    _run(_gateway(file, host, port, eureka, profile))
+
+
+def registry(host: str = "127.0.0.1", port: int = 8761) -> None:
+    """Serve a Eureka registry, until SIGTERM."""
+    from backstay.discovery import RegistryServer
+
+    _log()
+    RegistryServer(host, port).run()
+
+
+def app() -> "typer.Typer":
+    """The commands, for typer."""
+    import typer
+
+    made = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+    outbox = typer.Typer(help="The transactional outbox.", no_args_is_help=True)
+    letters = typer.Typer(help="Events that could not be handled.", no_args_is_help=True)
+    made.command()(relay)
+    made.command()(gateway)
+    made.command()(registry)
+    outbox.command("status")(outbox_status)
+    letters.command("list")(list_dead_letters)
+    letters.command("replay")(replay_dead_letters)
+    made.add_typer(outbox, name="outbox")
+    made.add_typer(letters, name="dead-letters")
+    return made
+
+
+def main() -> None:
+    """The entry point of the command `backstay`."""
+    try:
+        made = app()
+    except ImportError as error:
+        _fail(f"the command line needs the extra 'cli' (pip install 'backstay[cli]'): {error}")
+    made()
+
+
+async def _relay(dsn: str, kafka: str, name: str, source: str, lease: float, flavor: str) -> None:
+    from backstay.db import Database
+    from backstay.messaging import KafkaBroker
+    from backstay.outbox import Outbox
+
+    _log()
+    if flavor not in ("apache", "embedded"):
+        raise ConfigError(f"--flavor {flavor!r}: must be apache or embedded")
+    db = Database(_database_name(dsn), dsn=dsn, max_size=2)
+    broker = KafkaBroker(_address(kafka), flavor=flavor, client_id=f"backstay-{name}")  # type: ignore[arg-type]
+    try:
+        async with db, Outbox(db, source=source or None).relay(broker, name=name, lease=lease) as running:
+            _say(f"relaying {db.name} to {_address(kafka)}")
+            await _until_stopped()
+        counts = running.statistics()
+        _say(f"stopped: {counts.published} published, {counts.failed} repeated")
+    finally:
+        await broker.aclose()
+
+
+async def _outbox_status(dsn: str) -> None:
+    from backstay.db import Database
+    from backstay.outbox.status import read_status
+
+    async with Database(_database_name(dsn), dsn=dsn) as db:
+        status = await read_status(db)
+    _say(f"pending      {status.pending}{'+' if status.truncated else ''}")
+    _say(f"oldest       {status.oldest_age:.1f} s")
+    _say(f"unowned      {status.unowned} of {status.shards} shards")
+    for one in status.relays:
+        _say(f"relay        {one.name} ({one.id}): {one.shards} shards")
+    for topic, count in status.topics.items():
+        _say(f"topic        {topic}: {count} of the first {sum(status.topics.values())}")
+
+
+async def _list_dead_letters(dsn: str, group: str, kind: str, replayed: bool) -> None:
+    from backstay.db import Database
+    from backstay.messaging import list_dead_letters as letters
+
+    async with Database(_database_name(dsn), dsn=dsn) as db:
+        found = await letters(db, group=group or None, type=kind or None, replayed=replayed)
+    for letter in found:
+        _say(_line(letter))
+    _say(f"{len(found)} dead letters")
+
+
+async def _replay_dead_letters(
+    dsn: str, ids: list[int] | None, group: str, kind: str, everything: bool, dry_run: bool
+) -> None:
+    from backstay.db import Database
+    from backstay.messaging import replay
+
+    if not (ids or group or kind or everything):
+        raise ConfigError("nothing chosen: give --id, --group, --type, or --all")
+    async with Database(_database_name(dsn), dsn=dsn) as db:
+        found = await replay(db, ids=ids or None, group=group or None, type=kind or None, dry_run=dry_run)
+    for letter in found:
+        _say(_line(letter))
+    _say(f"{len(found)} dead letters {'would be' if dry_run else 'are'} asked for")
+
+
+async def _gateway(file: Path, host: str, port: int, eureka: str, profile: str) -> None:
+    from backstay.discovery import EurekaClient, StaticRegistry
+    from backstay.gateway import Gateway, RouteTable, read_definition
+
+    try:
+        text = await asyncio.to_thread(file.read_text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from error
+    profiles = frozenset(one.strip() for one in profile.split(",") if one.strip())
+    routes = RouteTable(read_definition(text, os.environ, profiles=profiles))
+    if not eureka:
+        await _serve(Gateway(routes, StaticRegistry({}), host=host, port=port), f"gateway for {file}")
+        return
+    async with EurekaClient(eureka) as known:
+        await _serve(Gateway(routes, known, host=host, port=port), f"gateway for {file}")
+
+
+async def _serve(server: AbstractAsyncContextManager[Any], what: str) -> None:
+    async with server as running:
+        _say(f"{what} on http://{running.host}:{running.port}")
+        await _until_stopped()
+
+
+async def _until_stopped() -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def _log() -> None:
+    handler = logging.StreamHandler()
+    line = "%(asctime)s %(levelname)s %(message)s %(reason)s"
+    handler.setFormatter(logging.Formatter(line, defaults={"reason": ""}))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def _line(letter: "DeadLetter") -> str:
+    asked = " (asked for)" if letter.replay_requested_at and not letter.replayed_at else ""
+    where = f"{letter.record.topic}/{letter.record.partition}@{letter.record.offset}"
+    return f"{letter.id}  {letter.group}  {letter.type or '?'}  {where}  {letter.cause}{asked}"
+
+
+def _address(kafka: str) -> str:
+    return kafka.removeprefix("kafka://").rstrip("/")
+
+
+def _database_name(dsn: str) -> str:
+    name = urlsplit(dsn).path.strip("/")
+    if not dsn.startswith(("postgresql://", "postgres://")) or not name:
+        raise ConfigError(f"{dsn.split('@')[-1]!r} is no database: postgresql://user:password@host:port/database")
+    return name
+
+
+def _run(work: Coroutine[Any, Any, None], *, run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run) -> None:
+    try:
+        run(work)
+    except BackstayError as error:
+        _fail(str(error))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _fail(text: str) -> None:
+    sys.stderr.write(f"backstay: {text}\n")
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""What an operator asks first: how much waits, for how long, and who is there to publish it."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from backstay.db import Database
+from backstay.outbox.errors import OutboxError
+from backstay.outbox.store import BACKLOG_LIMIT, SHARDS, sql
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStatus:
+    """A relay that is there, and how many shards it has."""
+
+    id: UUID
+    name: str
+    shards: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxStatus:
+    """A database's outbox as it is now."""
+
+    pending: int
+    """Rows, counted up to 10,000."""
+    truncated: bool
+    """Whether there are more."""
+    oldest_age: float
+    """Seconds."""
+    shards: int
+    unowned: int
+    """Shards that no relay works on."""
+    relays: tuple[RelayStatus, ...]
+    topics: dict[str, int]
+    """Rows by topic, among those counted."""
+
+
+async def read_status(db: Database) -> OutboxStatus:
+    """Read it; OutboxError when the database has no outbox."""
+    if await db.fetchval("SELECT to_regclass('outbox_shards')") is None:
+        raise OutboxError(f"database {db.name!r} has no outbox: its tables are made when a service or relay starts")
+    backlog = await db.fetchrow(sql.backlog, list(range(SHARDS)), BACKLOG_LIMIT + 1)
+    states = await db.fetch(sql.shards)
+    relays = tuple(RelayStatus(row["relay"], row["name"], row["shards"]) for row in await db.fetch(sql.relays))
+    topics = {row["topic"]: row["rows"] for row in await db.fetch(sql.topics, BACKLOG_LIMIT)}
+    pending = backlog["pending"] if backlog else 0
+    return OutboxStatus(
+        pending=min(pending, BACKLOG_LIMIT),
+        truncated=pending > BACKLOG_LIMIT,
+        oldest_age=max(0.0, (backlog["oldest"] if backlog else None) or 0.0),
+        shards=len(states),
+        unowned=sum(not state["live"] for state in states),
+        relays=relays,
+        topics=topics,
+    )

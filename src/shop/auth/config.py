@@ -74,12 +74,12 @@ class Settings(ServiceSettings):
     @property
     def service_clients(self) -> dict[str, ServiceClient]:
         """The clients by id."""
-        return {client.id: client for client in msgspec.json.decode(self.clients, type=list[ServiceClient])}
+        return {client.id: client for client in msgspec.json.decode(self.clients.encode(), type=list[ServiceClient])}
 
 
 def _client_problems(text: str) -> list[str]:
     try:
-        clients = msgspec.json.decode(text, type=Annotated[list[ServiceClient], Meta(max_length=MAX_CLIENTS)])
+        clients = msgspec.json.decode(text.encode(), type=Annotated[list[ServiceClient], Meta(max_length=MAX_CLIENTS)])
     except msgspec.MsgspecError as error:
         return [f'CLIENTS=***: must be a JSON list of {{"id", "secret", "scope"}} ({error})']
     if len({client.id for client in clients}) != len(clients):

@@ -1,7 +1,7 @@
 -- name: insert_user
 -- A new user; no row comes back when the address is known.
-INSERT INTO users (id, email, email_key, name, password_hash, roles, created_at, password_changed_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $7)
+INSERT INTO users (id, email, email_key, name, password_hash, roles, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (email_key) DO NOTHING
 RETURNING id
 
@@ -21,7 +21,7 @@ SELECT id FROM users WHERE email_key = $1
 
 -- name: find_login
 -- What a login needs, in one row: the user, if there is one, and how long this caller has to wait.
-SELECT u.id, u.email, u.name, u.roles, u.created_at, u.password_hash, u.password_changed_at,
+SELECT u.id, u.email, u.name, u.roles, u.created_at, u.password_hash, u.password_version,
        failed.blocked_until, failed.keys > 0 AS has_failures
 FROM (SELECT max(f.blocked_until) AS blocked_until, count(*) AS keys
       FROM login_failures f WHERE f.key = ANY ($2::text[])) AS failed
@@ -29,7 +29,7 @@ LEFT JOIN users u ON u.email_key = $1
 
 -- name: find_password
 -- The same for a user who is logged in.
-SELECT email_key, password_hash, password_changed_at FROM users WHERE id = $1
+SELECT email_key, password_hash, password_version FROM users WHERE id = $1
 
 -- name: blocked_until
 -- How long this caller has to wait.
@@ -64,7 +64,7 @@ UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2
 -- name: open_session
 -- A session with its first refresh token, unless the password was changed since it was checked.
 WITH owner AS (
-    SELECT id FROM users WHERE id = $2 AND password_changed_at = $3 FOR SHARE
+    SELECT id FROM users WHERE id = $2 AND password_version = $3 FOR SHARE
 ), session AS (
     INSERT INTO sessions (id, user_id, created_at, expires_at) SELECT $1, id, $4, $5 FROM owner RETURNING id
 )
@@ -93,8 +93,8 @@ RETURNING user_id
 
 -- name: change_password
 -- Set a new password unless somebody else changed it since it was read.
-UPDATE users SET password_hash = $3, password_changed_at = $4
-WHERE id = $1 AND password_changed_at = $2
+UPDATE users SET password_hash = $3, password_version = password_version + 1
+WHERE id = $1 AND password_version = $2
 RETURNING id
 
 -- name: end_other_sessions

@@ -13,10 +13,10 @@ sql = Queries.load(__package__)
 
 @dataclass(frozen=True, slots=True)
 class StoredPassword:
-    """The hash of a password, and since when it is the password: hashing it anew doesn't change that."""
+    """The hash of a password, and its version: hashing the same password anew doesn't change that."""
 
     hash: str
-    changed_at: datetime
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ async def open_session(
 ) -> bool:
     """A session with its first refresh token; False if the password is no longer the one that was checked."""
     opened = await db.fetchval(
-        sql.open_session, session_id, user_id, password.changed_at, at, until, token_hash, token_until
+        sql.open_session, session_id, user_id, password.version, at, until, token_hash, token_until
     )
     return opened is not None
 
@@ -138,9 +138,9 @@ async def end_session(tx: Transaction, session_id: UUID, at: datetime, reason: s
     return user_id
 
 
-async def change_password(tx: Transaction, user_id: UUID, before: StoredPassword, after: str, at: datetime) -> bool:
+async def change_password(tx: Transaction, user_id: UUID, before: StoredPassword, after: str) -> bool:
     """Store a new password; False if somebody else changed it first."""
-    return await tx.fetchval(sql.change_password, user_id, before.changed_at, after, at) is not None
+    return await tx.fetchval(sql.change_password, user_id, before.version, after) is not None
 
 
 async def end_other_sessions(tx: Transaction, user_id: UUID, but: UUID | None, at: datetime, reason: str) -> list[UUID]:
@@ -193,7 +193,7 @@ async def delete_retired_keys(tx: Transaction, now: datetime) -> None:
 
 
 def _password(row: Row) -> StoredPassword:
-    return StoredPassword(row["password_hash"], row["password_changed_at"])
+    return StoredPassword(row["password_hash"], row["password_version"])
 
 
 def _user(row: Row) -> User:

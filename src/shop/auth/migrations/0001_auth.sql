@@ -5,8 +5,8 @@ CREATE TABLE users (
     name text NOT NULL,
     password_hash text NOT NULL,
     roles text[] NOT NULL,
+    password_version integer NOT NULL DEFAULT 1,  -- counts changes; hashing the same password anew is none
     created_at timestamptz NOT NULL,
-    password_changed_at timestamptz NOT NULL,
     repeat_told_at timestamptz  -- when the owner was last told that somebody registered the address again
 );
 

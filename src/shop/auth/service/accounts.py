@@ -224,7 +224,7 @@ class Accounts:
     ) -> None:
         now = self._clock.now()
         async with self._db.transaction() as tx:
-            if not await store.change_password(tx, user_id, before, after, now):
+            if not await store.change_password(tx, user_id, before, after):
                 raise Conflict("password-changed", "The password was changed by somebody else at the same moment.")
             ended = await store.end_other_sessions(tx, user_id, session_id, now, "password-changed")
             life = self._tokens.access_life

@@ -1,0 +1,390 @@
+"""Accounts and sessions on a real database."""
+
+import asyncio
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from backstay.service import Conflict, NotFound, Problem, TooManyRequests, Unauthorized, Unavailable, Unprocessable
+from shop.auth.model import ACCOUNT_AND_ADDRESS_FREE
+from shop.auth.service import FirstAdmin
+
+from .conftest import HERE, PASSWORD, House, quick_passwords
+
+
+async def failed_logins(house: House, times: int, email: str = "ann@example.com", address: str = HERE) -> list[int]:
+    """The statuses of so many wrong logins."""
+    statuses = []
+    for _ in range(times):
+        with pytest.raises(Problem) as refused:
+            await house.accounts.login(email, "a wrong guess", address)
+        statuses.append(refused.value.status)
+    return statuses
+
+
+async def test_who_registered_can_log_in(house: House) -> None:
+    """The token says who it is, what he may do and in which session."""
+    grant = await house.customer()
+    who = house.who(grant)
+
+    me = await house.accounts.me(UUID(who.id))
+    assert (me.email, me.name) == ("ann@example.com", "Ann")
+    assert who.roles == {"customer"}
+    assert who.scopes == {"orders:read", "orders:write", "notifications:read"}
+    assert who.session is not None
+    assert who.expires_at == house.clock.now().timestamp() + 300
+    assert not who.is_service
+
+
+async def test_registering_publishes_who_it_is(house: House) -> None:
+    """Others learn address and name by the event."""
+    await house.customer(" Ann@Example.com ")
+
+    ((kind, event),) = await house.events()
+    assert kind == "user.registered"
+    assert (event["email"], event["name"]) == ("Ann@Example.com", "Ann")
+
+
+async def test_a_known_address_registers_without_a_difference(house: House) -> None:
+    """No error, no second account, the old password stays; the owner is told, at most once an hour."""
+    await house.customer()
+    for _ in range(3):
+        await house.accounts.register("ANN@example.com", "another password", "Eve")
+
+    assert [kind for kind, _ in await house.events()] == ["user.registered", "user.registration-repeated"]
+    await house.accounts.login("ann@example.com", PASSWORD, HERE)
+    assert await failed_logins(house, 1) == [401]
+
+    house.clock.advance(3600)
+    await house.accounts.register("ann@example.com", "another password", "Eve")
+    assert [kind for kind, _ in await house.events()][2:] == ["user.registration-repeated"]
+
+
+async def test_a_known_address_costs_as_much_as_a_new_one(house: House) -> None:
+    """Both ways hash the password: timing tells nothing."""
+    await house.customer()
+    hashed = 0
+    original = house.passwords.hash
+
+    async def counting(password: str) -> str:
+        nonlocal hashed
+        hashed += 1
+        return await original(password)
+
+    house.passwords.hash = counting  # type: ignore[method-assign]
+    await house.accounts.register("ann@example.com", PASSWORD, "Ann")
+    await house.accounts.register("bob@example.com", PASSWORD, "Bob")
+
+    assert hashed == 2
+
+
+async def test_two_at_once_make_one_account(house: House) -> None:
+    """The same address registered twice at the same moment is one user."""
+    await asyncio.gather(*(house.accounts.register("ann@example.com", PASSWORD, "Ann") for _ in range(5)))
+
+    assert await house.db.fetchval("SELECT count(*) FROM users") == 1
+
+
+async def test_every_broken_rule_of_a_registration_is_named(house: House) -> None:
+    """And nothing is stored."""
+    with pytest.raises(Unprocessable) as refused:
+        await house.accounts.register("nobody", "short", " ")
+
+    assert [error.pointer for error in refused.value.errors] == ["/email", "/password", "/name"]
+    assert await house.db.fetchval("SELECT count(*) FROM users") == 0
+
+
+async def test_wrong_password_and_unknown_address_are_told_alike(house: House) -> None:
+    """Same status, same words, same work."""
+    await house.customer()
+    said = []
+    for email in ("ann@example.com", "nobody@example.com"):
+        with pytest.raises(Unauthorized) as refused:
+            await house.accounts.login(email, "a wrong guess", HERE)
+        said.append(refused.value.body())
+
+    assert said[0] == said[1]
+
+
+async def test_passwords_are_stored_as_argon2id_only(house: House) -> None:
+    """Never in the clear."""
+    await house.customer()
+
+    stored = await house.db.fetchval("SELECT password_hash FROM users")
+    assert stored.startswith("$argon2id$")
+    assert PASSWORD not in stored
+
+
+async def test_unicode_and_long_passwords_work_in_either_composition(house: House) -> None:
+    """What is one text to the eye is one password."""
+    await house.accounts.register("ann@example.com", "pässwörter " * 10, "Ann")
+
+    await house.accounts.login("ann@example.com", "pässwörter " * 10, HERE)
+
+
+async def test_a_login_renews_an_old_hash(house: House) -> None:
+    """Stronger parameters reach everybody who logs in, also several times at once."""
+    await house.customer()
+    stronger = quick_passwords(time_cost=2)
+    async with stronger:
+        accounts = house.accounts_with(stronger)
+        await asyncio.gather(*(accounts.login("ann@example.com", PASSWORD, HERE) for _ in range(4)))
+
+        assert ",t=2," in await house.db.fetchval("SELECT password_hash FROM users")
+        await accounts.login("ann@example.com", PASSWORD, HERE)
+
+
+async def test_more_passwords_than_may_wait_are_refused(house: House) -> None:
+    """503 with Retry-After instead of an endless queue."""
+    async with quick_passwords(threads=1, waiting=1) as narrow:
+        accounts = house.accounts_with(narrow)
+        registrations = (accounts.register(f"user{n}@example.com", PASSWORD, "Ann") for n in range(5))
+        results = await asyncio.gather(*registrations, return_exceptions=True)
+
+    refused = [result for result in results if isinstance(result, Unavailable)]
+    assert len(refused) == 3
+    assert all("Retry-After" in each.headers for each in refused)
+    assert await house.db.fetchval("SELECT count(*) FROM users") == 2
+
+
+async def test_guessing_gets_slower_and_slower(house: House) -> None:
+    """After a few failures each further one doubles the wait, up to a quarter of an hour."""
+    await house.customer()
+    assert await failed_logins(house, ACCOUNT_AND_ADDRESS_FREE + 1) == [401] * ACCOUNT_AND_ADDRESS_FREE + [429]
+
+    waits = []
+    for _ in range(14):
+        with pytest.raises(TooManyRequests) as blocked:
+            await house.accounts.login("ann@example.com", "a wrong guess", HERE)
+        waits.append(int(blocked.value.headers["Retry-After"]))
+        house.clock.advance(waits[-1])
+        assert await failed_logins(house, 1) == [401]
+
+    assert waits[:5] == [1, 2, 4, 8, 16]
+    assert waits[-1] == 900
+
+
+async def test_who_guesses_locks_nobody_else_out(house: House) -> None:
+    """The owner logs in from elsewhere, and others log in from here."""
+    await house.customer()
+    await house.customer("bob@example.com")
+    assert (await failed_logins(house, 10))[-1] == 429
+
+    await house.accounts.login("ann@example.com", PASSWORD, "192.0.2.99")
+    await house.accounts.login("bob@example.com", PASSWORD, HERE)
+
+
+async def test_the_right_password_has_to_wait_too_where_it_was_guessed(house: House) -> None:
+    """Otherwise the wait would not slow a guesser down; afterwards a success counts from zero again."""
+    await house.customer()
+    await failed_logins(house, ACCOUNT_AND_ADDRESS_FREE)
+    with pytest.raises(TooManyRequests):
+        await house.accounts.login("ann@example.com", PASSWORD, HERE)
+
+    house.clock.advance(1)
+    await house.accounts.login("ann@example.com", PASSWORD, HERE)
+
+    assert await failed_logins(house, ACCOUNT_AND_ADDRESS_FREE) == [401] * ACCOUNT_AND_ADDRESS_FREE
+
+
+async def test_guessing_at_many_accounts_from_one_address_is_stopped(house: House) -> None:
+    """Also for addresses that nobody has."""
+    statuses = [(await failed_logins(house, 1, f"user{n}@example.com"))[0] for n in range(55)]
+
+    assert statuses[:50] == [401] * 50
+    assert 429 in statuses[50:]
+
+
+async def test_logins_that_succeed_are_never_slowed(house: House) -> None:
+    """However many there are at once."""
+    await house.customer()
+
+    await asyncio.gather(*(house.accounts.login("ann@example.com", PASSWORD, HERE) for _ in range(30)))
+
+
+async def test_a_refresh_token_gives_new_tokens_once(house: House) -> None:
+    """The session stays, both tokens are new."""
+    first = await house.customer()
+    second = await house.accounts.refresh(first.refresh_token)
+    third = await house.accounts.refresh(second.refresh_token)
+
+    assert len({first.refresh_token, second.refresh_token, third.refresh_token}) == 3
+    assert house.who(first).session == house.who(third).session
+
+
+async def test_a_refresh_token_used_twice_ends_the_session(house: House) -> None:
+    """The newest one of the family is dead too, and gateways are told."""
+    first = await house.customer()
+    second = await house.accounts.refresh(first.refresh_token)
+
+    for token in (first.refresh_token, second.refresh_token, first.refresh_token):
+        with pytest.raises(Unauthorized):
+            await house.accounts.refresh(token)
+
+    kind, event = (await house.events())[-1]
+    assert kind == "session.revoked"
+    assert event["sid"] == house.who(first).session
+    assert event["reason"] == "refresh-token-reused"
+    assert [kind for kind, _ in await house.events()].count("session.revoked") == 1
+
+
+async def test_two_refreshes_at_once_leave_at_most_one_family_alive(house: House) -> None:
+    """Whoever was first, the second use ends the session."""
+    grant = await house.customer()
+    other = await house.accounts.login("ann@example.com", PASSWORD, HERE)
+
+    refreshes = (house.accounts.refresh(grant.refresh_token) for _ in range(2))
+    results = await asyncio.gather(*refreshes, return_exceptions=True)
+
+    winners = [result for result in results if not isinstance(result, BaseException)]
+    assert len(winners) == 1
+    with pytest.raises(Unauthorized):
+        await house.accounts.refresh(winners[0].refresh_token)
+    await house.accounts.refresh(other.refresh_token)
+
+
+@pytest.mark.parametrize("token", ["", "made up", "\ud800", "x" * 10_000])
+async def test_an_unknown_refresh_token_is_refused(house: House, token: str) -> None:
+    """Whatever it is."""
+    with pytest.raises(Unauthorized):
+        await house.accounts.refresh(token)
+
+
+async def test_sessions_end_by_rest_and_by_age(house: House) -> None:
+    """A token not used for its life is void; a busy session ends too, in the end."""
+    idle = await house.customer()
+    busy = await house.accounts.login("ann@example.com", PASSWORD, HERE)
+    for _ in range(5):
+        house.clock.advance(990)
+        busy = await house.accounts.refresh(busy.refresh_token)
+
+    with pytest.raises(Unauthorized):
+        await house.accounts.refresh(idle.refresh_token)
+    house.clock.advance(60)
+    with pytest.raises(Unauthorized):
+        await house.accounts.refresh(busy.refresh_token)
+
+
+async def test_logging_out_ends_the_session_once(house: House) -> None:
+    """Its refresh token is void, gateways are told until when its access tokens might be shown."""
+    grant = await house.customer()
+    session = UUID(house.who(grant).session or "")
+    await house.accounts.logout(session)
+    await house.accounts.logout(session)
+
+    with pytest.raises(Unauthorized):
+        await house.accounts.refresh(grant.refresh_token)
+    (revoked,) = [event for kind, event in await house.events() if kind == "session.revoked"]
+    assert revoked["sid"] == str(session)
+    assert revoked["until"] == (house.clock.now() + timedelta(seconds=360)).isoformat().replace("+00:00", "Z")
+
+
+async def test_a_new_password_ends_all_other_sessions(house: House) -> None:
+    """This session goes on, the others are revoked, only the new password counts."""
+    here = await house.customer()
+    elsewhere = [await house.accounts.login("ann@example.com", PASSWORD, HERE) for _ in range(2)]
+    who = house.who(here)
+
+    await house.accounts.change_password(UUID(who.id), UUID(who.session or ""), PASSWORD, "a quite new password", HERE)
+
+    await house.accounts.refresh(here.refresh_token)
+    for grant in elsewhere:
+        with pytest.raises(Unauthorized):
+            await house.accounts.refresh(grant.refresh_token)
+    revoked = {event["sid"] for kind, event in await house.events() if kind == "session.revoked"}
+    assert revoked == {house.who(grant).session for grant in elsewhere}
+    with pytest.raises(Unauthorized):
+        await house.accounts.login("ann@example.com", PASSWORD, HERE)
+    await house.accounts.login("ann@example.com", "a quite new password", HERE)
+
+
+async def test_changing_a_password_needs_the_one_of_now(house: House) -> None:
+    """A stolen access token is not enough, and guessing with it is slowed down too."""
+    who = house.who(await house.customer())
+    change = (UUID(who.id), None, "a wrong guess", "a quite new password", HERE)
+
+    for _ in range(ACCOUNT_AND_ADDRESS_FREE):
+        with pytest.raises(Unprocessable) as refused:
+            await house.accounts.change_password(*change)
+        assert [error.pointer for error in refused.value.errors] == ["/current_password"]
+    with pytest.raises(TooManyRequests):
+        await house.accounts.change_password(*change)
+
+
+async def test_a_bad_new_password_is_refused(house: House) -> None:
+    """The rules of registration hold here too."""
+    who = house.who(await house.customer())
+
+    with pytest.raises(Unprocessable) as refused:
+        await house.accounts.change_password(UUID(who.id), None, PASSWORD, "password", HERE)
+
+    assert [error.pointer for error in refused.value.errors] == ["/new_password"]
+
+
+async def test_two_password_changes_at_once_make_one(house: House) -> None:
+    """The other one is told, instead of silently losing."""
+    who = house.who(await house.customer())
+    changes = (
+        house.accounts.change_password(UUID(who.id), None, PASSWORD, f"a quite new password {n}", HERE)
+        for n in range(2)
+    )
+
+    results = await asyncio.gather(*changes, return_exceptions=True)
+
+    assert [type(result) for result in results if result is not None] == [Conflict]
+
+
+async def test_a_login_doesnt_outlive_a_password_change_in_the_same_moment(house: House) -> None:
+    """A session whose password was checked before the change, but that is opened after it, is not opened."""
+    who = house.who(await house.customer())
+    original = house.passwords.verify
+
+    async def changed_meanwhile(password: str, stored: str | None) -> bool:
+        house.passwords.verify = original  # type: ignore[method-assign]
+        matches = await original(password, stored)
+        await house.accounts.change_password(UUID(who.id), None, PASSWORD, "a quite new password", HERE)
+        return matches
+
+    house.passwords.verify = changed_meanwhile  # type: ignore[method-assign]
+
+    with pytest.raises(Unauthorized):
+        await house.accounts.login("ann@example.com", PASSWORD, HERE)
+
+
+async def test_the_first_admin_is_made_once(house: House) -> None:
+    """Two instances that start at the same time make one admin, who may do everything."""
+    admin = FirstAdmin("admin@shop.example", PASSWORD)
+    assert PASSWORD not in repr(admin)
+    for round_number in range(2):
+        instances = [house.accounts_with(house.passwords, first_admin=admin) for _ in range(2)]
+        await asyncio.gather(*(instance.__aenter__() for instance in instances))
+        assert await house.db.fetchval("SELECT count(*) FROM users") == 1, round_number
+
+    who = house.who(await house.accounts.login("admin@shop.example", PASSWORD, HERE))
+    assert who.roles == {"customer", "admin"}
+    assert {"orders:write", "catalog:write", "inventory:write", "analytics:read"} <= who.scopes
+
+
+async def test_what_is_over_is_removed(house: House) -> None:
+    """Ended and old sessions, spent tokens and old failures go; what lives stays."""
+    grant = await house.customer()
+    await house.accounts.refresh(grant.refresh_token)
+    await failed_logins(house, 1)
+    house.clock.advance(3600 * 25)
+    fresh = await house.accounts.login("ann@example.com", PASSWORD, HERE)
+
+    await house.accounts.prune()
+
+    assert await house.db.fetchval("SELECT count(*) FROM sessions") == 1
+    assert await house.db.fetchval("SELECT count(*) FROM refresh_tokens") == 1
+    assert await house.db.fetchval("SELECT count(*) FROM login_failures") == 0
+    await house.accounts.refresh(fresh.refresh_token)
+
+
+async def test_an_account_that_is_gone(house: House) -> None:
+    """A token may outlive its user."""
+    with pytest.raises(NotFound):
+        await house.accounts.me(UUID(int=1))
+    with pytest.raises(NotFound):
+        await house.accounts.change_password(UUID(int=1), None, PASSWORD, "a quite new password", HERE)

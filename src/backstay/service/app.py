@@ -9,15 +9,18 @@ import os
 import sys
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from functools import partial
 from typing import Any, Literal, get_args
 
 from backstay.auth import TokenVerifier
+from backstay.clock import SYSTEM
 from backstay.discovery import Registry
 from backstay.errors import BackstayError, ConfigError
 from backstay.service.health import Check
 from backstay.service.idempotency import COMPONENT, pruning
-from backstay.service.jobs import Job
-from backstay.service.lifecycle import Running, start
+from backstay.service.jobs import Job, every
+from backstay.service.lifecycle import Running, role_of, start
 from backstay.service.routing import Route
 from backstay.service.settings import ServiceSettings
 from backstay.service.stopping import StopSignal
@@ -25,6 +28,11 @@ from backstay.telemetry.logs import configure, get_logger
 
 Role = Literal["api", "consumer", "relay", "jobs"]
 ROLES: frozenset[Role] = frozenset(get_args(Role))
+
+INBOX_DAYS = 30
+"""Days for which a consumer remembers what it has handled; a delivery after that would be handled again."""
+PRUNE_INBOX_EVERY = 3600.0
+"""Seconds between two prunings of the inbox."""
 
 log = get_logger()
 
@@ -114,14 +122,23 @@ class Service:
 
     def _housekeeping(self) -> list[Job]:
         """What the kit itself needs of the service's database."""
-        if not any(route.takes_key for route in self.routes):
-            return []
         database: Any = next((thing for thing in self.owns if hasattr(thing, "requires")), None)
-        if database is None:
-            keyed = next(route.name for route in self.routes if route.takes_key)
+        keyed = next((route.name for route in self.routes if route.takes_key), None)
+        if keyed is not None and database is None:
             raise ConfigError(f"{self.name}: {keyed} takes an idempotency key, so owns=[...] must have a Database")
-        database.requires(COMPONENT)
-        return [pruning(database)]
+        found = []
+        if keyed is not None:
+            database.requires(COMPONENT)
+            found.append(pruning(database))
+        if database is not None and any(role_of(thing) == "consumer" for thing in self.owns):
+            found.append(every(PRUNE_INBOX_EVERY, partial(_prune_inbox, database), name="prune-inbox"))
+        return found
+
+
+async def _prune_inbox(database: Any) -> None:
+    from backstay.messaging import prune_inbox
+
+    await prune_inbox(database, older_than=SYSTEM.now() - timedelta(days=INBOX_DAYS))
 
 
 def _checked(roles: Collection[str] | None) -> frozenset[str]:

@@ -29,7 +29,7 @@ from backstay.telemetry.metrics import exposition
 
 READY_EVERY = 0.25
 """Seconds between two looks at the checks until the service is ready for the first time."""
-STEP_TIMEOUT = 30.0
+STEP_TIMEOUT = 60.0
 """Seconds one part may take to stop; then it is given up."""
 
 _ROLES = {"backstay.messaging": ("Consumer", "consumer"), "backstay.outbox": ("Relay", "relay")}
@@ -152,7 +152,7 @@ class Running:
         for thing in self.service.owns:
             self._wire(thing, broker)
         for thing in self.service.owns:
-            role = _role_of(thing)
+            role = role_of(thing)
             if role is None or role in self.roles:
                 await _enter(stack, type(thing).__name__.lower(), thing)
 
@@ -273,7 +273,7 @@ def _spawn(stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) ->
     stack.push_async_callback(_politely, name, end)
 
 
-def _role_of(thing: object) -> str | None:
+def role_of(thing: object) -> str | None:
     """The role that runs `thing`, which may name it itself; None runs in every role."""
     if (named := getattr(thing, "role", None)) is not None:
         return str(named)
@@ -288,4 +288,4 @@ def _needs_caller(route: Route) -> bool:
     return not route.public or route.takes_who != "no"
 
 
-__all__ = ["READY_EVERY", "STEP_TIMEOUT", "Running", "start"]
+__all__ = ["READY_EVERY", "STEP_TIMEOUT", "Running", "role_of", "start"]

@@ -93,6 +93,19 @@ async def _note(runs: list[str]) -> None:
     runs.append("run")
 
 
+async def test_owned_parts_by_role() -> None:
+    """A part that says its role is entered where the role is, one that says none everywhere."""
+    diary: list[str] = []
+    reader = Part("reader", diary)
+    reader.role = "consumer"  # type: ignore[attr-defined]
+    service = Service("a", owns=[Part("db", diary), reader], settings=QUIET)
+    for roles in (["api"], ["consumer"]):
+        async with service.running(roles):
+            diary.append(roles[0])
+
+    assert diary == ["+db", "api", "-db", "+db", "+reader", "consumer", "-reader", "-db"]
+
+
 async def test_routes_by_role() -> None:
     """Without the role api only health, metrics and info answer."""
     service = Service("a", routes=[hello], settings=QUIET)

@@ -1,0 +1,1 @@
+"""A coffee shop: the smallest service that uses everything."""

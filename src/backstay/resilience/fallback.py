@@ -1,7 +1,7 @@
 """Fallback: another answer when the call fails, chosen by the type of the error, nearest superclass first."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from backstay.errors import ConfigError
@@ -57,7 +57,7 @@ class Fallback(Policy):
         return f"Fallback({', '.join(kind.__name__ for kind in self._handlers)})"
 
 
-def fallback(handlers: Mapping[type[Exception], Callable[..., R | Awaitable[R]]]) -> Fallback:
+def fallback(handlers: Mapping[type[Exception], Handler]) -> Fallback:
     """A decorator: `@fallback({TimeoutError: assume_some})`."""
     return Fallback(handlers)
 

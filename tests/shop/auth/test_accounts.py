@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from backstay.errors import ConfigError
 from backstay.service import Conflict, NotFound, Problem, TooManyRequests, Unauthorized, Unavailable, Unprocessable
 from shop.auth.model import ACCOUNT_AND_ADDRESS_FREE
 from shop.auth.service import FirstAdmin
@@ -367,6 +368,15 @@ async def test_the_first_admin_is_made_once(house: House) -> None:
     who = house.who(await house.accounts.login("admin@shop.example", PASSWORD, HERE))
     assert who.roles == {"customer", "admin"}
     assert {"orders:write", "catalog:write", "inventory:write", "analytics:read"} <= who.scopes
+
+
+async def test_a_first_admin_against_the_rules_stops_the_start(house: House) -> None:
+    """With every reason, and without the password."""
+    with pytest.raises(ConfigError) as refused:
+        await house.accounts_with(house.passwords, first_admin=FirstAdmin("admin", "tiny")).__aenter__()
+
+    assert [problem.split()[0] for problem in refused.value.problems] == ["ADMIN_EMAIL", "ADMIN_PASSWORD"]
+    assert "tiny" not in str(refused.value)
 
 
 async def test_what_is_over_is_removed(house: House) -> None:

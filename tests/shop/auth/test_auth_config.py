@@ -30,18 +30,18 @@ def test_every_mistake_is_named_without_its_secret() -> None:
     """All at once, and nothing secret among it."""
     wrong = {
         "CLIENTS": '[{"id": "orders", "secret": "tiny-secret"}]',
-        "ADMIN_EMAIL": "nobody",
-        "ADMIN_PASSWORD": "tiny",
+        "ADMIN_EMAIL": "admin@shop.example",
+        "ADMIN_PASSWORD": "",
         "KEY_ENCRYPTION_SECRET": "small",
     }
     with pytest.raises(ConfigError) as refused:
         settings(wrong)
 
     named = "\n".join(refused.value.problems)
-    assert len(refused.value.problems) == 5
+    assert len(refused.value.problems) == 4
     for key in (*wrong, "TOKEN_ISSUER"):
         assert key in named
-    assert not any(secret in named for secret in ("tiny-secret", "=tiny", "=small"))
+    assert not any(secret in named for secret in ("tiny-secret", "small"))
 
 
 def test_two_clients_of_one_id_are_a_mistake() -> None:

@@ -14,6 +14,7 @@ from uuid import UUID
 from backstay import faults
 from backstay.clock import SYSTEM, Clock
 from backstay.db import Database, Transaction
+from backstay.errors import ConfigError
 from backstay.ids import uuid7
 from backstay.outbox import Outbox
 from backstay.service import (
@@ -195,6 +196,8 @@ class Accounts:
             await self._outbox.append(tx, events.repeated(owner, now))
 
     async def _make_admin(self, admin: FirstAdmin) -> None:
+        if flaws := [*email_flaws(admin.email), *password_flaws(admin.password, admin.email)]:
+            raise ConfigError([f"ADMIN_{flaw.pointer[1:].upper()} {flaw.reason}" for flaw in flaws])
         if await store.knows_email(self._db, email_key(admin.email)):
             return
         password_hash = await self._hash(admin.password)

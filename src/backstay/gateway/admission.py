@@ -2,26 +2,20 @@
 
 import random
 import re
-from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 from backstay.gateway import problems
 from backstay.gateway.asked import Asked
-from backstay.gateway.forwarding import FORWARDING_HEADERS, Peer
+from backstay.gateway.forwarding import Peer
 from backstay.gateway.guard import user_line
+from backstay.gateway.headers import DEADLINE_HEADER, RequestNames
 from backstay.gateway.paths import AmbiguousPath, decoded
+from backstay.gateway.plane import Plane
 from backstay.gateway.problems import Health, Refusal
 from backstay.gateway.routes import Route
-from backstay.http.framing import HOP_BY_HOP, RequestHead, connection_names
+from backstay.http.framing import RequestHead, connection_names
 from backstay.telemetry.trace import TraceContext
 
-if TYPE_CHECKING:
-    from backstay.gateway.gateway import Gateway
-
 HEALTH_PATHS = ("/health/live", "/health/ready")  # before any route, for whoever balances load before us
-DEADLINE_HEADER = b"x-request-deadline-ms"
-MAX_NAMES = 2048
-_OURS = frozenset((b"host", b"expect", b"content-length", b"traceparent", DEADLINE_HEADER))
 _KEEP_ALIVE = (b"keep-alive", b"close", b"Keep-Alive")
 
 
@@ -58,29 +52,6 @@ class Admitted:
         self.response_timeout = response_timeout
 
 
-class RequestNames:
-    """Which request headers pass on a route, remembered by name."""
-
-    __slots__ = ("_dropped", "_known", "_prefixes")
-
-    def __init__(self, identity_headers: Collection[str], route: Route) -> None:
-        exact = {name.lower().encode() for name in identity_headers if not name.endswith("*")}
-        self._prefixes = tuple(name[:-1].lower().encode() for name in identity_headers if name.endswith("*"))
-        self._dropped = HOP_BY_HOP | FORWARDING_HEADERS | _OURS | exact | route.actions.request.drop
-        self._known: dict[bytes, bool] = {}
-
-    def passes(self, name: bytes) -> bool:
-        """Whether a header of this name (lower-case) is sent on."""
-        verdict = self._known.get(name)
-        if verdict is None:
-            # Some servers read an underscore as a hyphen.
-            plain = name.replace(b"_", b"-")
-            verdict = plain not in self._dropped and not plain.startswith(self._prefixes)
-            if len(self._known) < MAX_NAMES:
-                self._known[name] = verdict
-        return verdict
-
-
 def trace_of(head: RequestHead) -> tuple[str, bytes]:
     """The trace id of a request and its header line: continued if it is well formed, else new."""
     given = head.index.get(b"traceparent")
@@ -90,7 +61,7 @@ def trace_of(head: RequestHead) -> tuple[str, bytes]:
     return trace_id, f"traceparent: 00-{trace_id}-{random.getrandbits(64) or 1:016x}-00\r\n".encode()
 
 
-def admit(gateway: "Gateway", peer: Peer, head: RequestHead, trace_line: bytes, now: float) -> Admitted:
+def admit(gateway: Plane, peer: Peer, head: RequestHead, trace_line: bytes, now: float) -> Admitted:
     """Let a request pass or raise Refusal."""
     target = head.target.decode("ascii")
     path, mark, query = target.partition("?")
@@ -160,7 +131,7 @@ def _framing_line(head: RequestHead) -> bytes:
     return b"" if head.length is None else b"content-length: %d\r\n" % head.length
 
 
-def _deadline(gateway: "Gateway", route: Route, head: RequestHead) -> tuple[float, bytes]:
+def _deadline(gateway: Plane, route: Route, head: RequestHead) -> tuple[float, bytes]:
     """Seconds that the upstream has for its answer, and the header that tells it so."""
     seconds = gateway.response_timeout if route.response_timeout is None else route.response_timeout
     given = head.index.get(DEADLINE_HEADER)

@@ -3,10 +3,9 @@
 from collections.abc import Container, Iterable
 from enum import Enum
 
+from backstay.gateway.headers import ResponseNames
 from backstay.http.connection import NO_BODY, ResponseHead
-from backstay.http.framing import HOP_BY_HOP, RequestHead
-
-MAX_NAMES = 1024
+from backstay.http.framing import RequestHead
 
 
 class Framing(Enum):
@@ -25,26 +24,6 @@ def framing_of(answer: ResponseHead, request: RequestHead) -> Framing:
     if answer.length is not None and not answer.chunked:
         return Framing.LENGTH
     return Framing.CLOSE if request.version == "1.0" else Framing.CHUNKED
-
-
-class ResponseNames:
-    """Which response headers pass, remembered by the spelling they come in."""
-
-    __slots__ = ("_known",)
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, bytes | None] = {}
-
-    def passes(self, name: bytes) -> bytes | None:
-        """The lower-case name of a header that passes, None for one that ends here."""
-        try:
-            return self._known[name]
-        except KeyError:
-            lower = name.lower()
-            verdict = None if lower in HOP_BY_HOP else lower
-            if len(self._known) < MAX_NAMES:
-                self._known[name] = verdict
-            return verdict
 
 
 def head_lines(answer: ResponseHead, names: ResponseNames, dropped: Container[bytes]) -> Iterable[bytes]:

@@ -11,20 +11,17 @@ Once a byte of the upstream's answer has gone to the client there is no way back
 """
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from backstay.discovery import Instance, NoInstance
 from backstay.gateway import problems
 from backstay.gateway.admission import Admitted, admit, trace_of
 from backstay.gateway.answering import Framing, framing_of, head_lines
+from backstay.gateway.plane import ClientSide, Outcome
 from backstay.gateway.problems import Refusal, answer_bytes
 from backstay.http.connection import Address, Connection, ResponseHead
 from backstay.http.errors import BadResponse, ConnectFailed, ConnectionLost, FramingError, HttpError, PoolFull
 from backstay.http.framing import IDEMPOTENT, RequestHead
 from backstay.http.messages import status_line
-
-if TYPE_CHECKING:
-    from backstay.gateway.inbound import Inbound
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 HELD_BYTES = 64 * 1024  # of a body that waits for its connection before the client is paused
@@ -60,7 +57,7 @@ class Exchange:
         "trace_id",
     )
 
-    def __init__(self, inbound: "Inbound", head: RequestHead) -> None:
+    def __init__(self, inbound: ClientSide, head: RequestHead) -> None:
         self.inbound = inbound
         self.gateway = inbound.gateway
         self.head = head
@@ -124,7 +121,7 @@ class Exchange:
         """The client has sent all of the request."""
         had_body, self.body_pending = self.body_pending, False
         if self.done:
-            self.inbound.exchange_done(self, keep=self._keep)
+            self._leave(keep=self._keep)
             return
         if not had_body:
             return
@@ -138,7 +135,7 @@ class Exchange:
     def refuse(self, refusal: Refusal) -> None:
         """The rest of the request can't be read."""
         if self.done:
-            self.inbound.exchange_done(self, keep=False)
+            self._leave(keep=False)
         elif self._framing is not None:
             self._cut(self._status)
         else:
@@ -166,7 +163,7 @@ class Exchange:
     def expire(self) -> None:
         """The deadline has passed: the answer says whose fault it was."""
         if self.done:  # the rest of a refused body doesn't come
-            self.inbound.exchange_done(self, keep=False)
+            self._leave(keep=False)
         elif self._framing is not None:
             self._cut(self._status)
         elif self.body_pending and not self.upload_held:
@@ -258,7 +255,7 @@ class Exchange:
     def response_interim(self, head: ResponseHead) -> None:
         """Early hints are passed on; 100 Continue was ours to send."""
         if head.status == 103 and self.head.version != "1.0":
-            lines = head_lines(head, self.gateway.response_keeps, ())
+            lines = head_lines(head, self.gateway.response_names, ())
             self.inbound.write(b"".join((status_line(103), *lines, b"\r\n")))
 
     def response_started(self, head: ResponseHead) -> None:
@@ -268,10 +265,10 @@ class Exchange:
         self._body = []
         self._status = head.status
         self._framing = framing = framing_of(head, self.head)
-        self._keep = framing is not Framing.CLOSE and self.inbound.keeps(self)
+        self._keep = framing is not Framing.CLOSE and self.inbound.keeps(self.head)
         out = self._out
         out.append(status_line(head.status))
-        out += head_lines(head, self.gateway.response_keeps, admitted.route.actions.response.drop)
+        out += head_lines(head, self.gateway.response_names, admitted.route.actions.response.drop)
         out.append(admitted.response_lines)
         if framing is Framing.CHUNKED:
             out.append(b"transfer-encoding: chunked\r\n")
@@ -344,7 +341,7 @@ class Exchange:
         """Answer ourselves. `broken`: what the client sends can't be understood any more."""
         if self.done:
             return
-        self._keep = not broken and self.inbound.keeps(self) and (not self.body_pending or self.inbound.discards(self))
+        self._keep = not broken and self.inbound.keeps(self.head) and (not self.body_pending or self._discards())
         extra = self._admitted.response_lines if self._admitted is not None else b""
         self.inbound.write(
             answer_bytes(
@@ -361,11 +358,18 @@ class Exchange:
 
     def _finish(self) -> None:
         """The answer is written. What is left of the request is read away if that is little."""
-        if self.body_pending and self._keep and self.inbound.discards(self):
+        if self.body_pending and self._keep and self._discards():
             self.inbound.deadline = self.gateway.time() + self.gateway.options.body_timeout
             self.inbound.update_reading()
         else:
-            self.inbound.exchange_done(self, keep=self._keep)
+            self._leave(keep=self._keep)
+
+    def _discards(self) -> bool:
+        """A client that still waits for 100 Continue may send its body or not, so it has to start anew."""
+        return not self.continue_owed and self.inbound.discards(self.head)
+
+    def _leave(self, *, keep: bool) -> None:
+        self.inbound.exchange_done(self, keep=keep, body_pending=self.body_pending)
 
     def _cut(self, status: int) -> None:
         self._end(status)
@@ -381,7 +385,19 @@ class Exchange:
         if connecting is not None and connecting is not asyncio.current_task():
             connecting.cancel()
         self._body = []
-        self.gateway.record(self, status, self.gateway.time() - self._started)
+        admitted = self._admitted
+        self.gateway.record(
+            Outcome(
+                head=self.head,
+                peer=self.inbound.peer,
+                route=admitted.route if admitted is not None else None,
+                user=admitted.user if admitted is not None else None,
+                upstream=self._where,
+                status=status,
+                seconds=self.gateway.time() - self._started,
+                trace_id=self.trace_id,
+            )
+        )
 
     def _set_deadline(self) -> None:
         """The nearest limit of the phase that the exchange is in."""
@@ -394,17 +410,6 @@ class Exchange:
         else:
             wait = self._admitted.response_timeout if self._admitted is not None else options.response_timeout
         self.inbound.deadline = min(now + wait, self._started + options.total_timeout)
-
-    # -- for the log
-    @property
-    def admitted(self) -> Admitted | None:
-        """How it was admitted; None if it wasn't."""
-        return self._admitted
-
-    @property
-    def upstream(self) -> Address | None:
-        """Where the request went last."""
-        return self._where
 
 
 def _host(address: Address) -> bytes:

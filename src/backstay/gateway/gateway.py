@@ -2,30 +2,28 @@
 
 import asyncio
 import re
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from backstay.auth import TokenVerifier
 from backstay.discovery import Instance, Registry
 from backstay.gateway.accesslog import AccessLog
-from backstay.gateway.admission import RequestNames, trace_of
-from backstay.gateway.answering import ResponseNames
+from backstay.gateway.admission import trace_of
 from backstay.gateway.forwarding import Peer
 from backstay.gateway.guard import Guard
+from backstay.gateway.headers import RequestNames, ResponseNames
 from backstay.gateway.inbound import Inbound
 from backstay.gateway.metrics import NO_ROUTE, Metrics
 from backstay.gateway.options import GatewayOptions
+from backstay.gateway.plane import ClientSide, Outcome
 from backstay.gateway.problems import Refusal
 from backstay.gateway.revocations import DenyList
-from backstay.gateway.routes import RouteTable
+from backstay.gateway.routes import Route, RouteTable
 from backstay.http.framing import RequestHead
 from backstay.http.pool import Pool, PoolStatistics
 from backstay.http.timers import Ticker
-
-if TYPE_CHECKING:
-    from backstay.gateway.exchange import Exchange
 
 BACKLOG = 2048
 
@@ -71,12 +69,14 @@ class Gateway:
         self.pool = Pool(idle=options.upstream_idle, max_per_address=options.upstream_connections)
         self.connect_timeout = _timeout(routes.connect_timeout, options.connect_timeout)
         self.response_timeout = _timeout(routes.response_timeout, options.response_timeout)
-        self.request_names = {route: RequestNames(options.identity_headers, route) for route in routes.routes}
-        self.response_keeps = ResponseNames()
+        self.request_names: Mapping[Route, RequestNames] = {
+            route: RequestNames(options.identity_headers, route.actions.request.drop) for route in routes.routes
+        }
+        self.response_names = ResponseNames()
         self.draining = False
         self._log = access_log
         self._trusted: re.Pattern[str] | None = routes.trusted_proxies
-        self._clients: set[Inbound] = set()
+        self._clients: set[ClientSide] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
         self._ticker = Ticker()
@@ -86,8 +86,7 @@ class Gateway:
         return f"Gateway({self.host}:{self.port}, routes={[route.id for route in self.routes.routes]})"
 
     async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        self.time = loop.time
+        loop = self._loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Inbound(self), self.host, self.port, backlog=BACKLOG)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -127,17 +126,21 @@ class Gateway:
         )
 
     # -- for the data plane
+    def time(self) -> float:
+        """The loop's clock, in seconds."""
+        return self._loop.time()
+
     def peer(self, address: str) -> Peer:
         """What is known of a client's address."""
         return Peer(address, self.port, self._trusted)
 
-    def opened(self, client: Inbound) -> None:
+    def opened(self, client: ClientSide) -> None:
         """A client connected."""
         self._clients.add(client)
         self._empty.clear()
         self._ticker.add(client)
 
-    def closed(self, client: Inbound) -> None:
+    def closed(self, client: ClientSide) -> None:
         """A client connection is gone."""
         self._clients.discard(client)
         self._ticker.discard(client)
@@ -156,42 +159,30 @@ class Gateway:
         self.metrics.ejections += 1
         self.registry.eject(instance, self.options.eject_seconds)
 
-    def record(self, exchange: "Exchange", status: int, seconds: float) -> None:
+    def record(self, outcome: Outcome) -> None:
         """An exchange ended."""
-        admitted = exchange.admitted
-        route = admitted.route.id if admitted is not None else NO_ROUTE
-        self.metrics.route(route).count(status, seconds)
+        route = outcome.route.id if outcome.route is not None else NO_ROUTE
+        self.metrics.route(route).count(outcome.status, outcome.seconds)
         if self._log is None:
             return
-        head, upstream = exchange.head, exchange.upstream
+        head, upstream = outcome.head, outcome.upstream
         self._log.write(
             method=head.method.decode(),
             path=head.target.partition(b"?")[0].decode("ascii"),
             route=route,
-            status=status,
-            seconds=seconds,
+            status=outcome.status,
+            seconds=outcome.seconds,
             upstream=None if upstream is None else f"{upstream[0]}:{upstream[1]}",
-            trace_id=exchange.trace_id,
-            who=admitted.user if admitted is not None else None,
-            peer=exchange.inbound.peer.address,
+            trace_id=outcome.trace_id,
+            who=outcome.user,
+            peer=outcome.peer.address,
         )
 
     def refused(self, peer: Peer, refusal: Refusal) -> str:
         """Something that isn't a request was refused; gives its trace id."""
-        trace_id, _ = trace_of(RequestHead(b"", b"", "1.1", [], {}))
-        self.metrics.route(NO_ROUTE).count(refusal.status, 0.0)
-        if self._log is not None:
-            self._log.write(
-                method="-",
-                path="-",
-                route=NO_ROUTE,
-                status=refusal.status,
-                seconds=0.0,
-                upstream=None,
-                trace_id=trace_id,
-                who=None,
-                peer=peer.address,
-            )
+        nothing = RequestHead(b"-", b"-", "1.1", [], {})
+        trace_id, _ = trace_of(nothing)
+        self.record(Outcome(nothing, peer, None, None, None, refusal.status, 0.0, trace_id))
         return trace_id
 
     async def _emptied(self) -> None:

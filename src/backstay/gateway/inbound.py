@@ -6,16 +6,13 @@ turn. Nothing is read either while the client doesn't take its answers, or the u
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
 
 from backstay.gateway.exchange import Exchange
 from backstay.gateway.forwarding import Peer
+from backstay.gateway.plane import Plane
 from backstay.gateway.problems import Refusal, answer_bytes, malformed
 from backstay.http.errors import FramingError
 from backstay.http.framing import RequestHead, RequestReader
-
-if TYPE_CHECKING:
-    from backstay.gateway.gateway import Gateway
 
 LINGER_SECONDS = 2.0  # in which a client that is still sending can read why it was refused
 DISCARD_BYTES = 64 * 1024  # of an unwanted body, rather than closing the connection
@@ -44,7 +41,7 @@ class Inbound(RequestReader, asyncio.Protocol):
     transport: asyncio.Transport
     peer: Peer
 
-    def __init__(self, gateway: "Gateway") -> None:
+    def __init__(self, gateway: Plane) -> None:
         super().__init__(gateway.options.limits)
         self.gateway = gateway
         self.lost = False
@@ -131,23 +128,20 @@ class Inbound(RequestReader, asyncio.Protocol):
             else:
                 self.transport.pause_reading()
 
-    def keeps(self, exchange: Exchange) -> bool:
-        """Whether the connection can go on after this exchange."""
-        return exchange.head.keep_alive and not self.gateway.draining
+    def keeps(self, head: RequestHead) -> bool:
+        """Whether the connection can go on after this request."""
+        return head.keep_alive and not self.gateway.draining
 
-    def discards(self, exchange: Exchange) -> bool:
-        """Whether what is left of an unwanted body is small enough to be read away, so that the connection can go on.
+    def discards(self, head: RequestHead) -> bool:
+        """Whether what is left of an unwanted body is little enough to be read away."""
+        return self.discard_body(head, DISCARD_BYTES)
 
-        A client that still waits for 100 Continue may send its body or not, so it has to start anew.
-        """
-        return not exchange.continue_owed and self.discard_body(exchange.head, DISCARD_BYTES)
-
-    def exchange_done(self, exchange: Exchange, *, keep: bool) -> None:
-        """The answer is written and the request is read; or, if not, nobody wants the rest of it."""
+    def exchange_done(self, exchange: object, *, keep: bool, body_pending: bool) -> None:
+        """The answer is written; `body_pending`: the request isn't read to its end, and nobody wants the rest."""
         if self._current is not exchange or self.lost:
             return
         self._current = None
-        if exchange.body_pending:
+        if body_pending:
             self._linger()
         elif not keep:
             self._closing = True

@@ -89,18 +89,21 @@ async def _broker(options: Options, home: Home, supervisor: Supervisor) -> str:
 
 
 async def _start_broker(options: Options, home: Home, supervisor: Supervisor) -> str:
-    port, log = free_port(), home.logs / "kafka.log"
+    inside, outside = options.kafka_proxy or (free_port(), None)
+    port, log = inside, home.logs / "kafka.log"
     if options.kafka == EMBEDDED:
-        await supervisor.add(tansu.program(port, log), vital=True)
+        await supervisor.add(tansu.program(port, log, advertised=outside), vital=True)
     else:
-        node = await asyncio.to_thread(apache.create, home.data(APACHE) / "kafka", log=log, port=port)
+        port = free_port() if outside else inside
+        folder = home.data(APACHE) / "kafka"
+        node = await asyncio.to_thread(apache.create, folder, log=log, port=port, proxied=options.kafka_proxy)
         await supervisor.add(node.program())
 
     async def ready() -> bool:
         return await asyncio.to_thread(is_open, port)
 
     await supervisor.ready("kafka", ready, timeout=READY_TIMEOUT)
-    return f"{HOST}:{port}"
+    return f"{HOST}:{outside or port}"
 
 
 async def _fetch_kafka(screen: Screen) -> None:

@@ -35,6 +35,8 @@ class Options:
     demo: bool = True
     faults: Path | None = None
     """A folder of fault files, `<service>` each; only tests have one."""
+    kafka_proxy: tuple[int, int] | None = None
+    """(port our broker listens on behind a proxy, port of that proxy, which services are told); only tests have one."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Settings for every service beyond the usual ones."""
     restart_delay: float = 30.0

@@ -18,10 +18,13 @@ def binary() -> Path:
     return path
 
 
-def program(port: int, log: Path) -> Program:
-    """The broker on a port of the loopback. SIGTERM takes it five seconds and it has nothing to save: it is killed."""
-    url = f"tcp://{HOST}:{port}"
-    argv = (str(binary()), "broker", "--listener-url", url, "--advertised-listener-url", url)
+def program(port: int, log: Path, *, advertised: int | None = None) -> Program:
+    """The broker on a port of the loopback. SIGTERM takes it five seconds and it has nothing to save: it is killed.
+
+    `advertised` is the port that clients are sent to, if a proxy stands before it.
+    """
+    url, told = f"tcp://{HOST}:{port}", f"tcp://{HOST}:{advertised or port}"
+    argv = (str(binary()), "broker", "--listener-url", url, "--advertised-listener-url", told)
     return Program(
         name="kafka",
         argv=(*argv, "--storage-engine", "memory://tansu/"),

@@ -1,0 +1,365 @@
+"""One whole system of real processes for all acceptance tests, and everything a test may do to it."""
+
+import asyncio
+import contextlib
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from backstay.db import Database
+from backstay.testing import eventually
+from shop.demo.patience import patiently
+from shop.demo.shopper import Shopper
+from shop.local import apache, control, mailbox, registry
+from shop.local.environment import ADMIN_EMAIL
+from shop.local.home import Home, Running
+from shop.local.ports import free_port
+from shop.local.web import Reply, Web
+
+START = Path(__file__).with_name("start.py")
+SETTLE = 60.0  # seconds
+PASSWORD = "correct horse battery staple"
+CHAI = {"sku": "NW-001", "quantity": 1}
+
+
+class Proxy:
+    """A door between the services and the broker that can be shut: connections are cut and no new ones come through."""
+
+    def __init__(self, port: int, target: int) -> None:
+        self._port, self._target = port, target
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+        self.open()
+
+    def open(self) -> None:
+        self._run(self._open())
+
+    def shut(self) -> None:
+        self._run(self._shut())
+
+    def close(self) -> None:
+        self.shut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        future: Future[None] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future.result(10)
+
+    async def _open(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port)
+
+    async def _shut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in list(self._writers):
+            writer.transport.abort()
+        tasks = asyncio.all_tasks(self._loop) - {asyncio.current_task(self._loop)}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            upstream, onward = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, onward}
+        try:
+            await asyncio.gather(_pump(reader, onward), _pump(upstream, writer))
+        finally:
+            self._writers -= {writer, onward}
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except (OSError, asyncio.CancelledError):
+        pass
+    finally:
+        writer.transport.abort()
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The running system, and the ways of fate."""
+
+    running: Running
+    home: Home
+    proxy: Proxy
+    faults: Path
+
+    async def tell(self, verb: str, service: str) -> None:
+        """Stop, start or kill a process."""
+        await control.tell(self.running, verb, service)
+
+    def arm(self, service: str, *entries: str) -> None:
+        """Make fault points of a service go off."""
+        self.disarm(service)
+        half = self.faults / f"{service}.new"
+        half.write_text("\n".join(entries))
+        half.rename(self.faults / service)
+
+    def disarm(self, *services: str) -> None:
+        """Take the faults of services back, of all if none is named."""
+        for name in services or [file.name for file in self.faults.iterdir()]:
+            (self.faults / name).unlink(missing_ok=True)
+            (self.faults / f"{name}.spent").unlink(missing_ok=True)
+
+    def fired(self, service: str) -> str:
+        """The faults of a service that have gone off."""
+        spent = self.faults / f"{service}.spent"
+        return spent.read_text() if spent.exists() else ""
+
+    async def restarts(self, service: str) -> int:
+        """How often a process had to be started again."""
+        children = await control.tell(self.running, "status")
+        return int(next(child["restarts"] for child in children if child["name"] == service))
+
+    async def up(self, *services: str) -> None:
+        """Wait until services are in the registry and say themselves that they are ready."""
+        async with Web(self.running.discovery) as discovery:
+
+            async def ready() -> bool:
+                found = {i.app: i for i in await registry.instances(discovery) if i.status == registry.UP}
+                return all([name in found and await registry.is_ready(found[name]) for name in services])
+
+            await eventually(ready, timeout=SETTLE, interval=0.1)
+
+    def mails(self, to: str) -> list[mailbox.Mail]:
+        """What was sent to an address."""
+        return mailbox.kept(Path(self.running.mail), to=to)
+
+    @contextlib.asynccontextmanager
+    async def instance(self, service: str) -> AsyncIterator[Web]:
+        """One instance of a service, past the gateway."""
+        async with Web(self.running.discovery) as discovery:
+            found = [i for i in await registry.instances(discovery) if i.app == service and i.status == registry.UP]
+        async with Web(found[0].address) as web:
+            yield web
+
+    @contextlib.asynccontextmanager
+    async def database(self, service: str) -> AsyncIterator[Database]:
+        """A service's own database."""
+        async with Database(f"look-{service}", dsn=self.running.databases[service], max_size=1) as database:
+            yield database
+
+
+@dataclass(slots=True)
+class Customer:
+    """A customer of the tests', who remembers all orders that were answered."""
+
+    shopper: Shopper
+    web: Web
+    orders: list[str] = field(default_factory=list)
+
+    async def order(self, method: str = "pm_card_ok", *lines: dict[str, Any], key: str | None = None) -> Reply:
+        """A checkout, repeated with its key until there is an answer."""
+        body = {"lines": list(lines) or [CHAI], "payment_method": method}
+        reply = await self.shopper.ask("POST", "/api/v1/orders", body, key=key or uuid4().hex)
+        if isinstance(reply.body, dict) and (found := reply.body.get("id") or reply.body.get("order_id")):
+            self.orders.append(found)
+        return reply
+
+    async def once(self, body: Any, *, key: str | None = None, **more: Any) -> Reply:
+        """A checkout as it is, whatever comes."""
+        return await self.web.call("POST", "/api/v1/orders", body, token=self.shopper.token, key=key, **more)
+
+    async def status(self, order: str) -> str:
+        """An order's present status."""
+        return str((await self.shopper.get(f"/api/v1/orders/{order}"))["status"])
+
+    async def settled(self, order: str, *, timeout: float = SETTLE) -> str:
+        """An order's status once it waits for nothing."""
+
+        async def final() -> str | None:
+            status = await self.status(order)
+            return status if status not in ("created", "payment_pending") else None
+
+        return str(await eventually(final, timeout=timeout, interval=0.1))
+
+    async def cancel(self, order: str) -> Reply:
+        """Cancel an order."""
+        return await self.shopper.ask("POST", f"/api/v1/orders/{order}/cancel")
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    """A whole system of this test run, seeded; brought down with every process when it ends."""
+    folder = Path("/tmp") / f"backstay-acceptance-{uuid4().hex[:12]}"
+    faults = folder / "faults"
+    faults.mkdir(parents=True)
+    flavor = "embedded"
+    if apache.is_available():
+        apache.fetch()
+        flavor = "apache"
+    inside, outside = free_port(), free_port()
+    proxy = Proxy(outside, inside)
+    argv = [sys.executable, str(START), str(folder), flavor, str(inside), str(outside)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            _wait_until_up(process)
+            home = Home(folder)
+            running = home.running()
+            assert running is not None
+            yield World(running, home, proxy, faults)
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=60)
+            process.kill()
+            proxy.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_until_up(process: subprocess.Popen[str]) -> None:
+    output = []
+    for line in process.stdout or ():
+        output.append(line)
+        if line == "up\n":
+            return
+    raise AssertionError("the system didn't come up:\n" + "".join(output))
+
+
+@pytest.fixture
+async def web(world: World) -> AsyncIterator[Web]:
+    """The gateway."""
+    async with Web(world.running.gateway) as web:
+        yield web
+
+
+@pytest.fixture
+async def new_customer(world: World, web: Web) -> Callable[[], Coroutine[Any, Any, Customer]]:
+    """Makes customers, registered and logged in."""
+
+    async def make() -> Customer:
+        shopper = Shopper(web, f"{uuid4().hex}@customers.example", PASSWORD)
+        await shopper.register("Ada")
+        await shopper.login()
+        return Customer(shopper, web)
+
+    return make
+
+
+@pytest.fixture
+async def customer(new_customer: Callable[[], Coroutine[Any, Any, Customer]]) -> Customer:
+    """A new customer, logged in."""
+    return await new_customer()
+
+
+@pytest.fixture
+async def admin(world: World, web: Web) -> Shopper:
+    """The first admin, logged in."""
+    admin = Shopper(web, ADMIN_EMAIL, world.home.secret("admin"))
+    await admin.login()
+    return admin
+
+
+@pytest.fixture
+async def healed(world: World) -> AsyncIterator[None]:
+    """Whatever a test did to the system is undone after it."""
+    yield
+    world.disarm()
+    world.proxy.shut()
+    world.proxy.open()
+    services = ("payments", "orders", "inventory", "notifications", "catalog", "auth", "gateway", "analytics")
+    for service in services:
+        await world.tell("start", service)
+    await world.up(*services)
+
+
+ORDERS_BOOK = "SELECT id, status, total FROM orders WHERE id = ANY($1::uuid[])"
+OPEN = """
+SELECT (SELECT count(*) FROM compensations WHERE closed_at IS NULL AND order_id = ANY($1::uuid[]))
+     + (SELECT count(*) FROM orders WHERE status IN ('created', 'payment_pending') AND id = ANY($1::uuid[]))
+"""
+PROVIDER_BOOK = """
+SELECT p.order_id, coalesce(sum(l.amount), 0) AS kept, count(l.key) FILTER (WHERE l.entry = 'captured') AS captures
+FROM payments p LEFT JOIN sandbox.ledger l ON l.key IN (p.id::text, p.id::text || ':refund')
+WHERE p.order_id = ANY($1::uuid[]) GROUP BY p.order_id
+"""
+HELD = """
+SELECT order_id, sum(reserved) AS units FROM ledger WHERE order_id = ANY($1::uuid[])
+GROUP BY order_id HAVING sum(reserved) <> 0
+"""
+LEDGER = """
+SELECT count(*) FROM stock s
+WHERE on_hand < reserved OR reserved < 0
+   OR (on_hand, reserved) <> (
+       SELECT coalesce(sum(on_hand), 0), coalesce(sum(reserved), 0) FROM ledger l WHERE l.sku = s.sku)
+"""
+
+
+@pytest.fixture
+def audit(world: World) -> Callable[[list[str]], Coroutine[Any, Any, dict[str, str]]]:
+    """Waits until orders have settled, then compares every book about them; returns their states."""
+
+    async def look(orders: list[str]) -> dict[str, str]:
+        ids = [UUID(order) for order in dict.fromkeys(orders)]
+        async with world.database("orders") as book:
+            await eventually(lambda: _none(book, OPEN, ids), timeout=SETTLE, interval=0.1)
+            rows = await book.fetch(ORDERS_BOOK, ids)
+        states = {str(row["id"]): row["status"] for row in rows}
+        worth = {str(row["id"]): row["total"] if row["status"] == "confirmed" else Decimal(0) for row in rows}
+        assert len(states) == len(ids), "an order that was answered is missing"
+        await _money(world, ids, worth)
+        await _stock(world, ids, {order for order, state in states.items() if state == "confirmed"})
+        return states
+
+    return look
+
+
+async def _none(database: Database, sql: str, *args: object) -> bool:
+    return bool(await database.fetchval(sql, *args) == 0)
+
+
+async def _money(world: World, ids: list[UUID], worth: dict[str, Decimal]) -> None:
+    """The provider keeps what confirmed orders are worth, each captured at most once."""
+    async with world.database("payments") as book:
+
+        async def agrees() -> bool:
+            rows = {str(row["order_id"]): row for row in await book.fetch(PROVIDER_BOOK, ids)}
+            kept = {order: rows[order]["kept"] if order in rows else Decimal(0) for order in worth}
+            assert all(row["captures"] <= 1 for row in rows.values()), "an order was charged twice"
+            return kept == worth
+
+        await eventually(agrees, timeout=SETTLE, interval=0.1)
+
+
+async def _stock(world: World, ids: list[UUID], confirmed: set[str]) -> None:
+    """Confirmed orders hold their units and no others do, and every ledger adds up."""
+    async with world.database("inventory") as book:
+
+        async def agrees() -> bool:
+            return {str(row["order_id"]) for row in await book.fetch(HELD, ids)} == confirmed
+
+        await eventually(agrees, timeout=SETTLE, interval=0.1)
+        assert await _none(book, LEDGER)
+
+
+@pytest.fixture
+def clock() -> Callable[[], float]:
+    """Seconds, for measuring an answer."""
+    return time.monotonic
+
+
+__all__ = ["Customer", "World", "patiently"]

@@ -1,0 +1,55 @@
+"""Run a whole system for acceptance tests: what `make up DEMO=no` runs, with faults to arm and less waiting.
+
+Arguments: home, broker, port that the broker listens on behind the test's proxy, port of that proxy.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from shop.demo import seed
+from shop.demo.stage import in_process
+from shop.local.options import Options
+from shop.local.stopping import Stopped, until_stopped
+from shop.local.system import System
+from shop.local.web import Web
+
+SETTINGS = {
+    "FIRST_CHECK": "1",
+    "LAST_CHECK": "2",
+    "RECONCILE_INTERVAL": "0.25",
+    "COMPENSATE_INTERVAL": "0.25",
+    "PAYMENT_WAIT_OPEN": "1",
+    "STALE_AFTER": "1",
+    "STALE_INTERVAL": "0.25",
+    "SANDBOX_SLOW": "2.5",
+}
+"""The waits of orders and payments, cut to what a test can sit through; limits stay as they are."""
+
+
+async def live(system: System) -> None:
+    async with system, Web(system.running.gateway) as web:
+        await seed.seed(in_process(system, web))
+        print("up", flush=True)
+        raise await system.supervisor.failure
+
+
+async def main(home: Path, kafka: str, inside: int, outside: int) -> None:
+    options = Options(
+        home=home,
+        kafka=kafka,
+        kafka_proxy=(inside, outside),
+        gateway_port=0,
+        discovery_port=0,
+        faults=home / "faults",
+        settings=SETTINGS,
+        restart_delay=0.5,
+    )
+    system = System(options)
+    try:
+        await until_stopped(live(system), at_once=system.kill, tell=print)
+    except Stopped:
+        print("down", flush=True)
+
+
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))

@@ -6,6 +6,7 @@ turn. Nothing is read either while the client doesn't take its answers, or the u
 
 import asyncio
 from collections import deque
+from typing import cast
 
 from backstay.gateway.exchange import Exchange
 from backstay.gateway.forwarding import Peer
@@ -57,7 +58,7 @@ class Inbound(RequestReader, asyncio.Protocol):
 
     # -- asyncio
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         self.transport = transport
         address = transport.get_extra_info("peername")
         self.peer = self.gateway.peer(str(address[0]) if address else "unknown")

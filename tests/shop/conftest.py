@@ -12,9 +12,11 @@ import pytest
 from backstay.auth import StaticKeys, TokenVerifier
 from backstay.db import Database
 from backstay.http import HttpClient
-from backstay.messaging import Envelope, Event, Record, event_spec
+from backstay.ids import uuid7
+from backstay.messaging import Envelope, Event, MemoryBroker, Record, event_spec
 from backstay.service import Running, Service
 from backstay.testing.issuer import TokenIssuer
+from shop.topology import TOPICS
 
 ADMIN = "catalog:write inventory:read inventory:write analytics:read"
 ADMIN_ID = UUID("01890000-0000-7000-8000-00000000000a")
@@ -90,13 +92,14 @@ Calling = Callable[..., AbstractAsyncContextManager[Caller]]
 
 @pytest.fixture
 def calling() -> Calling:
-    """`async with calling(service, roles) as api:` runs a service and calls it."""
+    """`async with calling(service) as api:` runs a service and calls it; with a broker in all roles, else as api."""
     issuer = TokenIssuer()
 
     @asynccontextmanager
-    async def run(service: Service, roles: tuple[str, ...] = ("api",)) -> AsyncIterator[Caller]:
+    async def run(service: Service, broker: MemoryBroker | None = None) -> AsyncIterator[Caller]:
         service.verifier = TokenVerifier(issuer.issuer, issuer.audience, StaticKeys(issuer.jwks))
-        async with service.running(roles) as running, HttpClient() as http:
+        service.broker = broker
+        async with service.running(None if broker else ("api",)) as running, HttpClient() as http:
             yield Caller(running, http, issuer)
 
     return run
@@ -150,3 +153,46 @@ def published() -> Callable[[Database], Any]:
         return [(row["type"], msgspec.json.decode(row["payload"])) for row in rows]
 
     return read
+
+
+@pytest.fixture
+async def broker() -> MemoryBroker:
+    """A broker in memory with the shop's topics."""
+    made = MemoryBroker()
+    await made.create_topics(TOPICS)
+    return made
+
+
+@pytest.fixture
+def publish(broker: MemoryBroker) -> Callable[..., Any]:
+    """Publish events as another service's relay would."""
+
+    async def send(*events: Event) -> None:
+        async with broker.producer() as producer:
+            assert not any(await producer.publish([_record(event) for event in events]))
+
+    return send
+
+
+@pytest.fixture
+def read(broker: MemoryBroker) -> Callable[[str], list[tuple[str, Any]]]:
+    """What a topic holds, as `(type, payload)`."""
+
+    def topic(name: str) -> list[tuple[str, Any]]:
+        return [
+            (Envelope.read(found).type, msgspec.json.decode(found.value or b"null")) for found in broker.records(name)
+        ]
+
+    return topic
+
+
+def _record(event: Event) -> Record:
+    spec = event_spec(event)
+    return Envelope.record_for(
+        topic=spec.topic,
+        key=spec.key_of(event),
+        id=uuid7(),
+        type=spec.type,
+        source="/test",
+        data=msgspec.json.encode(event),
+    )

@@ -1,8 +1,13 @@
 """What notifications can be told from outside."""
 
+import re
 from dataclasses import dataclass
 
+from backstay.errors import ConfigError
 from backstay.service import Address, Seconds, ServiceSettings
+
+_SERVER = re.compile(r"smtps?://[^/\s]+|null:")
+_SENDER = re.compile(r"[!-?A-~]+@[!-?A-~]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,3 +20,14 @@ class Settings(ServiceSettings):
     """The sender's address; its domain ends every Message-ID."""
     send_interval: Seconds = 0.25
     """Between two looks for messages that are due."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not _SERVER.fullmatch(self.smtp_url):
+            problems.append(
+                f"SMTP_URL={self.smtp_url!r}: must be smtp://[user:password@]host[:port], smtps://… or null:"
+            )
+        if not _SENDER.fullmatch(self.mail_from):
+            problems.append(f"MAIL_FROM={self.mail_from!r}: must be one plain address, name@domain")
+        if problems:
+            raise ConfigError(problems)

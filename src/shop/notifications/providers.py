@@ -22,6 +22,7 @@ from shop.notifications.model import Due
 
 CONNECTIONS = 4  # kept open; one is busy with one message at a time
 TIMEOUT = 10.0  # seconds for connecting and handing over one message
+QUIT_TIMEOUT = 1.0  # seconds to say goodbye
 SMTP_PORT, SMTPS_PORT = 25, 465
 WORD = 42  # bytes of text in one encoded word of a header; RFC 2047 allows 75 characters in all
 
@@ -115,8 +116,8 @@ class SmtpMailer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while self._idle:
-            self._idle.pop().close()
+        await asyncio.gather(*(self._quit(connection) for connection in self._idle))
+        self._idle.clear()
 
     async def send(self, mail: Mail) -> None:
         """Returns when the server took the message. Raises MailRefused, MailDeferred or MailUnavailable."""
@@ -171,6 +172,13 @@ class SmtpMailer:
             connection.close()
             raise
         return connection
+
+    async def _quit(self, connection: aiosmtplib.SMTP) -> None:
+        try:
+            async with asyncio.timeout(QUIT_TIMEOUT):
+                await connection.quit()
+        except (aiosmtplib.SMTPException, OSError):
+            connection.close()
 
     def _close_idle(self) -> None:
         while self._idle:

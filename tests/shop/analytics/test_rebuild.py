@@ -1,41 +1,18 @@
 """A rebuild: a new generation reads everything again beside the old one, then takes its place."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
-import msgspec
 import pytest
 
-from backstay.ids import uuid7
-from backstay.messaging import Event, MemoryBroker, Record, event_spec
+from backstay.messaging import MemoryBroker
 from backstay.service import Conflict
 from backstay.testing import eventually
 from shop.analytics.handlers import Readers
 from shop.analytics.model import State
 
 ADA = UUID(int=1)
-TOPICS = {"orders": 3, "payments": 3}
-
-
-def record(event: Event) -> Record:
-    spec = event_spec(event)
-    headers = {"ce_specversion": "1.0", "ce_id": str(uuid7()), "ce_type": spec.type, "ce_source": "/test"}
-    headers["id"] = headers["ce_id"]
-    pairs = tuple((name, value.encode()) for name, value in headers.items())
-    return Record(spec.topic, spec.key_of(event).encode(), msgspec.json.encode(event), pairs)
-
-
-async def publish(broker: MemoryBroker, events: Sequence[Event]) -> None:
-    async with broker.producer() as producer:
-        assert await producer.publish([record(event) for event in events]) == [None] * len(events)
-
-
-@pytest.fixture
-async def broker() -> MemoryBroker:
-    made = MemoryBroker()
-    await made.create_topics(TOPICS)
-    return made
 
 
 @pytest.fixture
@@ -49,13 +26,11 @@ async def confirmed(desk: Any) -> int:
     return int((await desk.analytics.funnel()).confirmed)
 
 
-async def test_a_rebuild_counts_everything_again_and_takes_over(
-    desk: Any, story: Any, broker: MemoryBroker, readers: Readers
-):
+async def test_a_rebuild_counts_everything_again_and_takes_over(desk: Any, story: Any, publish: Any, readers: Readers):
     """Wrong figures are right again after a rebuild, events that come meanwhile are in it, and the old one goes."""
     for _ in range(5):
         one = story(uuid4(), ADA, {"A": 1})
-        await publish(broker, [one.event("created"), one.event("confirmed")])
+        await publish(one.event("created"), one.event("confirmed"))
     await eventually(lambda: _is(confirmed, desk, 5))
     await desk.db.execute("UPDATE orders SET confirmed_at = NULL")
     assert await confirmed(desk) == 0
@@ -65,7 +40,7 @@ async def test_a_rebuild_counts_everything_again_and_takes_over(
         await desk.analytics.rebuild()
     await eventually(lambda: _current_is(desk, opened.generation))
     await eventually(lambda: _is(confirmed, desk, 5))
-    await publish(broker, [story(uuid4(), ADA, {"A": 1}).event("confirmed")])
+    await publish(story(uuid4(), ADA, {"A": 1}).event("confirmed"))
     await eventually(lambda: _is(confirmed, desk, 6))
 
     states = {found.generation: found.state for found in await desk.analytics.generations()}
@@ -85,13 +60,15 @@ async def test_an_empty_shop_can_be_rebuilt(desk: Any, readers: Readers):
     await eventually(lambda: _current_is(desk, opened.generation))
 
 
-async def test_two_instances_follow_the_same_generations(desk: Any, story: Any, broker: MemoryBroker, readers: Readers):
+async def test_two_instances_follow_the_same_generations(
+    desk: Any, story: Any, publish: Any, broker: MemoryBroker, readers: Readers
+):
     """Both read, one swaps, each event counts once."""
     second = Readers(desk.db, desk.analytics, interval=0.05)
     second.use_broker(broker)
     async with second:
         opened = await desk.analytics.rebuild()
-        await publish(broker, [story(uuid4(), ADA, {"A": 1}).event("confirmed") for _ in range(20)])
+        await publish(*(story(uuid4(), ADA, {"A": 1}).event("confirmed") for _ in range(20)))
         await eventually(lambda: _current_is(desk, opened.generation))
         await eventually(lambda: _is(confirmed, desk, 20))
 

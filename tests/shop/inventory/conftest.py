@@ -22,6 +22,18 @@ CUSTOMER = uuid4()
 MIGRATIONS = Path(shop.inventory.__file__).parent / "migrations"
 
 
+class Order:
+    """Events of an order, by its id and what it wants."""
+
+    @staticmethod
+    def confirmed(order_id: UUID, wanted: Mapping[str, int]) -> OrderConfirmed:
+        return OrderConfirmed(**_order(order_id, wanted))
+
+    @staticmethod
+    def cancelled(order_id: UUID, wanted: Mapping[str, int]) -> OrderCancelled:
+        return OrderCancelled(**_order(order_id, wanted), reason="customer", was_confirmed=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Warehouse:
     """The service, its handlers, its database, and words for what tests do with them."""
@@ -36,10 +48,10 @@ class Warehouse:
             await self.stock.count(sku, on_hand=on_hand, reorder_level=reorder_level)
 
     async def confirm(self, order_id: UUID, wanted: Mapping[str, int]) -> None:
-        await self.deliver(OrderConfirmed(**_order(order_id, wanted)))
+        await self.deliver(Order.confirmed(order_id, wanted))
 
     async def cancel(self, order_id: UUID, wanted: Mapping[str, int]) -> None:
-        await self.deliver(OrderCancelled(**_order(order_id, wanted), reason="customer", was_confirmed=True))
+        await self.deliver(Order.cancelled(order_id, wanted))
 
     async def available(self) -> dict[str, int]:
         return {level.sku: level.available for level in await self.stock.page(after=None, limit=1000)}
@@ -90,3 +102,9 @@ async def warehouse(database: str, deliveries: Any, published: Any) -> AsyncIter
     register(deliver, stock)
     async with db:
         yield Warehouse(db, stock, deliver, published)
+
+
+@pytest.fixture
+def order() -> type[Order]:
+    """Makes events of orders."""
+    return Order

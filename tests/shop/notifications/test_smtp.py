@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from aiosmtpd.smtp import SMTP
 
+from backstay.testing import eventually
 from shop.notifications.providers import Mail, MailDeferred, MailRefused, MailUnavailable, SmtpMailer
 
 
@@ -30,13 +31,13 @@ class Server:
         if self._server is not None:
             self._server.close()
         self.drop()
+        await eventually(lambda: all(connection.transport is None for connection in self.connections))
 
     def drop(self) -> None:
         """Close every connection, as a server does with idle ones."""
         for connection in self.connections:
             if connection.transport is not None:
                 connection.transport.close()
-        self.connections.clear()
 
     def _protocol(self) -> SMTP:
         self.connections.append(SMTP(self, hostname="localhost"))
@@ -63,7 +64,6 @@ async def server() -> AsyncIterator[Server]:
     await made.start()
     yield made
     await made.stop()
-    await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -132,14 +132,19 @@ async def test_without_a_server_mail_is_unavailable_and_then_works_again(server:
 async def test_a_server_that_says_nothing_is_unavailable():
     """A connection that is accepted and then silent ends in time."""
 
+    hung_up = asyncio.Event()
+
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
+        await writer.wait_closed()
+        hung_up.set()
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with SmtpMailer("127.0.0.1", port, sender="shop@backstay.example", timeout=0.2) as mailer:
         with pytest.raises(MailUnavailable):
             await mailer.send(mail())
+    await hung_up.wait()
     server.close()
     await server.wait_closed()

@@ -33,6 +33,7 @@ from shop.orders.model import Change, Compensation, NewOrder, Order, Outcome, Pr
 
 T = TypeVar("T")
 Decision = Callable[[Order, datetime], Change]
+News = InventoryReserved | InventoryRejected | PaymentEvent | NotificationSent
 
 FINAL = frozenset({Result.VOIDED, Result.DECLINED, Result.REFUNDED})
 HAPPENED = {
@@ -170,18 +171,12 @@ class Orders(AbstractAsyncContextManager["Orders"]):
     async def stock_reserved(self, tx: Transaction, event: InventoryReserved, event_id: UUID) -> None:
         """Inventory holds the order's units."""
         lines = [{"sku": line.sku, "quantity": line.quantity} for line in event.lines]
-        step = Step(
-            at=event.at, service="inventory", what="stock reserved", details={"lines": lines}, event_id=event_id
-        )
-        await store.add_step(tx, event.order_id, step)
+        await self._heard(tx, event, event_id, "inventory", "stock reserved", lines=lines)
 
     async def stock_rejected(self, tx: Transaction, event: InventoryRejected, event_id: UUID) -> None:
         """Inventory can't serve the order: it ends here, and its money goes back."""
         missing = [{"sku": m.sku, "requested": m.requested, "available": m.available} for m in event.missing]
-        step = Step(
-            at=event.at, service="inventory", what="stock rejected", details={"missing": missing}, event_id=event_id
-        )
-        await store.add_step(tx, event.order_id, step)
+        await self._heard(tx, event, event_id, "inventory", "stock rejected", missing=missing)
         await self._change(tx, event.order_id, model.reject, by="inventory")
 
     async def payment_captured(self, tx: Transaction, event: PaymentCaptured, event_id: UUID) -> None:
@@ -204,11 +199,8 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         await self.settle(tx, event.order_id, outcome, by="event")
 
     async def mail_sent(self, tx: Transaction, event: NotificationSent, event_id: UUID) -> None:
-        """A mail about an order went out."""
-        if event.order_id is not None:
-            details = {"kind": event.kind}
-            step = Step(at=event.at, service="notifications", what="mail sent", details=details, event_id=event_id)
-            await store.add_step(tx, event.order_id, step)
+        """A mail went out; those about an order are in its timeline."""
+        await self._heard(tx, event, event_id, "notifications", "mail sent", kind=event.kind)
 
     async def settle(
         self, tx: Transaction, order_id: UUID, outcome: Outcome, *, by: str, took: float | None = None
@@ -292,8 +284,17 @@ class Orders(AbstractAsyncContextManager["Orders"]):
 
     async def _paid(self, tx: Transaction, event: PaymentEvent, event_id: UUID, what: str, **more: Any) -> None:
         details = {"payment_id": event.payment_id, "amount": event.amount, **more}
-        step = Step(at=event.at, service="payments", what=what, details=details, event_id=event_id)
-        await store.add_step(tx, event.order_id, step)
+        await self._heard(tx, event, event_id, "payments", what, **details)
+
+    async def _heard(
+        self, tx: Transaction, event: News, event_id: UUID, service: str, what: str, **details: Any
+    ) -> None:
+        """A line of the timeline for what happened elsewhere, and how long the news took to get here."""
+        if event.order_id is not None:
+            waited = (self._clock.now() - event.at).total_seconds()
+            details["heard_after_ms"] = round(waited * 1000, 1)
+            step = Step(at=event.at, service=service, what=what, details=details, event_id=event_id)
+            await store.add_step(tx, event.order_id, step)
 
     async def _look_after(self, order: Order) -> None:
         patience = timedelta(seconds=self._settings.patience)

@@ -21,7 +21,7 @@ FAULT_POINTS: tuple[str, ...] = (
 class Settings(ServiceSettings):
     """Settings of payments."""
 
-    database_connections: Annotated[int, Meta(ge=2)] = 8
+    database_connections: Annotated[int, Meta(ge=2)] = 6
     """Connections to the database at most."""
     provider_timeout: Seconds = 10.0
     """How long one call to the provider may take; its answer is worth waiting for even when our caller is gone."""

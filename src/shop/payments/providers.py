@@ -50,7 +50,7 @@ class Sandbox:
 
     DECLINES: ClassVar = {"pm_card_declined": "card_declined", "pm_card_insufficient_funds": "insufficient_funds"}
 
-    def __init__(self, *, dsn: str | None = None, slow: float = SLOW, connections: int = 4) -> None:
+    def __init__(self, *, dsn: str | None = None, slow: float = SLOW, connections: int = 3) -> None:
         self._books = Database("sandbox", dsn=dsn, max_size=connections)
         self._slow = slow
 

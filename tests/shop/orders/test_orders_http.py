@@ -34,12 +34,13 @@ CUSTOMER = uuid7()
 QUICK = {
     "RECONCILE_INTERVAL": "0.05",
     "COMPENSATE_INTERVAL": "0.05",
-    "FIRST_CHECK": "0.3",
-    "LAST_CHECK": "0.3",
+    "FIRST_CHECK": "2",
+    "LAST_CHECK": "2",
     "STALE_INTERVAL": "0.05",
     "STALE_AFTER": "0.5",
-    "SANDBOX_SLOW": "1.5",
-    "PAYMENT_TIMEOUT": "0.5",
+    "SANDBOX_SLOW": "3",
+    "PAYMENT_TIMEOUT": "1.5",
+    "CHECKOUT_DEADLINE": "4",
     "PAYMENT_WAIT_OPEN": "0.5",
     "FETCH_INTERVAL": "1",
 }
@@ -81,7 +82,7 @@ class Shop:
             order = await self.get(f"/{order_id}")
             return order if order["status"] == status else None
 
-        return await eventually(is_so, timeout=10)
+        return await eventually(is_so, timeout=20)
 
     async def stop_payments(self) -> None:
         await self.running_payments.aclose()
@@ -310,7 +311,7 @@ async def test_checkouts_at_once_with_one_key(shop: Shop) -> None:
     """Over HTTP: one order, the same bytes for all that got an answer."""
     replies = await asyncio.gather(*(shop.order(key="same") for _ in range(5)))
 
-    done = [reply for reply in replies if reply.status == 201]
-    assert {reply.slug for reply in replies if reply.status != 201} <= {"request-in-progress"}
+    done = [reply for reply in replies if reply.status in (201, 202)]
+    assert {reply.slug for reply in replies if reply not in done} <= {"request-in-progress"}
     assert len({reply.body for reply in done}) == 1
     assert len((await shop.get(""))["items"]) == 1

@@ -344,7 +344,7 @@ async def test_the_timeline_tells_what_every_service_did(counter: Counter) -> No
         ("inventory", "stock reserved"),
         ("notifications", "mail sent"),
     ]
-    assert timeline[2].details == {"lines": [{"sku": "P1", "quantity": 2}]}
+    assert timeline[2].details == {"lines": [{"sku": "P1", "quantity": 2}], "heard_after_ms": 0.0}
     assert timeline[0].details["total"] == {"amount": "36.00", "currency": "USD"}
 
 

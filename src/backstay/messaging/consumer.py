@@ -161,6 +161,7 @@ class Consumer:
         with contextlib.suppress(DatabaseError):
             await self._marks.flush()
         self._tasks = []
+        self._trouble = "stopped"
 
     async def caught_up(self) -> bool:
         """Whether the group has been at the end of every `catch_up` topic once; any process of the service may ask.

@@ -33,6 +33,8 @@ class Limits:
     """Seconds for the whole body to arrive."""
     deadline: float = 10.0
     """Seconds for a request that brings no deadline, and the most that one may bring."""
+    active: int = 1000
+    """Requests being answered at the same moment; more are refused."""
 
 
 class Inbound:

@@ -11,7 +11,7 @@ from typing import Any
 from backstay.resilience import deadline
 from backstay.resilience.deadline import HEADER
 from backstay.service.endpoint import STATE, Endpoint, Inbound, Limits, Reply, refusal
-from backstay.service.problems import DeadlineExceeded
+from backstay.service.problems import DeadlineExceeded, Unavailable
 from backstay.service.requests import Disconnected, Receive, Scope, Send
 from backstay.service.statistics import RouteCounters, RouteStatistics
 from backstay.telemetry.access import AccessLog
@@ -70,6 +70,8 @@ class Front:
 
     async def _answer(self, scope: Scope, receive: Receive, inbound: Inbound, left: float, send: Send) -> None:
         try:
+            if self.active > self._limits.active:
+                raise Unavailable("too many requests are being answered at this moment")
             if left <= 0:
                 raise DeadlineExceeded("the deadline had passed when the request arrived")
             endpoint = self._endpoints.get((scope["method"], scope["path"]))
@@ -88,7 +90,7 @@ class Front:
             return self._limits.deadline
         try:
             return min(int(given) / 1000, self._limits.deadline)
-        except ValueError:
+        except (ValueError, OverflowError):
             return self._limits.deadline
 
     def _account(self, scope: Scope, inbound: Inbound, seconds: float) -> None:

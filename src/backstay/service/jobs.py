@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from backstay.clock import SYSTEM, Clock
 from backstay.telemetry.logs import get_logger
+from backstay.telemetry.trace import TraceContext, use
 
 JITTER = 0.2
 """Share of the interval by which each pause is made longer or shorter, so that instances don't march in step."""
@@ -57,11 +58,12 @@ class Job:
         return JobStatistics(self._runs, self._failures, self._last_error)
 
     async def run_once(self) -> None:
-        """One run; an error is logged and counted."""
+        """One run, a trace of its own; an error is logged and counted."""
         self._runs += 1
         try:
-            async with asyncio.timeout(self._timeout):
-                await self._function()
+            with use(TraceContext.new()):
+                async with asyncio.timeout(self._timeout):
+                    await self._function()
         except Exception as error:
             self._failures += 1
             self._last_error = f"{type(error).__name__}: {error}"

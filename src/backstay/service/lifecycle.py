@@ -184,7 +184,7 @@ class Running:
     async def open_doors(self, stack: AsyncExitStack, listening: socket.socket) -> None:
         """Answer HTTP from now on."""
         settings, service = self.settings, self.service
-        limits = Limits(settings.max_body, settings.body_timeout, settings.request_deadline)
+        limits = Limits(settings.max_body, settings.body_timeout, settings.request_deadline, settings.max_requests)
         facts = Facts(
             name=service.name,
             version=service.version,

@@ -16,6 +16,10 @@ BACKLOG = 2048
 """Connections that may wait to be accepted."""
 HEAD_TIMEOUT = 10.0
 """Seconds in which a connection must send its (next) request head."""
+MAX_HEAD = 64 * 1024
+"""Bytes of a request head."""
+
+_HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -109,13 +113,22 @@ class _Embedded(uvicorn.Server):
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, which by itself waits for ever for a first byte and for the rest of a head."""
+    """uvicorn's protocol, which by itself waits for ever for the rest of a head, however long it gets."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_timer is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD and not self.transport.is_closing():
+                self.transport.write(_HEAD_TOO_LARGE)
+                self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -137,6 +150,7 @@ class _Protocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+            self._head_bytes = 0
 
 
-__all__ = ["BACKLOG", "HEAD_TIMEOUT", "Server", "bind"]
+__all__ = ["BACKLOG", "HEAD_TIMEOUT", "MAX_HEAD", "Server", "bind"]

@@ -140,6 +140,8 @@ class ServiceSettings(Settings):
     """How long a whole request body may take to arrive."""
     request_deadline: Seconds = 10.0
     """Deadline of a request that brings none, and the longest one honoured."""
+    max_requests: Annotated[int, Meta(ge=1)] = 1000
+    """Requests being answered at the same moment; more get 503."""
     keep_alive: Seconds = 30.0
     """How long an idle connection stays open; longer than callers keep theirs."""
     drain_timeout: Seconds = 15.0

@@ -54,7 +54,7 @@ def _health(readiness: Readiness) -> list[Route]:
         health = await readiness.look()
         return Answer(health, 200 if health.status == "UP" else 503, {"Cache-Control": "no-store"})
 
-    return [live, ready]
+    return [live, ready, get("/health", public=True, hidden=True)(ready.handler)]
 
 
 def _about(facts: Facts) -> list[Route]:

@@ -32,7 +32,8 @@ def configure(service: str, format: Format = "json", level: str = "info", *, str
         _Named(service),
         structlog.processors.StackInfoRenderer(),
     ]
-    formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_rendered(format))
+    foreign = [*shared, structlog.stdlib.ExtraAdder()]
+    formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=foreign, processors=_rendered(format))
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(formatter)
     root = logging.getLogger()

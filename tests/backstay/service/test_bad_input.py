@@ -166,6 +166,21 @@ async def test_client_that_leaves(api: Api) -> None:
     await eventually(counted)
 
 
+async def test_endless_head(api: Api) -> None:
+    """A head that doesn't end is refused."""
+    field = b"x-a: " + b"a" * 10_000 + b"\r\n"
+    answer = await api.say(b"GET / HTTP/1.1\r\n", *[field] * 8)
+
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_slow_head(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that sends no whole head in time is closed."""
+    monkeypatch.setattr("backstay.service.server.HEAD_TIMEOUT", 0.1)
+
+    assert await api.say(b"GET / HTTP/1.1\r\n") == b""
+
+
 async def test_no_http(api: Api) -> None:
     """What is no HTTP is refused and the connection closed."""
     assert (await api.say(b"HELLO\r\n\r\n")).startswith(b"HTTP/1.1 400 ")

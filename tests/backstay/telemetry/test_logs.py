@@ -47,10 +47,11 @@ def test_standard_library_lines(stream: io.StringIO) -> None:
     try:
         raise ValueError("no")
     except ValueError:
-        logging.getLogger("backstay.db").exception("db.failed number=%d", 7)
+        logging.getLogger("backstay.db").exception("db.failed number=%d", 7, extra={"table": "orders"})
     (line,) = stream.getvalue().splitlines()
 
     assert json.loads(line)["event"] == "db.failed number=7"
+    assert json.loads(line)["table"] == "orders"
     assert "ValueError: no" in json.loads(line)["exception"]
 
 

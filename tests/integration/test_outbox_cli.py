@@ -39,14 +39,14 @@ async def test_status(db: Database, database: str) -> None:
     """`outbox status` tells what waits, by topic, and that nobody is there to publish it."""
     async with db.transaction() as tx:
         for key in ("a", "b", "c"):
-            await append(tx, topic="pours", key=key, type="pour.done", payload={})
+            await append(tx, topic="glasses", key=key, type="pour.done", payload={})
     process = await start("outbox", "status", database)
     out, err = await process.communicate()
 
     assert (process.returncode, err) == (0, b"")
     assert "pending      3" in out.decode()
     assert "64 of 64 shards" in out.decode()
-    assert "pours: 3 of the first 3" in out.decode()
+    assert "glasses: 3 of the first 3" in out.decode()
 
 
 async def test_status_without_an_outbox(database: str) -> None:
@@ -60,9 +60,9 @@ async def test_status_without_an_outbox(database: str) -> None:
 async def test_relay_process(db: Database, database: str, kafka: Any) -> None:
     """`backstay relay` publishes beside any service, and gives everything back at SIGTERM."""
     broker = KafkaBroker(kafka.bootstrap, flavor=kafka.flavor)
-    await broker.create_topics({"pours": 6})
+    await broker.create_topics({"glasses": 6})
     async with db.transaction() as tx:
-        await append(tx, topic="pours", key="a", type="pour.done", payload={})
+        await append(tx, topic="glasses", key="a", type="pour.done", payload={})
     process = await start("relay", database, f"kafka://{kafka.bootstrap}", "--flavor", kafka.flavor)
     try:
         await eventually(lambda: drained(db), timeout=30)

@@ -131,7 +131,7 @@ def translate(error: BaseException) -> DatabaseError:
         return _from_server(error)
     if isinstance(error, TimeoutError):
         return StatementTimeout("the database did not answer in time; check its load and the network, or allow more")
-    if isinstance(error, OSError) or (isinstance(error, asyncpg.InterfaceError) and "closed" in str(error)):
+    if isinstance(error, OSError | asyncpg.InternalClientError) or "connection is closed" in str(error):
         return Unavailable(f"the database can't be reached: {error}")
     return DatabaseError(f"the driver refused the statement: {error}")
 

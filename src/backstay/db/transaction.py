@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
+import asyncpg
+
 from backstay.db.driver import DRIVER_ERRORS, Connection, Row
 from backstay.db.errors import Aborted, DatabaseError, OutcomeUnknown, Unavailable, translate
 
@@ -64,8 +66,9 @@ class Executor:
             self._failed(error)
 
     def _failed(self, error: BaseException) -> NoReturn:
-        if isinstance(error, TimeoutError):
-            # The driver gave up waiting; whether the server still works on it nobody knows.
+        if isinstance(error, TimeoutError | asyncpg.InternalClientError):
+            # The driver gave up waiting, or lost its place in the protocol, as it does when the server says goodbye to
+            # an idle connection: what comes next on this connection nobody knows.
             self._connection.terminate()
         raise translate(error) from error
 

@@ -12,6 +12,7 @@ new epochs and reads again what isn't deleted. So there is one way back, and it 
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum
 from uuid import UUID
@@ -24,13 +25,14 @@ from backstay.outbox import wire
 from backstay.outbox.errors import OutboxError
 from backstay.outbox.leases import Leases, decide
 from backstay.outbox.options import Counters, RelayOptions
-from backstay.outbox.store import Backlog, Session
-from backstay.outbox.window import Batch, Window
+from backstay.outbox.store import Backlog, Row, Session
+from backstay.outbox.window import Batch, Pending, Window
 
 LOOK = 1.0  # seconds between looks at who owns what
 EAGER_LOOK = 0.1  # seconds between looks while shards are about to change hands
 GAUGE_INTERVAL = 5.0  # seconds between counts of what waits
 DATABASE_PAUSE = 0.2  # seconds until a statement is tried again that the database couldn't serve
+SLICE = 250  # rows turned into records before others get a turn
 IDLE_GROWTH = 1.5  # each read that finds nothing makes the next wait so much longer
 
 log = logging.getLogger("backstay.outbox")
@@ -180,14 +182,24 @@ class Cycle:
             return _Found.NOTHING
         self._counters.reads += 1
         await faults.point("outbox.relay.after-read")
+        records = await self._prepare(rows)
         held = {shard: self.leases.epochs[shard] for shard in self.leases.readable(self._clock.monotonic())}
-        batch = self.window.take([wire.pending(row, self._source) for row in rows], held)
+        batch = self.window.take(records, held)
         more = len(rows) >= options.per_shard
         if batch is not None:
             task = group.create_task(self._publish(batch, more=more), name="outbox-publish")
             self._publishes.add(task)
             task.add_done_callback(self._publishes.discard)
         return _Found.MORE if more else _Found.SOME if rows else _Found.NOTHING
+
+    async def _prepare(self, rows: Sequence[Row]) -> list[Pending]:
+        """The records of the rows; a full batch takes a while, and others share the event loop."""
+        records: list[Pending] = []
+        for start in range(0, len(rows), SLICE):
+            if start:
+                await asyncio.sleep(0)
+            records += [wire.pending(row, self._source) for row in rows[start : start + SLICE]]
+        return records
 
     async def _publish(self, batch: Batch, *, more: bool) -> None:
         reads = self._counters.reads

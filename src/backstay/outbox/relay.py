@@ -147,12 +147,11 @@ class Relay:
                 await self._rest(pause)
 
     async def _live(self, broker: Broker, cycle: Cycle) -> None:
-        async with broker.producer() as producer:
+        async with broker.producer() as producer, self._store.open() as session:
             try:
-                async with self._store.open() as session:
-                    await cycle.run(session, producer)
+                await cycle.run(session, producer)
             except BaseException:
-                # Nothing of this life may be sent any more: its leases are no longer looked after.
+                # At once: nothing of this life may be sent any more, its leases are no longer looked after.
                 producer.purge()
                 raise
 

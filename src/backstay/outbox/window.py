@@ -28,11 +28,12 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows in one publish, and the epoch under which each shard was held."""
+    """Rows in one publish, the epoch under which each shard was held, and the topics and keys it probes."""
 
     rows: Sequence[Pending]
     epochs: Mapping[int, int]
     size: int
+    probes: frozenset[object] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Window:
         self._oldest_acknowledged: float | None = None
         self._topics: dict[str, Waiting] = {}
         self._keys: dict[tuple[str, bytes | None], Waiting] = {}
+        self._probing: set[object] = set()
         self._last_shard = -1
 
     @property
@@ -104,12 +106,12 @@ class Window:
         return [seq for shard in shards if (acked := self._acknowledged.get(shard)) for seq in acked.seqs]
 
     def waiting_topics(self, now: float) -> list[str]:
-        """Topics that must not be read now."""
-        return [topic for topic, waiting in self._topics.items() if now < waiting.until]
+        """Topics that must not be read now: it isn't time, or a probe is on its way."""
+        return [topic for topic, one in self._topics.items() if now < one.until or topic in self._probing]
 
     def waiting_keys(self, now: float) -> list[tuple[str, bytes | None]]:
-        """Topic and key of what must not be read now."""
-        return [key for key, waiting in self._keys.items() if now < waiting.until]
+        """Topic and key of what must not be read now: it isn't time, or a probe is on its way."""
+        return [key for key, one in self._keys.items() if now < one.until or key in self._probing]
 
     @property
     def topics(self) -> Mapping[str, Waiting]:
@@ -132,11 +134,14 @@ class Window:
         A topic or key that failed before is first probed with a single row.
         """
         taken = [row for row in rows if row.shard in epochs and row.shard not in self._busy]
+        probes: frozenset[object] = frozenset()
         if self._topics or self._keys:
-            taken = self._probes(taken)
+            taken, probes = self._probes(taken)
         if not taken:
             return None
-        batch = Batch(taken, {row.shard: epochs[row.shard] for row in taken}, sum(row.size for row in taken))
+        size = sum(row.size for row in taken)
+        batch = Batch(taken, {row.shard: epochs[row.shard] for row in taken}, size, probes)
+        self._probing |= probes
         self._busy.update(batch.epochs)
         self._rows_in_flight += len(taken)
         self._bytes_in_flight += batch.size
@@ -150,6 +155,7 @@ class Window:
         self._rows_in_flight -= len(batch.rows)
         self._bytes_in_flight -= batch.size
         self._busy.difference_update(batch.epochs)
+        self._probing -= batch.probes
         outcome = Outcome()
         failed_topics: set[str] = set()
         for row, error in zip(batch.rows, results, strict=True):
@@ -202,16 +208,18 @@ class Window:
         acked = self._acknowledged.pop(shard, None)
         self._acknowledged_rows -= len(acked.seqs) if acked else 0
 
-    def _probes(self, rows: Sequence[Pending]) -> list[Pending]:
+    def _probes(self, rows: Sequence[Pending]) -> tuple[list[Pending], frozenset[object]]:
         chosen: list[Pending] = []
         probed: set[object] = set()
         for row in rows:
-            key = (row.record.topic, row.record.key)
-            mark: object = row.record.topic if row.record.topic in self._topics else key if key in self._keys else None
-            if mark is None or mark not in probed:
+            topic, key = row.record.topic, (row.record.topic, row.record.key)
+            mark: object = topic if topic in self._topics else key if key in self._keys else None
+            if mark is None:
+                chosen.append(row)
+            elif mark not in probed and mark not in self._probing:
                 chosen.append(row)
                 probed.add(mark)
-        return chosen
+        return chosen, frozenset(probed)
 
     def _acknowledge(self, row: Pending, epoch: int, epochs: Mapping[int, int], now: float) -> None:
         record = row.record

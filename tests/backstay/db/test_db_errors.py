@@ -24,6 +24,8 @@ from backstay.errors import BackstayError
         (asyncpg.DiskFullError("x"), db.Unavailable),
         (asyncpg.ReadOnlySQLTransactionError("x"), db.Unavailable),
         (asyncpg.InterfaceError("cannot perform operation: connection is closed"), db.Unavailable),
+        (asyncpg.InterfaceError("the underlying connection is closed"), db.Unavailable),
+        (asyncpg.InternalClientError("cannot switch to state 15"), db.Unavailable),
         (ConnectionRefusedError("x"), db.Unavailable),
         (TimeoutError(), db.StatementTimeout),
         (asyncpg.UndefinedTableError("x"), db.DatabaseError),

@@ -110,6 +110,8 @@ def test_retriable_failure_makes_the_topic_wait() -> None:
     probe = held.take([row(1), row(2), row(3, topic="other"), row(4, topic="other")], EPOCHS)
     assert probe is not None
     assert [one.seq for one in probe.rows] == [1, 3, 4]
+    assert held.waiting_topics(now) == ["orders"]
+    assert held.take([row(9, shard=7)], EPOCHS) is None
     held.settle(probe, [None] * 3, EPOCHS, now)
     assert held.topics == {}
 

@@ -37,7 +37,7 @@ QUICK = {
     "FIRST_CHECK": "2",
     "LAST_CHECK": "2",
     "STALE_INTERVAL": "0.05",
-    "STALE_AFTER": "0.5",
+    "STALE_AFTER": "4",
     "SANDBOX_SLOW": "3",
     "PAYMENT_TIMEOUT": "1.5",
     "CHECKOUT_DEADLINE": "4",

@@ -196,6 +196,28 @@ async def test_lost_connection(things: Database) -> None:
     assert await things.fetchval("SELECT 1") == 1
 
 
+async def test_idle_connections_may_be_gone(things: Database) -> None:
+    """When the server has left the idle connections, a transaction begins on a new one."""
+    held = [things.transaction() for _ in range(3)]
+    pids = [await (await one.__aenter__()).fetchval("SELECT pg_backend_pid()") for one in held]
+    for one in held:
+        await one.__aexit__(None, None, None)
+    async with things.session() as session:
+        await session.execute("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid", pids)
+
+    async with things.transaction() as tx:
+        assert await tx.fetchval("SELECT 1") == 1
+
+
+async def test_refused_mode(things: Database) -> None:
+    """A transaction that can't begin as asked costs no connection."""
+    with pytest.raises(db.DatabaseError, match="syntax"):
+        async with things.transaction("ISOLATION LEVEL WHATEVER"):
+            pass
+
+    assert things.statistics().pool.idle == 1
+
+
 async def test_commit_without_answer(things: Database) -> None:
     """A connection that is lost before COMMIT's answer leaves the outcome unknown, and says so."""
     called: list[int] = []

@@ -102,10 +102,8 @@ class Database:
 
         `mode` is what may follow BEGIN, such as `ISOLATION LEVEL REPEATABLE READ READ ONLY`.
         """
-        connection = await self._pool.acquire()
-        tx = Transaction(connection)
+        connection, tx = await self._begin(mode)
         try:
-            await tx.begin(mode)
             yield tx
             await tx.commit()
         except asyncio.CancelledError:
@@ -168,6 +166,27 @@ class Database:
 
     def __repr__(self) -> str:
         return f"Database({self.name!r}, {_masked(self._dsn)}, max_size={self._max_size})"
+
+    async def _begin(self, mode: str) -> tuple[Connection, Transaction]:
+        """Begin on a live connection: the server may have left those that lay idle, which only using them shows."""
+        lost: Unavailable | None = None
+        for _ in range(self._max_size + 1):
+            connection = await self._pool.acquire()
+            tx = Transaction(connection)
+            try:
+                await tx.begin(mode)
+            except Unavailable as error:
+                lost = error
+                self._pool.drop(connection)
+            except asyncio.CancelledError:
+                self._pool.recover(connection)
+                raise
+            except DatabaseError:
+                self._pool.release(connection)
+                raise
+            else:
+                return connection, tx
+        raise lost or Unavailable
 
     def _borrowed(self) -> "_Borrowed":
         return _Borrowed(self._pool)

@@ -8,7 +8,6 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -19,38 +18,9 @@ from backstay.clock import SYSTEM, Clock
 from backstay.messaging.broker import PUBLISH_TIMEOUT, Sink
 from backstay.messaging.errors import BrokerUnavailable, PublishError, TopicError
 from backstay.messaging.memory_group import Group, MemorySubscription
+from backstay.messaging.memory_log import Logs, Topic
 from backstay.messaging.partitioner import partition_of
 from backstay.messaging.record import Partition, Record
-
-PARTITIONS = 6  # of a topic that nobody created
-
-
-@dataclass(slots=True)
-class _Topic:
-    partitions: list[list[Record]]
-    turn: int = 0  # where the next record without a key goes
-
-
-@dataclass(slots=True)
-class Logs:
-    """The stored records, and who wants to hear of new ones."""
-
-    available: bool = True
-    topics: dict[str, _Topic] = field(default_factory=dict)
-    listeners: set[asyncio.Event] = field(default_factory=set)
-
-    def topic(self, name: str) -> _Topic:
-        return self.topics.setdefault(name, _Topic([[] for _ in range(PARTITIONS)]))
-
-    def of(self, partition: Partition) -> list[Record]:
-        return self.topic(partition.topic).partitions[partition.number]
-
-    def counts(self, topics: Sequence[str]) -> dict[str, int]:
-        return {name: len(self.topic(name).partitions) for name in topics}
-
-    def changed(self) -> None:
-        for listener in self.listeners:
-            listener.set()
 
 
 class MemoryBroker:
@@ -73,7 +43,7 @@ class MemoryBroker:
         for name, count in topics.items():
             if count < 1:
                 raise TopicError(f"topic {name!r} cannot have {count} partitions: at least 1")
-            self._logs.topics.setdefault(name, _Topic([[] for _ in range(count)]))
+            self._logs.topics.setdefault(name, Topic([[] for _ in range(count)]))
         self._logs.changed()
 
     def producer(self) -> "MemoryProducer":
@@ -128,7 +98,7 @@ class MemoryBroker:
         log.append(msgspec.structs.replace(record, partition=number, offset=len(log), timestamp=time))
 
     @staticmethod
-    def _place(topic: _Topic, record: Record) -> int:
+    def _place(topic: Topic, record: Record) -> int:
         count = len(topic.partitions)
         if record.partition is not None:
             if not 0 <= record.partition < count:

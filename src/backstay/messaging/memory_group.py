@@ -7,13 +7,11 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from backstay.messaging.broker import BATCH, Sink, SubscriptionStatus
+from backstay.messaging.memory_log import Logs
 from backstay.messaging.record import Partition
-
-if TYPE_CHECKING:
-    from backstay.messaging.memory import Logs
 
 OUTSTANDING = 8 * BATCH  # records delivered and not yet done, at most
 
@@ -57,7 +55,7 @@ class MemorySubscription:
 
     def __init__(
         self,
-        logs: "Logs",
+        logs: Logs,
         group: Group,
         topics: Sequence[str],
         sink: Sink,

@@ -1,6 +1,7 @@
 """The issuer's key set, fetched in the background and kept while the issuer is down, but not for ever."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,18 @@ from backstay.clock import SYSTEM, Clock
 REFRESH = 60.0  # seconds between fetches
 REFETCH = 10.0  # seconds between fetches that unknown key ids ask for
 MAX_STALENESS = 24 * 3600.0  # seconds a key set is honoured while the issuer can't be reached
+
+
+@dataclass(frozen=True, slots=True)
+class JwksStatistics:
+    """State of the kept key set."""
+
+    ready: bool
+    keys: int
+    age: float
+    """Seconds since it was fetched; infinite before the first time."""
+    failures: int
+    """Fetches that failed in a row."""
 
 
 class JwksCache:
@@ -56,6 +69,10 @@ class JwksCache:
     def problem(self) -> str | None:
         """What the last fetch failed with; None after a success."""
         return self._kept.last_error
+
+    def statistics(self) -> JwksStatistics:
+        """A snapshot of the state."""
+        return JwksStatistics(self.ready, len(self._keys), self._kept.age, self._kept.failures)
 
     def find(self, kid: str) -> ECKey | None:
         """The key of that id; an unknown id asks for a fetch, at most one each `refetch` seconds."""

@@ -20,6 +20,17 @@ class _Token:
     ends_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceTokenStatistics:
+    """State of the kept token."""
+
+    ready: bool
+    age: float
+    """Seconds since it was fetched; infinite before the first time."""
+    failures: int
+    """Fetches that failed in a row."""
+
+
 class ServiceTokens:
     """The access token of one client; `fetch` posts a form (urlencoded) to the token endpoint and returns the JSON."""
 
@@ -69,6 +80,10 @@ class ServiceTokens:
     def renew(self) -> None:
         """Ask for another token now, because this one was refused."""
         self._kept.want()
+
+    def statistics(self) -> ServiceTokenStatistics:
+        """A snapshot of the state."""
+        return ServiceTokenStatistics(self.ready, self._kept.age, self._kept.failures)
 
     async def _load(self) -> tuple[_Token, float]:
         asked_at = self._clock.monotonic()

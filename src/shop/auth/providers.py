@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -28,6 +29,17 @@ class TooBusy(BackstayError):
     """More passwords wait to be hashed than may."""
 
 
+@dataclass(frozen=True, slots=True)
+class PasswordStatistics:
+    """State, and counts since the start."""
+
+    busy: int
+    """Being hashed, or waiting for it."""
+    hashed: int
+    refused: int
+    """Because too many were waiting."""
+
+
 class Passwords:
     """Argon2id on a few threads of its own: the event loop goes on, and the memory has a bound.
 
@@ -45,7 +57,7 @@ class Passwords:
     ) -> None:
         self._hasher = PasswordHasher(time_cost=time_cost, memory_cost=memory_kib, parallelism=parallelism)
         self._limit = threads + waiting
-        self._busy = 0
+        self._busy = self._hashed = self._refused = 0
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._nobody = self._hasher.hash(os.urandom(16).hex())
 
@@ -70,6 +82,10 @@ class Passwords:
         """Whether the hash was made with other parameters than those of now."""
         return self._hasher.check_needs_rehash(stored)
 
+    def statistics(self) -> PasswordStatistics:
+        """A snapshot of state and counters."""
+        return PasswordStatistics(self._busy, self._hashed, self._refused)
+
     def _matches(self, password: str, stored: str) -> bool:
         try:
             return self._hasher.verify(stored, _bytes(password))
@@ -78,6 +94,7 @@ class Passwords:
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._busy >= self._limit:
+            self._refused += 1
             raise TooBusy(f"{self._busy} passwords are being checked")
         self._busy += 1
         future = asyncio.get_running_loop().run_in_executor(self._pool, work)
@@ -86,6 +103,7 @@ class Passwords:
 
     def _done(self, _: object) -> None:
         self._busy -= 1
+        self._hashed += 1
 
 
 class KeySafe:

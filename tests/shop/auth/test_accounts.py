@@ -245,11 +245,11 @@ async def test_two_refreshes_at_once_leave_at_most_one_family_alive(house: House
     await house.accounts.refresh(other.refresh_token)
 
 
-@pytest.mark.parametrize("token", ["", "made up", "\ud800", "x" * 10_000])
-async def test_an_unknown_refresh_token_is_refused(house: House, token: str) -> None:
+async def test_an_unknown_refresh_token_is_refused(house: House) -> None:
     """Whatever it is."""
-    with pytest.raises(Unauthorized):
-        await house.accounts.refresh(token)
+    for token in ("", "made up", "\ud800", "x" * 10_000):
+        with pytest.raises(Unauthorized):
+            await house.accounts.refresh(token)
 
 
 async def test_sessions_end_by_rest_and_by_age(house: House) -> None:

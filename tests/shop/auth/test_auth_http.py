@@ -129,15 +129,15 @@ async def test_wrong_credentials_are_401_and_then_429(front: Front) -> None:
     assert elsewhere.status == 200
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "me"), ("POST", "logout"), ("POST", "password")])
-async def test_ones_own_needs_a_token(front: Front, method: str, path: str) -> None:
+async def test_ones_own_needs_a_token(front: Front) -> None:
     """401 that says so, without a token and with one of somebody else's."""
-    without = await front.send(method, f"/api/v1/auth/{path}")
-    foreign = await front.send(method, f"/api/v1/auth/{path}", token=TokenIssuer("https://auth.test").token())
+    for method, path in (("GET", "me"), ("POST", "logout"), ("POST", "password")):
+        without = await front.send(method, f"/api/v1/auth/{path}")
+        foreign = await front.send(method, f"/api/v1/auth/{path}", token=TokenIssuer("https://auth.test").token())
 
-    assert (without.status, foreign.status) == (401, 401)
-    assert without.headers["www-authenticate"] == "Bearer"
-    assert 'error="invalid_token"' in foreign.headers["www-authenticate"]
+        assert (without.status, foreign.status) == (401, 401), path
+        assert without.headers["www-authenticate"] == "Bearer"
+        assert 'error="invalid_token"' in foreign.headers["www-authenticate"]
 
 
 async def test_a_service_is_nobody_here(front: Front) -> None:
@@ -191,39 +191,43 @@ async def test_a_service_gets_its_token_by_body_or_basic(front: Front) -> None:
     assert json.loads(by_header.body)["scope"] == "payments:read"
 
 
-@pytest.mark.parametrize(
-    ("changes", "status", "error"),
-    [
+async def test_refused_token_requests(front: Front) -> None:
+    """In OAuth's own form."""
+    cases: list[tuple[dict[str, str], int, str]] = [
         ({"client_secret": "wrong"}, 401, "invalid_client"),
         ({"client_id": "unknown"}, 401, "invalid_client"),
         ({"scope": "catalog:write"}, 400, "invalid_scope"),
         ({"grant_type": "password"}, 400, "unsupported_grant_type"),
-    ],
-)
-async def test_refused_token_requests(front: Front, changes: dict[str, str], status: int, error: str) -> None:
-    """In OAuth's own form."""
-    answer = await client_token(front, **changes)
+    ]
+    for changes, status, error in cases:
+        answer = await client_token(front, **changes)
 
-    assert (answer.status, json.loads(answer.body)["error"]) == (status, error)
+        assert (answer.status, json.loads(answer.body)["error"]) == (status, error), changes
 
 
-@pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"grant_type=client_credentials&grant_type=password"])
-async def test_nonsense_to_the_token_endpoint(front: Front, body: bytes) -> None:
-    """400, never 500."""
-    assert (await front.send("POST", "/oauth2/token", body, content_type=FORM)).status == 400
+async def test_nonsense_to_the_token_endpoint(front: Front) -> None:
+    """400 for a body, 401 for an authentication that can't be read, never 500."""
+    for body in (b"", b"\xff\xfe", b"grant_type=client_credentials&grant_type=password"):
+        assert (await front.send("POST", "/oauth2/token", body, content_type=FORM)).status == 400, body
+
+    grant = b"grant_type=client_credentials"
+    for given in ("Basic", "Basic !!!", "Basic /w==", "Bearer x", "Digest x"):
+        answer = await front.send("POST", "/oauth2/token", grant, content_type=FORM, authorization=given)
+        assert answer.status == 401, given
 
 
-@pytest.mark.parametrize("authorization", ["Basic", "Basic !!!", "Basic /w==", "Bearer x", "Digest x"])
-async def test_nonsense_as_client_authentication(front: Front, authorization: str) -> None:
-    """401, never 500."""
-    answer = await front.send(
-        "POST", "/oauth2/token", b"grant_type=client_credentials", content_type=FORM, authorization=authorization
-    )
+async def test_logins_are_counted(front: Front) -> None:
+    """An operator sees logins, failures and hashing in the metrics."""
+    await front.login()
+    await front.post("login", {"email": ANN["email"], "password": "a wrong guess"})
 
-    assert answer.status == 401
+    metrics = (await front.send("GET", "/metrics")).body.decode()
+    for line in ("accounts_registrations", "accounts_logins", "accounts_failed_logins", "key_ring_published"):
+        assert f"backstay_{line}{{" in metrics
+    assert 'backstay_accounts_failed_logins{name="auth",of=""} 1.0' in metrics
 
 
-@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics", "/info", "/openapi.json", "/docs"])
-async def test_what_every_service_answers(front: Front, path: str) -> None:
+async def test_what_every_service_answers(front: Front) -> None:
     """Health, metrics and description."""
-    assert (await front.send("GET", path)).status == 200
+    for path in ("/health/live", "/health/ready", "/metrics", "/info", "/openapi.json", "/docs"):
+        assert (await front.send("GET", path)).status == 200, path

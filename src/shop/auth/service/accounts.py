@@ -4,8 +4,9 @@ Nothing here tells a stranger whether an address is known: registering answers t
 and so does a failed login.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
@@ -31,6 +32,7 @@ from shop.auth import events, store
 from shop.auth.model import (
     ADMIN,
     CUSTOMER,
+    FailureLimit,
     Flaw,
     Refusal,
     User,
@@ -71,6 +73,20 @@ class FirstAdmin:
         return f"FirstAdmin(email={self.email!r}, password='***')"
 
 
+@dataclass(frozen=True, slots=True)
+class AccountStatistics:
+    """Counts since the start."""
+
+    registrations: int
+    repeated_registrations: int
+    logins: int
+    failed_logins: int
+    throttled_logins: int
+    refreshes: int
+    reused_refresh_tokens: int
+    revoked_sessions: int
+
+
 class Accounts:
     """The use cases of users; entering makes the first admin."""
 
@@ -94,6 +110,7 @@ class Accounts:
         self._session_life = timedelta(seconds=session_life)
         self._first_admin = first_admin
         self._clock = clock
+        self._counts: Counter[str] = Counter()
 
     async def __aenter__(self) -> Self:
         if self._first_admin is not None:
@@ -112,8 +129,10 @@ class Accounts:
         user = User(uuid7(), email.strip(), name.strip(), (CUSTOMER,), self._clock.now())
         await faults.point("auth.register.before-commit")
         async with self._db.transaction() as tx:
-            if not await self._save(tx, user, password_hash):
+            saved = await self._save(tx, user, password_hash)
+            if not saved:
                 await self._repeat(tx, user)
+        self._counts["registrations" if saved else "repeated_registrations"] += 1
         await faults.point("auth.register.after-commit")
 
     async def login(self, email: str, password: str, address: str) -> Grant:
@@ -124,9 +143,10 @@ class Accounts:
         self._check_block(login.blocked_until)
         matches = await self._verify(password, login.password.hash if login.password else None)
         if login.user is None or login.password is None or not matches:
-            await store.note_failure(self._db, limits, self._clock.now())
+            await self._note_failure(limits)
             raise _unknown_login()
         grant = await self._open_session(login.user, login.password)
+        self._counts["logins"] += 1
         if login.has_failures:
             await store.forget_failures(self._db, [limit.key for limit in limits if limit.forgiven])
         if self._passwords.is_outdated(login.password.hash):
@@ -147,7 +167,9 @@ class Accounts:
         await faults.point("auth.refresh.after-commit")
         if token is None or refusal is not None:
             log.info("refresh.refused", reason=(refusal or Refusal.ENDED).value, known=token is not None)
+            self._counts["reused_refresh_tokens"] += refusal is Refusal.REUSED
             raise Unauthorized("the refresh token is not valid; log in again", slug="invalid-refresh-token")
+        self._counts["refreshes"] += 1
         return Grant(self._tokens.for_session(token.user_id, token.roles, token.session_id), successor)
 
     async def logout(self, session_id: UUID) -> None:
@@ -174,9 +196,14 @@ class Accounts:
         self._check_block(await store.blocked_until(self._db, limits))
         _refuse(password_flaws(new, key, pointer="/new_password"))
         if not await self._verify(current, before.hash):
-            await store.note_failure(self._db, limits, self._clock.now())
+            await self._note_failure(limits)
             _refuse([Flaw("/current_password", "is wrong")])
         await self._set_password(user_id, session_id, before, await self._hash(new))
+
+    def statistics(self) -> AccountStatistics:
+        """A snapshot of the counters."""
+        names = [field.name for field in fields(AccountStatistics)]
+        return AccountStatistics(**{name: self._counts[name] for name in names})
 
     async def prune(self) -> None:
         """Remove what is over."""
@@ -233,12 +260,18 @@ class Accounts:
             life = self._tokens.access_life
             revoked = [events.revoked(user_id, sid, "password-changed", now, life) for sid in ended]
             await self._outbox.append(tx, *revoked)
+        self._counts["revoked_sessions"] += len(revoked)
 
     async def _end(self, tx: Transaction, session_id: UUID, reason: str, now: datetime) -> None:
         user_id = await store.end_session(tx, session_id, now, reason)
         if user_id is not None:
             revoked = events.revoked(user_id, session_id, reason, now, self._tokens.access_life)
             await self._outbox.append(tx, revoked)
+            self._counts["revoked_sessions"] += 1
+
+    async def _note_failure(self, limits: Sequence[FailureLimit]) -> None:
+        self._counts["failed_logins"] += 1
+        await store.note_failure(self._db, limits, self._clock.now())
 
     async def _hash(self, password: str) -> str:
         try:
@@ -255,6 +288,7 @@ class Accounts:
     def _check_block(self, until: datetime | None) -> None:
         wait = (until - self._clock.now()).total_seconds() if until is not None else 0.0
         if wait > 0:
+            self._counts["throttled_logins"] += 1
             raise TooManyRequests("too many failed logins; wait before the next one", retry_after=wait)
 
 

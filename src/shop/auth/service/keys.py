@@ -5,6 +5,7 @@ signs and long after, it doesn't matter that some learn of a rotation later than
 """
 
 import asyncio
+from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -23,6 +24,17 @@ REFRESH = 5.0  # seconds between two looks at the database
 LEEWAY = 60.0  # seconds that clocks may differ
 
 log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRingStatistics:
+    """The keys of now."""
+
+    published: int
+    current_age: float
+    """Seconds that the current key has been signing."""
+    changes: int
+    """Times that the published keys changed since the start."""
 
 
 class KeyRing:
@@ -73,6 +85,13 @@ class KeyRing:
         if self._current is None:
             raise KeysUnavailable("the signing keys were not read yet")
         return self._current
+
+    def statistics(self) -> KeyRingStatistics:
+        """A snapshot."""
+        current = next((key for key in self._records if key.state is KeyState.CURRENT), None)
+        since = current.activated_at if current else None
+        age = (self._clock.now() - since).total_seconds() if since else 0.0
+        return KeyRingStatistics(len(self._records), age, self.version)
 
     def find(self, kid: str) -> ECKey | None:
         """The published key of that id."""

@@ -1,10 +1,16 @@
 """What analytics can be told from outside."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 from backstay.service import ServiceSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(ServiceSettings):
-    """Analytics needs nothing beyond what every service does."""
+    """Settings of analytics."""
+
+    database_connections: Annotated[int, Meta(ge=2)] = 6
+    """Connections to the database at most."""

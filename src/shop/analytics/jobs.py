@@ -3,9 +3,9 @@
 from backstay.service import Job, every
 from shop.analytics.service import Analytics
 
-INTERVAL = 30.0  # seconds between two looks for replaced generations
+DROP_INTERVAL = 30.0  # seconds
 
 
-def jobs(analytics: Analytics, *, interval: float = INTERVAL) -> list[Job]:
+def jobs(analytics: Analytics) -> list[Job]:
     """The jobs of analytics."""
-    return [every(interval, analytics.drop_retired, name="drop-retired")]
+    return [every(DROP_INTERVAL, analytics.drop_retired, name="drop-retired")]

@@ -18,7 +18,7 @@ def settings(environ: Mapping[str, str]) -> Settings:
 
 def build(settings: Settings) -> Service:
     """The service, ready to run."""
-    db = Database("analytics", migrations="migrations")
+    db = Database("analytics", migrations="migrations", max_size=settings.database_connections)
     analytics = Analytics(db)
     return Service(
         "analytics",

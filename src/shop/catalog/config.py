@@ -1,10 +1,16 @@
 """What the catalog can be told from outside."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 from backstay.service import ServiceSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(ServiceSettings):
-    """The catalog needs nothing beyond what every service does."""
+    """Settings of the catalog."""
+
+    database_connections: Annotated[int, Meta(ge=2)] = 6
+    """Connections to the database at most."""

@@ -17,7 +17,7 @@ def settings(environ: Mapping[str, str]) -> Settings:
 
 def build(settings: Settings) -> Service:
     """The service, ready to run."""
-    db = Database("catalog", migrations="migrations")
-    outbox = Outbox(db)
-    products = Products(db, outbox)
-    return Service("catalog", settings=settings, prefix="/api/v1", routes=routes(products), owns=[db, outbox.relay()])
+    db = Database("catalog", migrations="migrations", max_size=settings.database_connections)
+    box = Outbox(db)
+    products = Products(db, box)
+    return Service("catalog", settings=settings, prefix="/api/v1", routes=routes(products), owns=[db, box.relay()])

@@ -13,9 +13,9 @@ from shop.catalog.model import Details, Filter, Flaw, Place, Product, Sort, Stal
 class Products:
     """The catalog's use cases."""
 
-    def __init__(self, db: Database, outbox: Outbox, *, clock: Clock = SYSTEM) -> None:
+    def __init__(self, db: Database, box: Outbox, *, clock: Clock = SYSTEM) -> None:
         self._db = db
-        self._outbox = outbox
+        self._box = box
         self._clock = clock
 
     async def page(
@@ -41,7 +41,7 @@ class Products:
         async with self._db.transaction() as tx:
             if not await store.insert(tx, product):
                 raise Conflict("product-exists", f"There is a product {sku} already; change it instead.")
-            await self._outbox.append(tx, events.created(product), version=product.version)
+            await self._box.append(tx, events.created(product), version=product.version)
         return product
 
     async def change(self, sku: str, change: Callable[[Details], Details], *, version: int | None = None) -> Product:
@@ -65,7 +65,7 @@ class Products:
 
     async def _save(self, tx: Transaction, product: Product) -> None:
         await store.update(tx, product)
-        await self._outbox.append(tx, events.updated(product), version=product.version)
+        await self._box.append(tx, events.updated(product), version=product.version)
 
 
 def _known(product: Product | None, sku: str) -> Product:

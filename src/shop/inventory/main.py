@@ -19,11 +19,11 @@ def settings(environ: Mapping[str, str]) -> Settings:
 
 def build(settings: Settings) -> Service:
     """The service, ready to run."""
-    db = Database("inventory", migrations="migrations")
-    outbox = Outbox(db)
-    stock = Stock(db, outbox)
+    db = Database("inventory", migrations="migrations", max_size=settings.database_connections)
+    box = Outbox(db)
+    stock = Stock(db, box)
     consumer = Consumer("inventory", db=db)
     register(consumer, stock)
     return Service(
-        "inventory", settings=settings, prefix="/api/v1", routes=routes(stock), owns=[db, outbox.relay(), consumer]
+        "inventory", settings=settings, prefix="/api/v1", routes=routes(stock), owns=[db, box.relay(), consumer]
     )

@@ -39,7 +39,7 @@ SELECT sku, version, $6::text, on_hand, reserved, $7::uuid, $8 FROM moved
 RETURNING sku
 
 -- name: decide_order
--- The one row of an order, and what it takes of locked products, in one statement; a repeat does nothing at all.
+-- The one row of an order, what it takes of locked products, and the events, in one statement; a repeat does nothing.
 WITH opened AS (
     INSERT INTO reservations (order_id, customer_id, state, created_at, updated_at)
     VALUES ($1, $2, $3, $7, $7)
@@ -55,6 +55,7 @@ WITH opened AS (
     INSERT INTO ledger (sku, version, kind, on_hand, reserved, order_id, at)
     SELECT sku, version, 'reserve', 0, reserved, order_id, $7 FROM moved
 )
+-- told
 SELECT (SELECT count(*) FROM opened) AS opened, (SELECT count(*) FROM moved) AS moved
 
 -- name: bury_order

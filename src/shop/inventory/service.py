@@ -18,9 +18,9 @@ View = TypeVar("View")
 class Stock:
     """Inventory's use cases."""
 
-    def __init__(self, db: Database, outbox: Outbox, *, clock: Clock = SYSTEM) -> None:
+    def __init__(self, db: Database, box: Outbox, *, clock: Clock = SYSTEM) -> None:
         self._db = db
-        self._outbox = outbox
+        self._box = box
         self._clock = clock
 
     async def page(self, *, after: str | None, limit: int) -> list[Level]:
@@ -69,9 +69,10 @@ class Stock:
         """A confirmed order gets all of its lines or none; once, whatever is repeated."""
         now = self._clock.now()
         decision = decide(await store.lock(tx, sorted(wanted)), wanted, now=now)
-        if await store.decide(tx, order_id, customer_id, decision, now=now):
-            answer = events.decided(order_id, customer_id, decision, at=now)
-            await self._outbox.append(tx, *events.moved(decision.changes, at=now), answer)
+        answer = events.decided(order_id, customer_id, decision, at=now)
+        told = self._box.rows(*events.moved(decision.changes, at=now), answer)
+        if await store.decide(tx, order_id, customer_id, decision, told, now=now):
+            self._box.appended(tx)
 
     async def release(self, tx: Transaction, order_id: UUID, customer_id: UUID) -> None:
         """A cancelled order gives back what it held; one that held nothing yet never will."""
@@ -98,7 +99,7 @@ class Stock:
 
     async def _save(self, tx: Transaction, changes: Sequence[Change], *, order_id: UUID | None, now: datetime) -> None:
         await store.move(tx, changes, order_id=order_id, now=now)
-        await self._outbox.append(tx, *events.moved(changes, at=now))
+        await self._box.append(tx, *events.moved(changes, at=now))
 
 
 def _unknown(sku: str) -> NotFound:

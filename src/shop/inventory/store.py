@@ -5,9 +5,11 @@ from datetime import datetime
 from uuid import UUID
 
 from backstay.db import Database, Queries, Row, Transaction
+from backstay.outbox import OutboxRows
 from shop.inventory.model import Change, Decision, Kind, Level, Line
 
 sql = Queries.load(__package__)
+DECIDE = sql.decide_order.replace("-- told", f", told AS ({OutboxRows.insert(8, where='EXISTS (SELECT FROM opened)')})")
 
 
 class Moved(RuntimeError):
@@ -57,11 +59,13 @@ async def move(tx: Transaction, changes: Sequence[Change], *, order_id: UUID | N
     _check(len(changes), len(rows))
 
 
-async def decide(tx: Transaction, order_id: UUID, customer_id: UUID, decision: Decision, *, now: datetime) -> bool:
-    """Save what an order gets of locked products; False, and nothing done, when it has its row already."""
+async def decide(
+    tx: Transaction, order_id: UUID, customer_id: UUID, decision: Decision, told: OutboxRows, *, now: datetime
+) -> bool:
+    """Save what an order gets of locked products and tell it; False, and nothing done, when it has its row already."""
     changes = decision.changes
     row = await tx.fetchrow(
-        sql.decide_order,
+        DECIDE,
         order_id,
         customer_id,
         decision.state,
@@ -69,6 +73,7 @@ async def decide(tx: Transaction, order_id: UUID, customer_id: UUID, decision: D
         [change.reserved for change in changes],
         [change.after.version for change in changes],
         now,
+        *told.arguments,
     )
     if row is None or not row["opened"]:
         return False

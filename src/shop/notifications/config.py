@@ -2,6 +2,9 @@
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 from backstay.errors import ConfigError
 from backstay.service import Address, Seconds, ServiceSettings
@@ -12,8 +15,10 @@ _SENDER = re.compile(r"[!-?A-~]+@[!-?A-~]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(ServiceSettings):
-    """Where mail goes, as whom, and how often is looked for some."""
+    """Settings of notifications."""
 
+    database_connections: Annotated[int, Meta(ge=2)] = 6
+    """Connections to the database at most."""
     smtp_url: Address = Address("null:")  # noqa: RUF009 - an immutable string
     """`smtp://[user:password@]host[:port]`, `smtps://…`, or `null:`, which takes every message and forgets it."""
     mail_from: str = "shop@backstay.example"

@@ -1,11 +1,15 @@
 """Time in: messages whose turn has come are sent."""
 
 from backstay.service import Job, every
+from shop.notifications.config import Settings
 from shop.notifications.service import Notifications
 
-INTERVAL = 0.25  # seconds between two looks for messages that are due
+MEASURE_INTERVAL = 5.0  # seconds
 
 
-def jobs(notifications: Notifications, *, interval: float = INTERVAL) -> list[Job]:
+def jobs(notifications: Notifications, settings: Settings) -> list[Job]:
     """The jobs of notifications."""
-    return [every(interval, notifications.send_due, name="send-mail")]
+    return [
+        every(settings.send_interval, notifications.send_due, name="send-mail"),
+        every(MEASURE_INTERVAL, notifications.measure, name="measure"),
+    ]

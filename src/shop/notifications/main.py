@@ -21,10 +21,10 @@ def settings(environ: Mapping[str, str]) -> Settings:
 
 def build(settings: Settings) -> Service:
     """The service, ready to run."""
-    db = Database("notifications", migrations="migrations")
-    outbox = Outbox(db)
+    db = Database("notifications", migrations="migrations", max_size=settings.database_connections)
+    box = Outbox(db)
     mail = mailer(settings.smtp_url, sender=settings.mail_from)
-    notifications = Notifications(db, outbox, mail)
+    notifications = Notifications(db, box, mail)
     consumer = Consumer("notifications", db=db)
     register(consumer, notifications)
     return Service(
@@ -32,6 +32,6 @@ def build(settings: Settings) -> Service:
         settings=settings,
         prefix="/api/v1",
         routes=routes(notifications),
-        owns=[db, outbox.relay(), mail, consumer],
-        jobs=jobs(notifications, interval=settings.send_interval),
+        owns=[db, box.relay(), mail, consumer, notifications],
+        jobs=jobs(notifications, settings),
     )

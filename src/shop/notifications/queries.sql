@@ -52,3 +52,10 @@ FROM notifications
 WHERE customer_id = $1 AND ($2::uuid IS NULL OR order_id = $2) AND ($3::uuid IS NULL OR id < $3)
 ORDER BY id DESC
 LIMIT $4
+
+-- name: backlog
+-- What has not been sent.
+SELECT count(*) FILTER (WHERE state = 'pending') AS pending,
+       min(created_at) FILTER (WHERE state = 'pending') AS oldest,
+       count(*) FILTER (WHERE state = 'failed') AS failed
+FROM notifications WHERE state <> 'sent'

@@ -5,7 +5,9 @@ message, record what came of it together with the events.
 """
 
 import asyncio
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Self
 from uuid import UUID
 
 from backstay import faults
@@ -21,13 +23,22 @@ BATCHES = 50  # in one run of the job at most
 LEASE = 60.0  # seconds; longer than a batch can take over a mailer's connections and its time-out
 
 
+@dataclass(frozen=True, slots=True)
+class NotificationsStatistics:
+    """Messages that wait, how long the oldest has (seconds), and those refused for good."""
+
+    pending: int
+    oldest_age: float
+    failed: int
+
+
 class Notifications:
     """The use cases of notifications."""
 
     def __init__(
         self,
         db: Database,
-        outbox: Outbox,
+        box: Outbox,
         mailer: Mailer,
         *,
         templates: Templates | None = None,
@@ -36,12 +47,29 @@ class Notifications:
         lease: float = LEASE,
     ) -> None:
         self._db = db
-        self._outbox = outbox
+        self._box = box
         self._mailer = mailer
         self._templates = templates or Templates()
         self._clock = clock
         self._batch = batch
         self._lease = timedelta(seconds=lease)
+        self._measured = NotificationsStatistics(0, 0.0, 0)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing to close: what it works with is owned beside it."""
+
+    def statistics(self) -> NotificationsStatistics:
+        """What `measure` found last."""
+        return self._measured
+
+    async def measure(self) -> None:
+        """Count what is open, for the metrics."""
+        pending, oldest, failed = await store.backlog(self._db)
+        age = (self._clock.now() - oldest).total_seconds() if oldest else 0.0
+        self._measured = NotificationsStatistics(pending, age, failed)
 
     async def page(
         self, customer_id: UUID, *, order_id: UUID | None, before: UUID | None, limit: int
@@ -88,7 +116,7 @@ class Notifications:
         async with self._db.transaction() as tx:
             if sent := [outcome for outcome in outcomes if isinstance(outcome, Sent)]:
                 notices = await store.mark_sent(tx, sent, now=now)
-                await self._outbox.append(tx, *(events.sent(notice, at=now) for notice in notices))
+                await self._box.append(tx, *(events.sent(notice, at=now) for notice in notices))
             if refused := [outcome for outcome in outcomes if isinstance(outcome, Refused)]:
                 await store.mark_failed(tx, refused)
             if deferred := [outcome for outcome in outcomes if isinstance(outcome, Deferred)]:

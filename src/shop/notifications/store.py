@@ -62,6 +62,12 @@ async def page(
     return [_notification(row) for row in await db.fetch(sql.list_of_customer, customer_id, order_id, before, limit)]
 
 
+async def backlog(db: Database) -> tuple[int, datetime | None, int]:
+    """How many messages wait, since when the oldest does, and how many were refused for good."""
+    [row] = await db.fetch(sql.backlog)
+    return row["pending"], row["oldest"], row["failed"]
+
+
 def _due(row: Row) -> Due:
     notice = Notice(
         id=row["id"],

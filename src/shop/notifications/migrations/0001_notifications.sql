@@ -29,4 +29,5 @@ CREATE TABLE notifications (
 );
 
 CREATE INDEX notifications_due ON notifications (next_attempt_at) WHERE state = 'pending';
+CREATE INDEX notifications_unsent ON notifications (state, created_at) WHERE state <> 'sent';
 CREATE INDEX notifications_of_customer ON notifications (customer_id, id);

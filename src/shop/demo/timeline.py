@@ -94,7 +94,7 @@ async def _consequences(
 
     async def in_timeline() -> bool:
         entries = await _entries(customer, order["id"])
-        return {"stock reserved", "mail sent"} <= {entry["what"] for entry in entries}
+        return {"payment captured", "stock reserved", "mail sent"} <= {entry["what"] for entry in entries}
 
     # What does not come in time is missing in what is printed, and shows so.
     await asyncio.gather(*(until(each, timeout=TIMEOUT, poll=POLL) for each in (in_analytics, in_timeline)))

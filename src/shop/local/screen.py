@@ -37,7 +37,7 @@ class Screen:
     def title(self, text: str, under: str = "") -> None:
         """The head of a chapter."""
         self._console.print()
-        self._console.print(Text(text, style="bold"), Text(under, style="dim"))
+        self._console.print(Text(text, style="bold"), Text(f"  {under}", style="dim"))
         self._console.print()
 
     @contextlib.contextmanager

@@ -108,8 +108,10 @@ class Books:
 
     async def waiting(self) -> dict[str, int]:
         """What has not come to its end, by name; empty when everything has."""
-        orders = self._databases["orders"]
+        orders, inventory = self._databases["orders"], self._databases["inventory"]
+        unequal = await orders.fetchval(sql.confirmed) - await inventory.fetchval(sql.holding)
         counts = {
+            "orders to reserve or release": abs(unequal),
             "orders to settle": await orders.fetchval(sql.open_orders),
             "payments to undo": await orders.fetchval(sql.open_compensations),
             "events to publish": sum([await self._count(name, "outbox", sql.unpublished) for name in self._databases]),

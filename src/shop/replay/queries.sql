@@ -2,6 +2,14 @@
 -- Orders that still wait for their payment.
 SELECT count(*) FROM orders WHERE status IN ('created', 'payment_pending')
 
+-- name: confirmed
+-- Orders that have to hold their units.
+SELECT count(*) FROM orders WHERE status = 'confirmed'
+
+-- name: holding
+-- Orders that hold their units.
+SELECT count(*) FROM reservations WHERE state = 'reserved'
+
 -- name: open_compensations
 -- Payments that still have to be undone.
 SELECT count(*) FROM compensations WHERE closed_at IS NULL

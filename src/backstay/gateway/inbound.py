@@ -58,8 +58,7 @@ class Inbound(RequestReader, asyncio.Protocol):
 
     # -- asyncio
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         address = transport.get_extra_info("peername")
         self.peer = self.gateway.peer(str(address[0]) if address else "unknown")
         self.gateway.opened(self)

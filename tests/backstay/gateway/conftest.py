@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import uvloop
 
 from backstay.auth import InvalidToken, KeysUnavailable, Principal
 from backstay.discovery import StaticRegistry
@@ -273,3 +274,8 @@ async def running() -> AsyncIterator[System]:
 async def system() -> AsyncIterator[System]:
     async with running() as found:
         yield found
+
+
+def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Any]:
+    """Everything here must be true on asyncio's own loop and on uvloop, which differ in more than speed."""
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

@@ -82,8 +82,10 @@ def _errors(route: Route) -> dict[int, str]:
         errors |= {401: "No valid access token", 403: "The token does not allow it"}
     if route.path_parameters:
         errors[404] = "Nothing there, or nothing you may see"
-    if route.takes_body is not None or route.takes_key:
-        errors |= {400: "Malformed", 409: "The state forbids it"}
+    if route.takes_body is not None or route.takes_key or route.path_parameters or route.query_parameters:
+        errors[400] = "Malformed"
+    if route.method != "GET":
+        errors[409] = "The state forbids it"
     if route.takes_body is not None:
         errors |= {413: "The body is too large", 415: "The body is not JSON"}
     if route.takes_body is not None or route.query_parameters:

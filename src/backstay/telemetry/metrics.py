@@ -40,9 +40,13 @@ class _Collector:
         yield GaugeMetricFamily("http_server_active_requests", "Requests being answered now.", value=self._active)
         yield from _requests(self._routes)
         gauges: dict[str, GaugeMetricFamily] = {}
+        names: dict[tuple[str, str], int] = {}
         for part in _with_inner(self._parts):
             kind = _kind(part)
             name = str(getattr(part, "name", None) or getattr(part, "group", None) or self._service)
+            count = names[kind, name] = names.get((kind, name), 0) + 1
+            if count > 1:  # two series of one name would spoil the whole answer
+                name = f"{name}-{count}"
             for field, label, value in _numbers(part.statistics()):
                 metric = f"backstay_{kind}_{field}"
                 gauge = gauges.get(metric)
@@ -83,6 +87,8 @@ def _with_inner(parts: Iterable[Any]) -> Iterator[Any]:
 
 def _numbers(record: Any, prefix: str = "") -> Iterator[tuple[str, str, float]]:
     """The numbers in a record of statistics: field, label (the key within a mapping, a state's name) and value."""
+    if not dataclasses.is_dataclass(record):
+        return
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
         name = prefix + field.name

@@ -144,3 +144,11 @@ def test_metrics_of_statistics() -> None:
     ):
         assert line in text
     assert "rate" not in text
+
+
+def test_metrics_of_namesakes() -> None:
+    """Two parts of one name don't become one series twice."""
+    text = exposition("orders", [], 0, [SomeBreaker(), SomeBreaker()]).decode()
+
+    assert 'backstay_some_breaker_calls{name="payments",of=""} 3.0' in text
+    assert 'backstay_some_breaker_calls{name="payments-2",of=""} 3.0' in text

@@ -147,7 +147,8 @@ def _header_change(verb: str, side: str) -> Callable[[Step, list[str]], Effect]:
     def factory(step: Step, problems: list[str]) -> Effect:
         args = Arguments(step, names, problems)
         given = [args.text(name) for name in names]
-        _check_header(args, *given)
+        if not _is_header(args, *given):
+            return lambda _: None
 
         def effect(actions: Actions) -> None:
             changes: HeaderChanges = getattr(actions, side)
@@ -158,14 +159,16 @@ def _header_change(verb: str, side: str) -> Callable[[Step, list[str]], Effect]:
     return factory
 
 
-def _check_header(args: Arguments, name: str, value: str = "") -> None:
+def _is_header(args: Arguments, name: str, value: str = "") -> bool:
     if name.lower() in _FRAMING:
         args.problem(f"the header {name} belongs to the connection and can't be changed")
-    elif name:
-        try:
-            field_line(name, value)
-        except ValueError as error:
-            args.problem(str(error))
+        return False
+    try:
+        field_line(name or "missing", value)
+    except ValueError as error:
+        args.problem(str(error))
+        return False
+    return bool(name)
 
 
 def _rate_limiter(step: Step, problems: list[str]) -> Effect:

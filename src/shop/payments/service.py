@@ -179,13 +179,13 @@ class Payments(AbstractAsyncContextManager["Payments"]):
 
     async def _ask_provider(self, step: Step, payment: Payment) -> Reply:
         """One question to the provider, within a time of its own: cut short it would tell less, not end sooner."""
-        await faults.point(f"payments.provider.before-{step}")
         try:
             async with asyncio.timeout(self._settings.provider_timeout):
+                await faults.point(f"payments.provider.before-{step}")
                 reply = await self._question(step, payment)
+                await faults.point(f"payments.provider.after-{step}")
         except TimeoutError as error:
             raise ProviderError(f"no answer to {step} within {self._settings.provider_timeout:g} s") from error
-        await faults.point(f"payments.provider.after-{step}")
         if reply.outcome not in ANSWERS[step]:
             raise ProviderError(f"{reply.outcome} is no answer to {step}")
         return reply

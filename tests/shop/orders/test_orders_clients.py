@@ -5,6 +5,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from backstay import resilience as r
 from backstay.discovery import NoInstance
@@ -130,6 +131,17 @@ def test_the_policies_lie_as_designed() -> None:
     assert policies.breaker is not None
     config = policies.breaker.config
     assert (config.window.calls, config.min_calls, config.wait_open) == (20, 5, 5.0)
+
+
+def test_every_transition_of_the_breaker_is_logged() -> None:
+    """The failure story, and whoever is on call, reads it in the logs."""
+    breaker = pipeline(Settings()).breaker
+    assert breaker is not None
+    with capture_logs() as logs:
+        breaker.transition_to(r.State.OPEN)
+
+    [line] = logs
+    assert (line["event"], line["name"], line["to_state"]) == ("circuit_breaker.state_transition", "payments", "OPEN")
 
 
 def test_a_lock_shorter_than_the_deadline_is_refused_at_start() -> None:

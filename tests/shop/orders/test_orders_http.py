@@ -223,7 +223,11 @@ async def test_the_failure_story(shop: Shop) -> None:
     await shop.start_payments()
     for reply in pending:
         await shop.becomes(reply.json["id"], "confirmed")
-    assert await shop.breaker() == "CLOSED"
+
+    async def closed() -> bool:
+        return await shop.breaker() == "CLOSED"
+
+    await eventually(closed)
 
     async def undone() -> bool:
         items = (await shop.get(f"/{cancelled}/timeline"))["items"]

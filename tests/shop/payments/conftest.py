@@ -54,9 +54,9 @@ class Desk:
         """Another instance on the same database."""
         return Payments(self.db, Outbox(self.db), self.sandbox, Settings(), clock=self.clock)
 
-    def with_provider(self, provider: PaymentProvider) -> Payments:
+    def with_provider(self, provider: PaymentProvider, **settings: float) -> Payments:
         """Another instance on the same database, with a provider of the test's own."""
-        return Payments(self.db, Outbox(self.db), provider, Settings(), clock=self.clock)
+        return Payments(self.db, Outbox(self.db), provider, Settings(**settings), clock=self.clock)
 
 
 @asynccontextmanager

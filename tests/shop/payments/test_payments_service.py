@@ -12,6 +12,7 @@ from backstay.errors import BackstayError
 from backstay.faults import Injected
 from backstay.service import NotFound, Problem, Unprocessable
 from backstay.testing import armed
+from shop.contracts.payments import ChargeRequest
 from shop.kernel import Money
 from shop.payments.config import FAULT_POINTS
 from shop.payments.model import Outcome, Reply
@@ -308,6 +309,25 @@ async def test_the_sandbox_keeps_its_books_apart(desk: Desk, order_id: UUID) -> 
 
     assert await desk.status(order_id) == "processing"
     assert await desk.ledger() == [("captured", "18.00")]
+
+
+async def test_a_provider_that_never_answers_is_given_up(desk: Desk, order_id: UUID) -> None:
+    """Every call has a time-out; the payment stays open, and the job finds out what became of it."""
+
+    class Silent(Away):
+        async def charge(self, key: str, amount: Money, method: str) -> Reply:
+            await asyncio.Event().wait()
+            raise AssertionError("unreachable")
+
+    impatient = desk.with_provider(Silent(), provider_timeout=0.01)
+    request = ChargeRequest(order_id=order_id, customer_id=UUID(int=7), amount=PRICE, method="pm_card_ok")
+    with pytest.raises(Problem) as failed:
+        await impatient.charge(request)
+    assert failed.value.status == 502
+
+    desk.clock.advance(2)
+    await desk.payments.resolve_stale()
+    assert await desk.status(order_id) == "captured"
 
 
 async def test_the_sandbox_refuses_a_key_with_another_amount(desk: Desk) -> None:

@@ -150,6 +150,11 @@ class FailureLimit:
 
     key: str
     free: int
+    """At least 2."""
+    drain: float
+    """Seconds after which one failure is forgotten."""
+    longest: float
+    """Seconds that it is blocked at most."""
     forgiven: bool = True
     """Whether a successful login takes the failures back."""
 
@@ -157,21 +162,20 @@ class FailureLimit:
 ACCOUNT_AND_ADDRESS_FREE = 5
 ADDRESS_FREE = 50
 ACCOUNT_FREE = 100
-BLOCK_LIMIT = 900.0  # seconds
-FAILURES_FORGOTTEN = timedelta(days=1)
+FAILURES_KEPT = timedelta(days=1)
 
 
 def failure_limits(key: str, address: str) -> list[FailureLimit]:
     """What a failed login of that account from that address counts against.
 
-    The narrow limit stops who guesses; the wide ones stop who guesses at many accounts or from many addresses, and
-    are wide so that nobody locks another out of his account.
+    The narrow limit stops who guesses. The wide ones slow down who guesses at many accounts or from many addresses;
+    they are wide and drain fast, for behind one address there may be many people, and nobody shall lock another out.
     """
     account = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
     return [
-        FailureLimit(f"account-and-address:{account}:{address}", ACCOUNT_AND_ADDRESS_FREE),
-        FailureLimit(f"address:{address}", ADDRESS_FREE, forgiven=False),
-        FailureLimit(f"account:{account}", ACCOUNT_FREE),
+        FailureLimit(f"account-and-address:{account}:{address}", ACCOUNT_AND_ADDRESS_FREE, drain=3600.0, longest=900.0),
+        FailureLimit(f"address:{address}", ADDRESS_FREE, drain=10.0, longest=30.0, forgiven=False),
+        FailureLimit(f"account:{account}", ACCOUNT_FREE, drain=60.0, longest=30.0),
     ]
 
 

@@ -36,22 +36,21 @@ SELECT email_key, password_hash, password_version FROM users WHERE id = $1
 SELECT max(blocked_until) FROM login_failures WHERE key = ANY ($1::text[])
 
 -- name: note_failure
--- Count a failed login under each key; from its $2-th failure on a key is blocked, each time twice as long.
-INSERT INTO login_failures AS f (key, failures, last_at, blocked_until)
-SELECT key, 1, $3::timestamptz, CASE WHEN free <= 1 THEN $3::timestamptz + interval '1 second' END
-FROM unnest($1::text[], $2::int[]) AS given (key, free)
-ORDER BY key
-ON CONFLICT (key) DO UPDATE
-SET failures = CASE WHEN f.last_at <= $4 THEN 1 ELSE f.failures + 1 END,
-    last_at = excluded.last_at,
-    blocked_until = (
-        SELECT CASE
-            WHEN f.last_at <= $4 OR f.failures + 1 < free THEN NULL
-            ELSE excluded.last_at + least($5::float8, 2.0 ^ least(f.failures + 1 - free, 30)) * interval '1 second'
-        END
-        FROM unnest($1::text[], $2::int[]) AS given (key, free)
-        WHERE given.key = f.key
-    )
+-- Count a failed login under each key. What was counted drains away with time; from a key's limit on it is blocked, each
+-- time twice as long.
+WITH given AS (
+    SELECT * FROM unnest($1::text[], $2::int[], $3::float8[], $4::float8[]) AS g (key, free, drain, longest)
+)
+INSERT INTO login_failures AS f (key, failures, last_at)
+SELECT key, 1, $5::timestamptz FROM given ORDER BY key
+ON CONFLICT (key) DO UPDATE SET (failures, last_at, blocked_until) = (
+    SELECT level.now, excluded.last_at, CASE WHEN round(level.now) >= free THEN
+        excluded.last_at + least(longest, 2 ^ (round(level.now) - free)) * interval '1 second' END
+    FROM given, LATERAL (
+        SELECT greatest(0, f.failures - extract(epoch FROM excluded.last_at - f.last_at)::float8 / drain) + 1
+    ) AS counted (now), LATERAL (SELECT least(counted.now, free + 10)) AS level (now)
+    WHERE given.key = f.key
+)
 
 -- name: forget_failures
 -- A login succeeded.

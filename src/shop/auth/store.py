@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from backstay.db import Database, Queries, Row, Transaction
-from shop.auth.model import BLOCK_LIMIT, FAILURES_FORGOTTEN, FailureLimit, KeyRecord, KeyState, RefreshToken, User
+from shop.auth.model import FAILURES_KEPT, FailureLimit, KeyRecord, KeyState, RefreshToken, User
 
 sql = Queries.load(__package__)
 
@@ -77,8 +77,8 @@ async def blocked_until(db: Database, limits: Sequence[FailureLimit]) -> datetim
 
 async def note_failure(db: Database, limits: Sequence[FailureLimit], at: datetime) -> None:
     """Count a failed login."""
-    keys, free = [limit.key for limit in limits], [limit.free for limit in limits]
-    await db.execute(sql.note_failure, keys, free, at, at - FAILURES_FORGOTTEN, BLOCK_LIMIT)
+    columns = zip(*((limit.key, limit.free, limit.drain, limit.longest) for limit in limits), strict=True)
+    await db.execute(sql.note_failure, *map(list, columns), at)
 
 
 async def forget_failures(db: Database, keys: Sequence[str]) -> None:
@@ -152,7 +152,7 @@ async def prune(db: Database, now: datetime, ended_before: datetime) -> None:
     """Remove what is over: sessions, tokens, failures."""
     await db.execute(sql.prune_sessions, now, ended_before)
     await db.execute(sql.prune_refresh_tokens, now)
-    await db.execute(sql.prune_failures, now - FAILURES_FORGOTTEN)
+    await db.execute(sql.prune_failures, now - FAILURES_KEPT)
 
 
 async def keys(db: Database | Transaction) -> list[KeyRecord]:

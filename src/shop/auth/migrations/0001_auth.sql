@@ -35,7 +35,7 @@ CREATE INDEX refresh_tokens_by_expiry ON refresh_tokens (expires_at);
 
 CREATE TABLE login_failures (
     key text PRIMARY KEY,
-    failures integer NOT NULL,
+    failures double precision NOT NULL,  -- at last_at; drains away
     last_at timestamptz NOT NULL,
     blocked_until timestamptz
 );

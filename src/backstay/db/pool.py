@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import asyncpg
+
 from backstay.db.driver import DRIVER_ERRORS, Connection
 from backstay.db.errors import Unavailable, translate
 
@@ -169,8 +171,7 @@ class Pool:
     async def _recover(self, connection: Connection) -> None:
         try:
             async with asyncio.timeout(RECOVERY_TIMEOUT):
-                # Also when no transaction is open: it waits until the cancelled statement has really ended.
-                await connection.execute("ROLLBACK" if connection.is_in_transaction() else "SELECT 1")
+                await _come_to_rest(connection)
         except asyncio.CancelledError:
             connection.terminate()
             raise
@@ -178,6 +179,15 @@ class Pool:
             connection.terminate()
         finally:
             self.release(connection)
+
+
+async def _come_to_rest(connection: Connection) -> None:
+    """Wait until the cancelled statement has ended, and roll back; the cancellation may hit this instead, once."""
+    statement = "ROLLBACK" if connection.is_in_transaction() else "SELECT 1"
+    try:
+        await connection.execute(statement)
+    except asyncpg.QueryCanceledError:
+        await connection.execute(statement)
 
 
 async def close_politely(connection: Connection) -> None:

@@ -12,7 +12,7 @@ new epochs and reads again what isn't deleted. So there is one way back, and it 
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from enum import Enum
 from uuid import UUID
@@ -104,10 +104,8 @@ class Cycle:
             for task in (sweeper, gauge, keeper):
                 task.cancel()
             await asyncio.wait({sweeper, gauge, keeper})
-            await self._delete()
-            await self._session.release(self._me, dict(self.leases.epochs))
-            self.leases.clear()
-            await self._session.leave(self._me)
+            await _twice(self._delete)
+            await _twice(self._give_up)
 
     # -- leases
 
@@ -291,6 +289,11 @@ class Cycle:
             for task in (await asyncio.wait(self._publishes, timeout=1.0))[1] if self._publishes else ():
                 task.cancel()
 
+    async def _give_up(self) -> None:
+        await self._session.release(self._me, dict(self.leases.epochs))
+        await self._session.leave(self._me)
+        self.leases.clear()
+
     async def _endure(self, error: DatabaseError) -> None:
         """Wait a little after a statement that may be repeated; without a connection this life is over."""
         if not error.transient or isinstance(error, Unavailable):
@@ -302,6 +305,14 @@ class Cycle:
         error = next(error for error in results if error is not None)
         failed = sum(one is not None for one in results)
         log.warning("outbox.publish-failed", extra={"rows": failed, "kind": error.kind, "reason": str(error)})
+
+
+async def _twice(step: Callable[[], Awaitable[None]]) -> None:
+    """Do it, and again if it fails: the cancellation of the statement before may hit it."""
+    try:
+        await step()
+    except DatabaseError:
+        await step()
 
 
 async def _within(event: asyncio.Event, seconds: float) -> None:

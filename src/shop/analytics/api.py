@@ -72,6 +72,8 @@ class FunnelView(msgspec.Struct, frozen=True, kw_only=True):
     confirmed: int
     cancelled: int
     refunded: int
+    reserved: int
+    rejected: int
     completed: int
 
 
@@ -126,6 +128,8 @@ def routes(analytics: Analytics) -> list[Route]:
             confirmed=found.confirmed,
             cancelled=found.cancelled,
             refunded=found.refunded,
+            reserved=found.reserved,
+            rejected=found.rejected,
             completed=found.completed,
         )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,10 +12,11 @@ from backstay.messaging import Broker, Consumer, Locks
 from backstay.telemetry.logs import get_logger
 from shop.analytics.model import Facts, Line, State, group
 from shop.analytics.service import Analytics
+from shop.contracts.inventory import InventoryRejected, InventoryReserved
 from shop.contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated, OrderEvent, OrderPaymentPending
 from shop.contracts.payments import PaymentCaptured, PaymentEvent, PaymentRefunded
 
-CATCH_UP = ("orders", "payments")  # topics that a new generation must have read before it answers
+CATCH_UP = ("orders", "payments", "inventory")  # topics that a new generation must have read before it answers
 FOLLOW = 1.0  # seconds between two looks at which generations are live
 
 log = get_logger()
@@ -51,6 +53,26 @@ def register(consumer: Consumer, analytics: Analytics, *, generation: int) -> No
     @consumer.on(PaymentRefunded, locks=locks)
     async def payment_refunded(event: PaymentRefunded, tx: Transaction) -> None:
         await analytics.learn(tx, generation, _of_payment(event, refunded=event.amount, refunded_at=event.at))
+
+    @consumer.on(InventoryReserved, locks=locks)
+    async def inventory_reserved(event: InventoryReserved, tx: Transaction) -> None:
+        facts = Facts(order_id=event.order_id, customer_id=event.customer_id, reserved_at=event.at)
+        await analytics.learn(tx, generation, facts)
+
+    @consumer.on(InventoryRejected, locks=locks)
+    async def inventory_rejected(event: InventoryRejected, tx: Transaction) -> None:
+        facts = Facts(order_id=event.order_id, customer_id=event.customer_id, rejected_at=event.at)
+        await analytics.learn(tx, generation, facts)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadersStatistics:
+    """What the consumers of this process have done, by group: see `ConsumerStatistics`."""
+
+    handled: dict[str, int]
+    dead_letters: dict[str, int]
+    lag: dict[str, int]
+    healthy: dict[str, bool]
 
 
 class Readers:
@@ -89,6 +111,16 @@ class Readers:
             await asyncio.gather(self._follower, return_exceptions=True)
         for generation in list(self._running):
             await self._stop(generation)
+
+    def statistics(self) -> ReadersStatistics:
+        """What the consumers of this process have done so far."""
+        of = {consumer.group: consumer.statistics() for consumer, _ in self._running.values()}
+        return ReadersStatistics(
+            handled={name: found.handled for name, found in of.items()},
+            dead_letters={name: found.dead_letters for name, found in of.items()},
+            lag={name: found.lag for name, found in of.items() if found.lag is not None},
+            healthy={name: found.healthy for name, found in of.items()},
+        )
 
     async def follow(self) -> None:
         """Start readers of new generations, stop those of old ones, swap in what has caught up."""

@@ -41,6 +41,8 @@ class Facts:
     captured: Money | None = None
     refunded_at: datetime | None = None
     refunded: Money | None = None
+    reserved_at: datetime | None = None
+    rejected_at: datetime | None = None
 
 
 class State(StrEnum):
@@ -119,6 +121,8 @@ class Funnel:
     confirmed: int
     cancelled: int
     refunded: int
+    reserved: int
+    rejected: int
     completed: int
     """Confirmed, and not cancelled afterwards."""
 

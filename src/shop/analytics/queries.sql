@@ -6,8 +6,8 @@ SELECT pg_advisory_xact_lock(hashtextextended(k.name, $1)) FROM unnest($2::text[
 -- What one event tells, added to what is known. Of two times the earlier stays, of two equal facts either.
 WITH fact AS (
     INSERT INTO orders AS o (generation, order_id, customer_id, total, currency, created_at, pending_at, confirmed_at,
-                             cancelled_at, captured, refunded_at, refunded)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                             cancelled_at, captured, refunded_at, refunded, reserved_at, rejected_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
     ON CONFLICT (generation, order_id) DO UPDATE
     SET total = COALESCE(o.total, EXCLUDED.total),
         currency = COALESCE(o.currency, EXCLUDED.currency),
@@ -17,11 +17,13 @@ WITH fact AS (
         cancelled_at = LEAST(o.cancelled_at, EXCLUDED.cancelled_at),
         captured = COALESCE(o.captured, EXCLUDED.captured),
         refunded_at = LEAST(o.refunded_at, EXCLUDED.refunded_at),
-        refunded = COALESCE(o.refunded, EXCLUDED.refunded)
+        refunded = COALESCE(o.refunded, EXCLUDED.refunded),
+        reserved_at = LEAST(o.reserved_at, EXCLUDED.reserved_at),
+        rejected_at = LEAST(o.rejected_at, EXCLUDED.rejected_at)
 )
 INSERT INTO order_lines (generation, order_id, sku, name, quantity, amount, currency)
 SELECT $1, $2, l.sku, l.name, l.quantity, l.amount, $5
-FROM unnest($13::text[], $14::text[], $15::integer[], $16::numeric[]) AS l (sku, name, quantity, amount)
+FROM unnest($15::text[], $16::text[], $17::integer[], $18::numeric[]) AS l (sku, name, quantity, amount)
 ON CONFLICT (generation, order_id, sku) DO NOTHING
 
 -- name: revenue
@@ -85,6 +87,7 @@ LIMIT $3
 -- How far orders got.
 SELECT count(created_at) AS created, count(pending_at) AS payment_pending, count(confirmed_at) AS confirmed,
        count(cancelled_at) AS cancelled, count(refunded_at) AS refunded,
+       count(reserved_at) AS reserved, count(rejected_at) AS rejected,
        count(confirmed_at) FILTER (WHERE cancelled_at IS NULL) AS completed
 FROM orders WHERE generation = $1
 

@@ -38,6 +38,8 @@ async def add(tx: Transaction, generation: int, facts: Facts) -> None:
         _amount(facts.captured),
         facts.refunded_at,
         _amount(facts.refunded),
+        facts.reserved_at,
+        facts.rejected_at,
         [line.sku for line in lines],
         [line.name for line in lines],
         [line.quantity for line in lines],

@@ -17,8 +17,9 @@ def register(consumer: Consumer, notifications: Notifications) -> None:
 
     @consumer.on(UserRegistered, locks=SHARED)
     async def user_registered(event: UserRegistered, tx: Transaction, envelope: Envelope) -> None:
+        await notifications.learn_address(tx, event.user_id, email=event.email, name=event.name, at=event.at)
         notice = Notice(id=uuid7(), event_id=envelope.id, kind=Kind.WELCOME, customer_id=event.user_id)
-        await notifications.learn_address(tx, notice, email=event.email, name=event.name)
+        await notifications.notify(tx, notice)
 
     @consumer.on(UserRegistrationRepeated, locks=SHARED)
     async def user_registration_repeated(event: UserRegistrationRepeated, tx: Transaction, envelope: Envelope) -> None:

@@ -6,7 +6,7 @@ message, record what came of it together with the events.
 
 import asyncio
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Self
 from uuid import UUID
 
@@ -14,9 +14,12 @@ from backstay import faults
 from backstay.clock import SYSTEM, Clock
 from backstay.db import Database, Transaction
 from backstay.outbox import Outbox
+from backstay.telemetry.logs import get_logger
 from shop.notifications import events, store
 from shop.notifications.model import Deferred, Due, Notice, Notification, Outcome, Refused, Sent
 from shop.notifications.providers import MailDeferred, Mailer, MailRefused, MailUnavailable, Templates
+
+log = get_logger()
 
 BATCH = 20  # messages claimed at once
 BATCHES = 50  # in one run of the job at most
@@ -77,10 +80,9 @@ class Notifications:
         """Up to `limit` of a customer's messages older than `before`, the newest first."""
         return await store.page(self._db, customer_id, order_id=order_id, before=before, limit=limit)
 
-    async def learn_address(self, tx: Transaction, notice: Notice, *, email: str, name: str) -> None:
-        """A customer has an address: what waited for it can go out, a welcome first."""
-        await store.save_address(tx, notice.customer_id, email=email, name=name, at=self._clock.now())
-        await self.notify(tx, notice)
+    async def learn_address(self, tx: Transaction, customer_id: UUID, *, email: str, name: str, at: datetime) -> None:
+        """A customer has had this address since `at`: what waited for it can go out."""
+        await store.save_address(tx, customer_id, email=email, name=name, at=at)
 
     async def notify(self, tx: Transaction, notice: Notice) -> None:
         """Have a message sent; once per event and kind. It waits while its customer's address isn't known."""
@@ -107,6 +109,9 @@ class Notifications:
             return Refused(due, str(error))
         except (MailDeferred, MailUnavailable) as error:
             return Deferred(due, str(error))
+        except Exception as error:
+            log.exception("notifications.send-failed", notification=str(due.notice.id))
+            return Deferred(due, f"{type(error).__name__}: {error}")
         return Sent(due)
 
     async def _record(self, outcomes: list[Outcome]) -> None:

@@ -15,6 +15,7 @@ from backstay.messaging import Event
 from backstay.testing import FakeClock
 from shop.analytics.handlers import Readers, register
 from shop.analytics.service import Analytics
+from shop.contracts.inventory import InventoryRejected, InventoryReserved
 from shop.contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated, OrderLine, OrderPaymentPending
 from shop.contracts.payments import PaymentCaptured, PaymentRefunded
 from shop.kernel import Money
@@ -77,6 +78,10 @@ class Story:
                 return OrderConfirmed(**order)
             case "cancelled":
                 return OrderCancelled(**{**order, "at": at + timedelta(days=1)}, reason="customer")
+            case "reserved":
+                return InventoryReserved(order_id=self.order_id, customer_id=self.customer_id, lines=(), at=at)
+            case "rejected":
+                return InventoryRejected(order_id=self.order_id, customer_id=self.customer_id, missing=(), at=at)
             case "captured":
                 return PaymentCaptured(**paid)
             case _:

@@ -45,12 +45,14 @@ async def test_a_refund_of_an_unconfirmed_order_is_no_loss_of_revenue(desk: Any,
 
 async def test_the_funnel_counts_every_stage_reached(desk: Any, story: Any):
     """An order counts in each stage that it ever reached, once."""
-    await desk.tell(story(uuid4(), ADA, {"A": 1}), "created", "pending", "confirmed")
-    await desk.tell(story(uuid4(), ADA, {"A": 1}), "created", "confirmed", "cancelled", "refunded", "refunded")
+    await desk.tell(story(uuid4(), ADA, {"A": 1}), "created", "pending", "confirmed", "reserved")
+    await desk.tell(
+        story(uuid4(), ADA, {"A": 1}), "created", "confirmed", "rejected", "cancelled", "refunded", "refunded"
+    )
     await desk.tell(story(uuid4(), EVE, {"A": 1}), "created", "created")
 
     assert await desk.analytics.funnel() == Funnel(
-        created=3, payment_pending=1, confirmed=2, cancelled=1, refunded=1, completed=1
+        created=3, payment_pending=1, confirmed=2, cancelled=1, refunded=1, reserved=1, rejected=1, completed=1
     )
 
 
@@ -90,7 +92,7 @@ async def test_customers_have_their_orders(desk: Any, story: Any):
 async def test_no_order_of_deliveries_changes_a_figure(desk: Any, story: Any):
     """Events of many orders, shuffled across topics and some delivered twice, give the figures of the straight run."""
     lives = [
-        ("created", "captured", "confirmed"),
+        ("created", "captured", "confirmed", "reserved"),
         ("created", "pending", "captured", "confirmed"),
         ("created", "captured", "confirmed", "cancelled", "refunded"),
         ("created", "cancelled"),

@@ -144,6 +144,29 @@ async def test_who_dies_before_recording_sends_the_same_message_again(office: An
     assert len(await office.events()) == 1
 
 
+async def test_a_message_that_breaks_us_keeps_nobody_else(office: Any):
+    """Whatever goes wrong with one message, the others of its batch go out; it is tried again later."""
+    await office.register(ADA)
+    await office.db.execute("UPDATE notifications SET kind = 'confirmed'")  # without the facts that it needs
+    await office.register(UUID(int=9), "bob@example.org")
+
+    await office.notifications.send_due()
+
+    assert [mail.to for mail in office.mailer.sent] == ["bob@example.org"]
+    assert await office.states() == {"pending": 1, "sent": 1}
+
+
+async def test_what_is_open_is_measured(office: Any):
+    """Waiting and refused messages, and for how long the oldest has waited, for the metrics."""
+    await office.register(ADA)
+    await office.confirm(ADA, ORDER)
+    office.clock.advance(30)
+    await office.notifications.measure()
+
+    measured = office.notifications.statistics()
+    assert (measured.pending, measured.oldest_age, measured.failed) == (2, 30.0, 0)
+
+
 async def test_two_senders_share_the_work(office: Any):
     """Any number of instances may send at the same time; no message goes out twice."""
     await office.register(ADA)

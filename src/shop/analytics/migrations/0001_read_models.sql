@@ -28,6 +28,8 @@ CREATE TABLE orders (
     captured      numeric(14, 2),
     refunded_at   timestamptz,
     refunded      numeric(14, 2),
+    reserved_at   timestamptz,
+    rejected_at   timestamptz,
     PRIMARY KEY (generation, order_id)
 ) PARTITION BY LIST (generation);
 

@@ -98,7 +98,7 @@ class Consumer:
         self._marks = Marks(db, group)
         self._lanes: dict[Partition, Lane] = {}
         self._subscription: Subscription | None = None
-        self._trouble: str | None = "not started"
+        self._troubles = {"consumer": "not started"}
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         db.requires(COMPONENT)
@@ -135,11 +135,11 @@ class Consumer:
         if not self._handlers.topics() or missing:
             raise ConfigError(f"consumer {self.group!r} has no handler for {', '.join(sorted(missing)) or 'anything'}")
         self._stop.clear()
-        self._trouble = None
+        self._troubles["consumer"] = "starting"
+        works = {"consumer": lambda: self._consume(broker), "marks": self._marks.write, "replayer": self._replayer.run}
         self._tasks = [
-            asyncio.create_task(self._supervise(lambda: self._consume(broker)), name=f"consumer-{self.group}"),
-            asyncio.create_task(self._supervise(self._marks.write), name=f"marks-{self.group}"),
-            asyncio.create_task(self._supervise(self._replayer.run), name=f"replayer-{self.group}"),
+            asyncio.create_task(self._supervise(name, work), name=f"{name} of {self.group}")
+            for name, work in works.items()
         ]
         return self
 
@@ -161,7 +161,7 @@ class Consumer:
         with contextlib.suppress(DatabaseError):
             await self._marks.flush()
         self._tasks = []
-        self._trouble = "stopped"
+        self._troubles = {"consumer": "stopped"}
 
     async def caught_up(self) -> bool:
         """Whether the group has been at the end of every `catch_up` topic once; any process of the service may ask.
@@ -176,7 +176,7 @@ class Consumer:
     def statistics(self) -> ConsumerStatistics:
         """What happened since the start, and how it is now."""
         status = SubscriptionStatus((), None, None) if self._subscription is None else self._subscription.status()
-        troubles = [self._trouble, status.problem, *(lane.trouble for lane in self._lanes.values())]
+        troubles = [*self._troubles.values(), status.problem, *(lane.trouble for lane in self._lanes.values())]
         reason = "; ".join(dict.fromkeys(trouble for trouble in troubles if trouble)) or None
         return ConsumerStatistics(
             **asdict(self._counters),
@@ -195,20 +195,22 @@ class Consumer:
         )
         self._subscription = subscription
         async with subscription:
-            self._trouble = None
+            self._troubles.pop("consumer", None)
             await self._stop.wait()
 
-    async def _supervise(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _supervise(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do the work until the consumer stops, again and again if it breaks."""
         while not self._stop.is_set():
             try:
                 await work()
             except Exception as error:  # supervised: said, logged, and begun again
-                self._trouble = f"the consumer waits: {words(error)}"
+                self._troubles[name] = f"the {name} waits: {words(error)}"
                 if not isinstance(error, DatabaseError) or not error.transient:
                     log.error("consumer.broke", extra={"group": self.group}, exc_info=error)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), RESTART_WAIT)
+                if name != "consumer":  # that one says itself when it works again
+                    self._troubles.pop(name, None)
 
     def _lane(self, partition: Partition) -> Lane:
         assert self._subscription is not None

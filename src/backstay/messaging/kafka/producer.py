@@ -182,7 +182,7 @@ class _Core:
         self._thread.start()
 
     def is_broken(self) -> bool:
-        return self._fatal is not None or self._retire.is_set()
+        return self._fatal is not None or self._retire.is_set() or not self._thread.is_alive()
 
     def is_alive(self) -> bool:
         return self._thread.is_alive()

@@ -70,11 +70,16 @@ class KafkaTail:
                 if self._begin(client, since):
                     self._read(client)
             except KafkaException as error:
-                self._problem = words(cause(error))
-                log.warning("tail.lost", extra={"topic": self._topic, "reason": self._problem})
-                self._stop.wait(RETRY)
+                self._lost(words(cause(error)))
+            except Exception as error:  # noqa: BLE001  # a thread that ends would silence the tail for ever
+                self._lost(repr(error))
             finally:
                 client.close()
+
+    def _lost(self, reason: str) -> None:
+        self._problem = reason
+        log.warning("tail.lost", extra={"topic": self._topic, "reason": reason})
+        self._stop.wait(RETRY)
 
     def _begin(self, client: Any, since: datetime) -> bool:
         """Find the topic and the offsets; False if the tail was closed meanwhile."""

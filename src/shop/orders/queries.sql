@@ -6,10 +6,11 @@ FROM products LEFT JOIN stock USING (sku)
 WHERE sku = ANY($1::text[]);
 
 -- name: save
--- A new order and the first line of its timeline; goes on a WITH that writes its event.
-step AS (
+-- A new order, the first line of its timeline, and its event.
+WITH step AS (
     INSERT INTO timeline (order_id, at, service, what, details) VALUES ($1, $8, 'orders', $10, $11)
 )
+-- told
 INSERT INTO orders (id, customer_id, status, lines, total, currency, payment_method, version,
                     created_at, updated_at, next_check_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $8, $9);
@@ -39,11 +40,16 @@ WHERE customer_id = $1 AND ($2::uuid IS NULL OR id < $2) AND ($3::text IS NULL O
 ORDER BY id DESC LIMIT $4;
 
 -- name: move
--- A locked order's next version and the line of its timeline; goes on a WITH that writes its event.
-step AS (
-    INSERT INTO timeline (order_id, at, service, what, details) VALUES ($1, $6, 'orders', $7, $8)
+-- An order's next version, the line of its timeline and its event, unless somebody else moved it first.
+WITH moved AS (
+    UPDATE orders SET status = $2, payment_id = $3, reason = $4, version = $5, updated_at = $6
+    WHERE id = $1 AND version = $5 - 1
+    RETURNING id
+), step AS (
+    INSERT INTO timeline (order_id, at, service, what, details) SELECT id, $6, 'orders', $7, $8 FROM moved
 )
-UPDATE orders SET status = $2, payment_id = $3, reason = $4, version = $5, updated_at = $6 WHERE id = $1;
+-- told
+SELECT count(*) FROM moved;
 
 -- name: claim_due
 -- Unsettled orders that are due, leased to whoever asks: the next look is later the more there were.

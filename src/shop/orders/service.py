@@ -203,11 +203,20 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         await self._heard(tx, event, event_id, "notifications", "mail sent", kind=event.kind)
 
     async def settle(
-        self, tx: Transaction, order_id: UUID, outcome: Outcome, *, by: str, took: float | None = None
+        self,
+        tx: Transaction,
+        order_id: UUID,
+        outcome: Outcome,
+        *,
+        by: str,
+        took: float | None = None,
+        known: Order | None = None,
     ) -> Changed | None:
         """The outcome of the payment, whoever brings it: the answer to the call, an event, the reconciler."""
         details = {} if took is None else {"payment_ms": round(took * 1000, 1)}
-        return await self._change(tx, order_id, lambda o, at: model.settle(o, outcome, at), by=by, details=details)
+        return await self._change(
+            tx, order_id, lambda o, at: model.settle(o, outcome, at), by=by, details=details, known=known
+        )
 
     lock_orders = staticmethod(store.lock_all)
     lock_products = staticmethod(store.lock_products)
@@ -244,7 +253,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
     async def _answer(self, order: Order, outcome: Outcome, took: float) -> Answer[OrderView]:
         """Settle, and send what is stored: by us, or by whoever settled the order before us."""
         async with self._db.transaction() as tx:
-            settled = await self.settle(tx, order.id, outcome, by="checkout", took=took)
+            settled = await self.settle(tx, order.id, outcome, by="checkout", took=took, known=order)
             kept = (settled and settled.answer) or await idempotency.stored(tx, order.id)
             await faults.point("orders.settle.before-commit")
         await faults.point("orders.settle.after-commit")
@@ -253,34 +262,42 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         return kept
 
     async def _change(
-        self, tx: Transaction, order_id: UUID, decide: Decision, *, by: str, details: Mapping[str, Any] | None = None
+        self,
+        tx: Transaction,
+        order_id: UUID,
+        decide: Decision,
+        *,
+        by: str,
+        details: Mapping[str, Any] | None = None,
+        known: Order | None = None,
     ) -> Changed | None:
-        """Lock an order, decide, and write down everything that follows; None if there is no such order."""
-        order = await store.lock(tx, order_id)
+        """Lock an order, decide, and write down everything that follows; None if there is no such order.
+
+        `known` saves reading an order that is still what it was: if somebody moved it meanwhile, it is read after all.
+        """
+        order = known or await store.lock(tx, order_id)
         if order is None:
             log.warning("orders.unknown", order_id=str(order_id), by=by)
             return None
         change = decide(order, self._clock.now())
         answer = None
         if change.order is not order:
-            answer = await self._moved(tx, order, change, {"by": by, **(details or {})})
+            if not await self._move(tx, order, change, {"by": by, **(details or {})}):
+                return await self._change(tx, order_id, decide, by=by, details=details)
+            if order.status is Status.CREATED:
+                answer = await idempotency.answer(tx, order_id, events.answer(change.order, change.note))
         if change.compensation is not None:
             reason = change.order.reason or "cancelled"
             await store.compensate(tx, order_id, change.compensation, reason, self._clock.now())
         return Changed(change.order, answer)
 
-    async def _moved(
-        self, tx: Transaction, before: Order, change: Change, details: dict[str, Any]
-    ) -> Answer[OrderView] | None:
+    async def _move(self, tx: Transaction, before: Order, change: Change, details: dict[str, Any]) -> bool:
         after = change.order
         told = {"reason": after.reason, "note": change.note, "payment_id": after.payment_id}
         details |= {name: value for name, value in told.items() if value is not None}
         step = Step(at=after.updated_at, service="orders", what=HAPPENED[after.status], details=details)
-        await store.move(tx, after, step, self._box.rows(events.published(before, after), version=after.version))
         self._box.appended(tx)
-        if before.status is Status.CREATED:
-            return await idempotency.answer(tx, after.id, events.answer(after, change.note))
-        return None
+        return await store.move(tx, after, step, self._box.rows(events.published(before, after), version=after.version))
 
     async def _paid(self, tx: Transaction, event: PaymentEvent, event_id: UUID, what: str, **more: Any) -> None:
         details = {"payment_id": event.payment_id, "amount": event.amount, **more}

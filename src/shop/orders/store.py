@@ -13,8 +13,8 @@ from shop.kernel import Money
 from shop.orders.model import Compensation, Kind, Line, Order, Product, Status, Step
 
 sql = Queries.load(__package__)
-SAVE = f"WITH told AS ({OutboxRows.insert(12)}), {sql.save}"
-MOVE = f"WITH told AS ({OutboxRows.insert(9)}), {sql.move}"
+SAVE = sql.save.replace("-- told", f", told AS ({OutboxRows.insert(12)})")
+MOVE = sql.move.replace("-- told", f", told AS ({OutboxRows.insert(9, where='EXISTS (SELECT FROM moved)')})")
 Reader = Database | Transaction
 
 _json = msgspec.json.Encoder(decimal_format="string")
@@ -80,9 +80,9 @@ async def page(
     return [_order(row) for row in await db.fetch(sql.page, customer_id, before, status, limit)]
 
 
-async def move(tx: Transaction, order: Order, step: Step, told: OutboxRows) -> None:
-    """A locked order's next version, the line of its timeline, and its event."""
-    await tx.execute(
+async def move(tx: Transaction, order: Order, step: Step, told: OutboxRows) -> bool:
+    """An order's next version, the line of its timeline, and its event; False if somebody else moved it first."""
+    moved = await tx.fetchval(
         MOVE,
         order.id,
         order.status,
@@ -94,6 +94,7 @@ async def move(tx: Transaction, order: Order, step: Step, told: OutboxRows) -> N
         _json.encode(step.details).decode(),
         *told.arguments,
     )
+    return bool(moved)
 
 
 async def claim_due(db: Database, at: datetime, *, limit: int, first: float, last: float) -> list[Order]:

@@ -7,7 +7,7 @@ with a cancelled key is refused for ever.
 import asyncio
 from collections.abc import Awaitable
 from types import TracebackType
-from typing import ClassVar, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from backstay.db import Database, DatabaseError, Queries, Row
 from backstay.errors import BackstayError
@@ -15,6 +15,8 @@ from shop.kernel import Money
 from shop.payments.model import Outcome, Reply
 
 SLOW = 8.0  # seconds that the sandbox takes to answer a `pm_card_slow`
+
+DECLINES = {"pm_card_declined": "card_declined", "pm_card_insufficient_funds": "insufficient_funds"}
 
 sql = Queries.load(__package__)
 T = TypeVar("T")
@@ -26,6 +28,10 @@ class ProviderError(BackstayError):
 
 class PaymentProvider(Protocol):
     """What we need of a payment provider. Every call raises ProviderError when the outcome is unknown."""
+
+    @property
+    def methods(self) -> frozenset[str]:
+        """The payment methods it knows."""
 
     async def charge(self, key: str, amount: Money, method: str) -> Reply:
         """Take the money: captured, declined, or cancelled if `cancel` was there first."""
@@ -44,11 +50,11 @@ class Sandbox:
     """A provider without a bank. Its books are on a connection of their own, so they survive whatever we do to ours.
 
     The method decides the answer: `pm_card_declined` and `pm_card_insufficient_funds` are declined, `pm_card_slow`
-    is captured but answered `slow` seconds later, `pm_card_error_then_ok` fails once for each key, and any other
+    is captured but answered `slow` seconds later, `pm_card_error_then_ok` fails once for each key, and `pm_card_ok`
     is captured.
     """
 
-    DECLINES: ClassVar = {"pm_card_declined": "card_declined", "pm_card_insufficient_funds": "insufficient_funds"}
+    methods = frozenset({"pm_card_ok", "pm_card_slow", "pm_card_error_then_ok", *DECLINES})
 
     def __init__(self, *, dsn: str | None = None, slow: float = SLOW, connections: int = 3) -> None:
         self._books = Database("sandbox", dsn=dsn, max_size=connections)
@@ -68,7 +74,7 @@ class Sandbox:
         await self._books.__aexit__(kind, error, trace)
 
     async def charge(self, key: str, amount: Money, method: str) -> Reply:
-        reason = self.DECLINES.get(method)
+        reason = DECLINES.get(method)
         first = "declined" if reason else "failing" if method == "pm_card_error_then_ok" else "captured"
         charge = self._books.fetchrow(sql.sandbox_charge, key, amount.amount, amount.currency, first, reason)
         row = await _kept(charge)

@@ -6,6 +6,7 @@ anywhere in between, the next one (a repeated request or the job) goes on from w
 
 import asyncio
 import time
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -81,11 +82,11 @@ class Payments(AbstractAsyncContextManager["Payments"]):
         """Charge an order once; a repeat gives the payment as it is, or goes on with it if its caller is gone.
 
         Raises:
-            Unprocessable: nothing to charge, or the order is being paid with another amount already.
+            Unprocessable: nothing to charge, an unknown method, or the order is being paid with another amount.
             Problem: 502, the provider gave no answer; asking again is safe.
         """
-        if request.amount.amount <= 0:
-            raise Unprocessable(errors=[FieldError("/amount/amount", "must be more than 0")])
+        if errors := list(self._flaws(request)):
+            raise Unprocessable(errors=errors)
         now = self._clock.now()
         payment = Payment.intend(
             uuid7(),
@@ -135,6 +136,12 @@ class Payments(AbstractAsyncContextManager["Payments"]):
             if isinstance(result, BaseException):
                 log.warning("payments.still_open", order_id=str(payment.order_id), error=str(result))
         return len(stale)
+
+    def _flaws(self, request: ChargeRequest) -> Iterator[FieldError]:
+        if request.amount.amount <= 0:
+            yield FieldError("/amount/amount", "must be more than 0")
+        if request.method not in self._provider.methods:
+            yield FieldError("/method", f"must be one of {', '.join(sorted(self._provider.methods))}")
 
     async def _take_up(self, request: ChargeRequest) -> tuple[Payment, bool]:
         """The payment that is there, and whether it is now ours to go on with."""

@@ -72,10 +72,14 @@ async def test_another_amount_for_the_same_order_is_refused(desk: Desk, order_id
         await desk.charge(order_id, amount=Money.of("18.01"))
 
 
-async def test_nothing_can_not_be_charged(desk: Desk, order_id: UUID) -> None:
-    """An amount must be more than zero."""
-    with pytest.raises(Unprocessable):
-        await desk.charge(order_id, amount=Money.of("0.00"))
+async def test_a_wrong_charge_is_refused_field_by_field(desk: Desk, order_id: UUID) -> None:
+    """More than zero, by a method that the provider knows; otherwise nothing is saved."""
+    with pytest.raises(Unprocessable) as refused:
+        await desk.charge(order_id, "pm_cash", Money.of("0.00"))
+
+    assert [error.pointer for error in refused.value.errors] == ["/amount/amount", "/method"]
+    with pytest.raises(NotFound):
+        await desk.payments.find(order_id)
 
 
 async def test_a_provider_that_fails_once_succeeds_for_the_same_key(desk: Desk, order_id: UUID) -> None:
@@ -174,6 +178,8 @@ async def test_a_void_stands_while_the_provider_is_away(desk: Desk, order_id: UU
 
 class Away:
     """A provider that gives no answer to anything."""
+
+    methods = Sandbox.methods
 
     async def charge(self, key: str, amount: Money, method: str) -> Reply:
         raise ProviderError("away")

@@ -8,6 +8,9 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
+from backstay.gateway.metrics import NO_ROUTE
+from backstay.gateway.plane import Outcome
+
 FLUSH_SECONDS = 0.25
 MAX_LINES = 2000  # gathered at most
 
@@ -19,7 +22,7 @@ class AccessLine(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     level: str
     at: str
-    service: str = msgspec.field(name="service")
+    service: str
     event: str
     method: str
     path: str
@@ -40,42 +43,15 @@ class AccessLog:
         self._service = service
         self._json = format == "json"
         self._encode = msgspec.json.Encoder().encode
-        self._lines: list[bytes] = []
+        self._waiting: list[tuple[float, Outcome]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def write(
-        self,
-        *,
-        method: str,
-        path: str,
-        route: str,
-        status: int,
-        seconds: float,
-        upstream: str | None,
-        trace_id: str,
-        who: str | None,
-        peer: str,
-    ) -> None:
+    def write(self, outcome: Outcome) -> None:
         """An exchange ended (499: its client left before)."""
-        line = AccessLine(
-            level="info" if status < 500 else "warning",
-            at=_now(),
-            service=self._service,
-            event="gateway.request",
-            method=method,
-            path=path,
-            route=route,
-            status=status,
-            ms=round(seconds * 1000, 2),
-            upstream=upstream,
-            trace_id=trace_id,
-            who=who,
-            peer=peer,
-        )
-        self._lines.append(self._encode(line) if self._json else _readable(line))
+        self._waiting.append((time.time(), outcome))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
-        elif len(self._lines) >= MAX_LINES:
+        elif len(self._waiting) >= MAX_LINES:
             self.flush()
 
     def flush(self) -> None:
@@ -83,12 +59,32 @@ class AccessLog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._lines:
-            lines, self._lines = self._lines, []
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            lines = [self._line(at, outcome) for at, outcome in waiting]
             self._stream.write(b"\n".join(lines) + b"\n")
             self._stream.flush()
 
     close = flush
+
+    def _line(self, at: float, outcome: Outcome) -> bytes:
+        status, upstream = outcome.status, outcome.upstream
+        line = AccessLine(
+            level="info" if status < 500 else "warning",
+            at=f"{_second(int(at))}.{int(at % 1 * 1000):03d}Z",
+            service=self._service,
+            event="gateway.request",
+            method=outcome.head.method.decode(),
+            path=outcome.head.target.partition(b"?")[0].decode("ascii"),
+            route=outcome.route.id if outcome.route is not None else NO_ROUTE,
+            status=status,
+            ms=round(outcome.seconds * 1000, 2),
+            upstream=None if upstream is None else f"{upstream[0]}:{upstream[1]}",
+            trace_id=outcome.trace_id,
+            who=outcome.user,
+            peer=outcome.peer.address,
+        )
+        return self._encode(line) if self._json else _readable(line)
 
 
 def _readable(line: AccessLine) -> bytes:
@@ -96,11 +92,6 @@ def _readable(line: AccessLine) -> bytes:
     return f"{line.at[11:23]} {line.status} {line.method} {line.path} {line.ms} ms{arrow}".encode()
 
 
-def _now() -> str:
-    now = time.time()
-    return f"{_second(int(now))}.{int(now % 1 * 1000):03d}Z"
-
-
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -81,11 +81,13 @@ def admit(gateway: Plane, peer: Peer, head: RequestHead, trace_line: bytes, now:
     limit_lines = gateway.guard.limit(route.limits, user, client, now) if route.limits else b""
     response_timeout, deadline_line = _deadline(gateway, route, head)
     actions = route.actions
-    forwarded = route.forwarded_path(path, asked.variables) if actions.path else path
+    forwarded = head.target
+    if actions.path or forwarded[:1] != b"/":
+        forwarded = f"{route.forwarded_path(path, asked.variables)}{mark}{query}".encode()
     return Admitted(
         route,
         user,
-        before_host=b"%b %b HTTP/1.1\r\nhost: " % (head.method, f"{forwarded}{mark}{query}".encode()),
+        before_host=b"%b %b HTTP/1.1\r\nhost: " % (head.method, forwarded),
         after_host=b"".join(
             (
                 b"\r\n",
@@ -116,11 +118,14 @@ def _readable(path: str) -> str:
 
 def _passed(names: RequestNames, head: RequestHead) -> list[bytes]:
     lines: list[bytes] = []
-    passes = names.passes
     ended = head.index.get(b"connection")
     named = connection_names(head.index) if ended is not None and ended not in _KEEP_ALIVE else ()
+    known, passes = names.known, names.passes
     for name, value in head.fields:
-        if passes(name) and name not in named:
+        verdict = known.get(name)
+        if verdict is None:
+            verdict = passes(name)
+        if verdict and name not in named:
             lines += (name, b": ", value, b"\r\n")
     return lines
 

@@ -1,9 +1,8 @@
 """The head of an upstream's answer as it goes to the client."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Set
 from enum import Enum
 
-from backstay.gateway.headers import ResponseNames
 from backstay.http.connection import NO_BODY, ResponseHead
 from backstay.http.framing import RequestHead
 
@@ -26,25 +25,19 @@ def framing_of(answer: ResponseHead, request: RequestHead) -> Framing:
     return Framing.CLOSE if request.version == "1.0" else Framing.CHUNKED
 
 
-def head_lines(answer: ResponseHead, names: ResponseNames, dropped: Container[bytes]) -> Iterable[bytes]:
+def head_lines(answer: ResponseHead, dropped: Set[bytes]) -> list[bytes]:
     """The header lines that pass, in pieces."""
-    fields = answer.fields
-    ended = _ended_here(answer)
+    if answer.connection:
+        dropped = dropped | _ended_here(answer.connection)
     if answer.status == 204:
-        ended |= {b"content-length"}
+        dropped = dropped | {b"content-length"}
     lines: list[bytes] = []
-    passes = names.passes
-    for name, value in fields:
-        lower = passes(name)
-        if lower is not None and lower not in dropped and lower not in ended:
+    for name, value in answer.fields:
+        if name not in dropped:
             lines += (name, b": ", value, b"\r\n")
     return lines
 
 
-def _ended_here(answer: ResponseHead) -> frozenset[bytes]:
-    """The headers that the upstream's Connection header names."""
-    for name, value in answer.fields:
-        if len(name) == 10 and name.lower() == b"connection":
-            named = frozenset(part.strip().lower() for part in value.split(b","))
-            return named - {b"content-length", b"content-type"}
-    return frozenset()
+def _ended_here(connection: bytes) -> Set[bytes]:
+    """The headers that the upstream's Connection header names; what describes the body isn't its to take away."""
+    return {part.strip().lower() for part in connection.split(b",")} - {b"content-length", b"content-type"}

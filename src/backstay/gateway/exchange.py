@@ -20,7 +20,7 @@ from backstay.gateway.plane import ClientSide, Outcome
 from backstay.gateway.problems import Refusal, answer_bytes
 from backstay.http.connection import Address, Connection, ResponseHead
 from backstay.http.errors import BadResponse, ConnectFailed, ConnectionLost, FramingError, HttpError, PoolFull
-from backstay.http.framing import IDEMPOTENT, RequestHead
+from backstay.http.framing import HOP_BY_HOP, IDEMPOTENT, RequestHead
 from backstay.http.messages import status_line
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -255,7 +255,7 @@ class Exchange:
     def response_interim(self, head: ResponseHead) -> None:
         """Early hints are passed on; 100 Continue was ours to send."""
         if head.status == 103 and self.head.version != "1.0":
-            lines = head_lines(head, self.gateway.response_names, ())
+            lines = head_lines(head, HOP_BY_HOP)
             self.inbound.write(b"".join((status_line(103), *lines, b"\r\n")))
 
     def response_started(self, head: ResponseHead) -> None:
@@ -268,7 +268,7 @@ class Exchange:
         self._keep = framing is not Framing.CLOSE and self.inbound.keeps(self.head)
         out = self._out
         out.append(status_line(head.status))
-        out += head_lines(head, self.gateway.response_names, admitted.route.actions.response.drop)
+        out += head_lines(head, admitted.route.response_drop)
         out.append(admitted.response_lines)
         if framing is Framing.CHUNKED:
             out.append(b"transfer-encoding: chunked\r\n")

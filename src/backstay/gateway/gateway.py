@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Coroutine, Mapping
+import time
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +14,7 @@ from backstay.gateway.accesslog import AccessLog
 from backstay.gateway.admission import trace_of
 from backstay.gateway.forwarding import Peer
 from backstay.gateway.guard import Guard
-from backstay.gateway.headers import RequestNames, ResponseNames
+from backstay.gateway.headers import RequestNames
 from backstay.gateway.inbound import Inbound
 from backstay.gateway.metrics import NO_ROUTE, Metrics
 from backstay.gateway.options import GatewayOptions
@@ -72,8 +73,8 @@ class Gateway:
         self.request_names: Mapping[Route, RequestNames] = {
             route: RequestNames(options.identity_headers, route.actions.request.drop) for route in routes.routes
         }
-        self.response_names = ResponseNames()
         self.draining = False
+        self.time: Callable[[], float] = time.monotonic
         self._log = access_log
         self._trusted: re.Pattern[str] | None = routes.trusted_proxies
         self._clients: set[ClientSide] = set()
@@ -86,7 +87,8 @@ class Gateway:
         return f"Gateway({self.host}:{self.port}, routes={[route.id for route in self.routes.routes]})"
 
     async def __aenter__(self) -> Self:
-        loop = self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        self.time = loop.time
         self._server = await loop.create_server(lambda: Inbound(self), self.host, self.port, backlog=BACKLOG)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -126,10 +128,6 @@ class Gateway:
         )
 
     # -- for the data plane
-    def time(self) -> float:
-        """The loop's clock, in seconds."""
-        return self._loop.time()
-
     def peer(self, address: str) -> Peer:
         """What is known of a client's address."""
         return Peer(address, self.port, self._trusted)
@@ -163,20 +161,8 @@ class Gateway:
         """An exchange ended."""
         route = outcome.route.id if outcome.route is not None else NO_ROUTE
         self.metrics.route(route).count(outcome.status, outcome.seconds)
-        if self._log is None:
-            return
-        head, upstream = outcome.head, outcome.upstream
-        self._log.write(
-            method=head.method.decode(),
-            path=head.target.partition(b"?")[0].decode("ascii"),
-            route=route,
-            status=outcome.status,
-            seconds=outcome.seconds,
-            upstream=None if upstream is None else f"{upstream[0]}:{upstream[1]}",
-            trace_id=outcome.trace_id,
-            who=outcome.user,
-            peer=outcome.peer.address,
-        )
+        if self._log is not None:
+            self._log.write(outcome)
 
     def refused(self, peer: Peer, refusal: Refusal) -> str:
         """Something that isn't a request was refused; gives its trace id."""

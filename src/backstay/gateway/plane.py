@@ -4,13 +4,13 @@ Gateway (Plane) ── Inbound (ClientSide), one per client connection ── Ex
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from backstay.discovery import Instance, Registry
 from backstay.gateway.forwarding import Peer
 from backstay.gateway.guard import Guard
-from backstay.gateway.headers import RequestNames, ResponseNames
+from backstay.gateway.headers import RequestNames
 from backstay.gateway.metrics import Metrics
 from backstay.gateway.options import GatewayOptions
 from backstay.gateway.problems import Refusal
@@ -86,12 +86,12 @@ class Plane(Protocol):
     metrics: Metrics
     pool: Pool
     request_names: Mapping[Route, RequestNames]
-    response_names: ResponseNames
     connect_timeout: float
     response_timeout: float
     draining: bool
 
-    def time(self) -> float:
+    @property
+    def time(self) -> Callable[[], float]:
         """The loop's clock, in seconds."""
 
     def peer(self, address: str) -> Peer:

@@ -16,7 +16,7 @@ from backstay.gateway.document import canonical
 from backstay.gateway.filters import Actions, Effect, RateLimit, compile_filters
 from backstay.gateway.paths import PathPattern, Variables
 from backstay.gateway.predicates import Predicate, compile_conditions
-from backstay.http.framing import field_line
+from backstay.http.framing import HOP_BY_HOP, field_line
 
 _URI = re.compile(r"(lb|http)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(?::(\d{1,5}))?/?")
 _METADATA_KEYS = ("connect-timeout", "response-timeout", "public", "scope")
@@ -70,8 +70,11 @@ class Route:
     request_lines: HeaderLines = field(init=False)
     response_lines: HeaderLines = field(init=False)
     limits: tuple[RateLimit, ...] = field(init=False)
+    response_drop: frozenset[bytes] = field(init=False)
+    """Names that don't go to the client."""
 
     def __post_init__(self) -> None:
+        self.response_drop = HOP_BY_HOP | self.actions.response.drop
         self.request_lines = HeaderLines(self.actions.request.write)
         self.response_lines = HeaderLines(self.actions.response.write)
         self.limits = tuple(self.actions.limits)
@@ -98,7 +101,7 @@ class _Entry:
             if variables is None:
                 return False
             asked.variables = variables
-        return all(predicate(asked) for predicate in self.others)
+        return not self.others or all(predicate(asked) for predicate in self.others)
 
 
 @dataclass(slots=True)

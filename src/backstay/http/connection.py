@@ -19,13 +19,16 @@ Address = tuple[str, int]
 
 
 class ResponseHead:
-    """Status and fields of an answer, and how its body is delimited."""
+    """Status and fields of an answer (names in lower case), and how its body is delimited."""
 
-    __slots__ = ("chunked", "fields", "length", "status")
+    __slots__ = ("chunked", "connection", "fields", "length", "status")
 
-    def __init__(self, status: int, fields: Fields, chunked: bool, length: int | None) -> None:
+    def __init__(
+        self, status: int, fields: Fields, *, chunked: bool = False, length: int | None = None, connection: bytes = b""
+    ) -> None:
         self.status = status
         self.fields = fields
+        self.connection = connection
         self.chunked = chunked
         self.length = length
 
@@ -76,6 +79,7 @@ class Connection(asyncio.Protocol):
         "_head_only",
         "_keep",
         "_length",
+        "_named",
         "_parser",
         "_paused",
         "_raw",
@@ -109,6 +113,7 @@ class Connection(asyncio.Protocol):
         ) = False
         self._fields: Fields = []
         self._length: int | None = None
+        self._named = b""
         self._status = 0
         self._raw = 0
 
@@ -208,6 +213,7 @@ class Connection(asyncio.Protocol):
         self._fields = []
         self._length = None
         self._chunked = False
+        self._named = b""
         if self._done:  # a second answer to one request
             self.request_sent = False
 
@@ -221,7 +227,9 @@ class Connection(asyncio.Protocol):
             if value.strip().lower() != b"chunked":
                 raise BadResponse("the answer has a Transfer-Encoding other than chunked")
             self._chunked = True
-        self._fields.append((name, value))
+        elif key == b"connection":
+            self._named += b"," + value
+        self._fields.append((key, value))
 
     def on_headers_complete(self) -> None:
         sink = self.sink
@@ -230,12 +238,14 @@ class Connection(asyncio.Protocol):
         status = self._status = self._parser.get_status_code()
         if status < 200:
             if status != 101:
-                sink.response_interim(ResponseHead(status, self._fields, chunked=False, length=None))
+                sink.response_interim(ResponseHead(status, self._fields))
             return
         self._body_follows = True
         bodyless = self._head_only or status in NO_BODY
         self._until_close = not bodyless and not self._chunked and self._length is None
-        sink.response_started(ResponseHead(status, self._fields, self._chunked, self._length))
+        sink.response_started(
+            ResponseHead(status, self._fields, chunked=self._chunked, length=self._length, connection=self._named)
+        )
         if self._head_only:
             self._message_done()
 

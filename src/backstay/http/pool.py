@@ -1,6 +1,7 @@
 """Keep-alive connections by address: the last one used is the first one taken, the others grow old and go."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,14 +34,14 @@ class Pool:
         self._closing = False
         self._opened = 0
         self._reused = 0
-        self._time: Callable[[], float] | None = None
+        self._time: Callable[[], float] = time.monotonic  # until the first connection: then the loop's
 
     def take(self, address: Address) -> Connection | None:
         """An idle connection, if there is a fresh one."""
         idle = self._idle.get(address)
         if not idle:
             return None
-        now = asyncio.get_running_loop().time() if self._time is None else self._time()
+        now = self._time()
         while idle:
             connection = idle.pop()
             if connection.closed or connection.transport.is_closing():
@@ -82,11 +83,13 @@ class Pool:
         if self._closing:
             connection.close()
             return
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
-        self._idle.setdefault(connection.address, []).append(connection)
+        connection.idle_since = self._time()
+        idle = self._idle.get(connection.address)
+        if idle is None:
+            idle = self._idle[connection.address] = []
+        idle.append(connection)
         if self._sweeper is None:
-            self._sweeper = loop.call_later(self._idle_seconds, self._sweep)
+            self._sweeper = asyncio.get_running_loop().call_later(self._idle_seconds, self._sweep)
 
     def closed(self, connection: Connection) -> None:
         """Called by a connection that is gone."""

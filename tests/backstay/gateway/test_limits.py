@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from backstay.gateway import AccessLog, DenyList, RevocationFeed, TokenBuckets
 from backstay.gateway.forwarding import Peer, address_key
 from backstay.gateway.metrics import Metrics
+from backstay.gateway.plane import Outcome
+from backstay.http.framing import RequestHead
 from backstay.testing import FakeClock, eventually
 
 
@@ -181,25 +183,24 @@ def test_a_hostile_value_of_a_trusted_proxy_is_dropped():
     assert lines == b"x-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: https\r\nx-forwarded-host: shop\r\n"
 
 
-LINE = {
-    "method": "GET",
-    "path": '/a"b',
-    "route": "r",
-    "status": 200,
-    "seconds": 0.0125,
-    "upstream": "h:1",
-    "trace_id": "t",
-    "who": None,
-    "peer": "1.2.3.4",
-}
+OUTCOME = Outcome(
+    head=RequestHead(b"GET", b'/a"b?secret=1', "1.1", [], {}),
+    peer=Peer("1.2.3.4", 80, None),
+    route=None,
+    user=None,
+    upstream=("h", 1),
+    status=200,
+    seconds=0.0125,
+    trace_id="t",
+)
 
 
 async def test_the_access_log_is_gathered():
     """Lines are JSON, written together, and none is lost at the end."""
     stream = io.BytesIO()
     log = AccessLog(stream)
-    log.write(**LINE)
-    log.write(**LINE | {"status": 503, "upstream": None, "who": "ada"})
+    log.write(OUTCOME)
+    log.write(OUTCOME._replace(status=503, upstream=None, user="ada"))
     assert stream.getvalue() == b""
 
     log.close()
@@ -212,7 +213,7 @@ async def test_the_access_log_is_gathered():
 async def test_the_access_log_writes_by_itself():
     """Nobody has to ask for the lines."""
     stream = io.BytesIO()
-    AccessLog(stream, format="console").write(**LINE)
+    AccessLog(stream, format="console").write(OUTCOME)
 
     await eventually(lambda: stream.getvalue())
 

@@ -64,7 +64,8 @@ class RevocationStream(Protocol):
 
     def __aiter__(self) -> AsyncIterator[tuple[str, float]]: ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Stop following the stream."""
 
 
 class RevocationFeed:

@@ -92,9 +92,11 @@ class Subscription(Protocol):
         """Fetch nothing more of this partition until `resume`."""
         ...
 
-    def resume(self, partition: Partition) -> None: ...
+    def resume(self, partition: Partition) -> None:
+        """Take records of these partitions again."""
 
-    def status(self) -> SubscriptionStatus: ...
+    def status(self) -> SubscriptionStatus:
+        """How it stands now: partitions, lag, and what is wrong, if anything."""
 
 
 class Tail(Protocol):
@@ -109,7 +111,8 @@ class Tail(Protocol):
 
     async def __anext__(self) -> Record: ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Stop reading and let go of the connection."""
 
 
 class Broker(Protocol):
@@ -119,7 +122,8 @@ class Broker(Protocol):
         """Create the topics (name → partitions) that do not exist: no time limit on retention, no compaction."""
         ...
 
-    def producer(self) -> Producer: ...
+    def producer(self) -> Producer:
+        """A producer of its own connection; an async context manager."""
 
     def subscribe(
         self,

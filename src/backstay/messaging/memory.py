@@ -39,6 +39,7 @@ class MemoryBroker:
         return f"MemoryBroker(topics={sorted(self._logs.topics)}, available={self._logs.available})"
 
     async def create_topics(self, topics: Mapping[str, int]) -> None:
+        """As in `Broker`."""
         await self.ping()
         for name, count in topics.items():
             if count < 1:
@@ -47,6 +48,7 @@ class MemoryBroker:
         self._logs.changed()
 
     def producer(self) -> "MemoryProducer":
+        """As in `Broker`."""
         return MemoryProducer(self, self._logs)
 
     def subscribe(
@@ -58,13 +60,16 @@ class MemoryBroker:
         started: Collection[Partition] = (),
         watch_end: bool = False,
     ) -> MemorySubscription:
+        """As in `Broker`."""
         found = self._groups.setdefault(group, Group())
         return MemorySubscription(self._logs, found, topics, sink, frozenset(started), watch_end=watch_end)
 
     def tail(self, topic: str, since: datetime) -> "MemoryTail":
+        """As in `Broker`."""
         return MemoryTail(self._logs, topic, since)
 
     async def ping(self, timeout: float = 1.0) -> None:  # noqa: ARG002
+        """As in `Broker`."""
         if not self._logs.available:
             raise BrokerUnavailable("the in-memory broker is cut off: heal() it")
 
@@ -77,6 +82,7 @@ class MemoryBroker:
         self._logs.changed()
 
     def heal(self) -> None:
+        """Let everybody through again after `cut`."""
         self._logs.available = True
         self._logs.changed()
 

@@ -64,6 +64,7 @@ class KafkaBroker:
                 self._refused(name, cause(error))
 
     def producer(self) -> KafkaProducer:
+        """As in `Broker`."""
         return KafkaProducer(self._settings.producer())
 
     def subscribe(
@@ -75,18 +76,22 @@ class KafkaBroker:
         started: Collection[Partition] = (),
         watch_end: bool = False,
     ) -> KafkaSubscription:
+        """As in `Broker`."""
         return KafkaSubscription(self._settings, group, topics, sink, frozenset(started), watch_end=watch_end)
 
     def tail(self, topic: str, since: datetime) -> KafkaTail:
+        """As in `Broker`."""
         return KafkaTail(self._settings, topic, since)
 
     async def ping(self, timeout: float = 1.0) -> None:
+        """As in `Broker`."""
         try:
             await asyncio.to_thread(self._client().list_topics, timeout=timeout)
         except KafkaException as error:
             raise BrokerUnavailable(f"no answer from {self._settings.bootstrap}: {words(cause(error))}") from error
 
     async def aclose(self) -> None:
+        """As in `Broker`."""
         self._admin = None
 
     def _client(self) -> AdminClient:

@@ -94,6 +94,9 @@ class Notifications:
         for _ in range(BATCHES):
             now = self._clock.now()
             batch = await store.claim(self._db, now=now, until=now + self._lease, limit=self._batch)
+            if not batch:
+                break
+            await faults.point("notifications.send.after-claim")
             outcomes = await asyncio.gather(*(self._send(due) for due in batch))
             await faults.point("notifications.send.before-record")
             await self._record(outcomes)
@@ -115,8 +118,6 @@ class Notifications:
         return Sent(due)
 
     async def _record(self, outcomes: list[Outcome]) -> None:
-        if not outcomes:
-            return
         now = self._clock.now()
         async with self._db.transaction() as tx:
             if sent := [outcome for outcome in outcomes if isinstance(outcome, Sent)]:

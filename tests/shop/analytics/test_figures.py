@@ -1,5 +1,6 @@
 """Figures on a real PostgreSQL: the same whatever the order and number of deliveries."""
 
+import asyncio
 import random
 from datetime import date, timedelta
 from decimal import Decimal
@@ -146,3 +147,41 @@ async def test_a_range_of_days_has_its_limits(desk: Any, since: date, until: dat
 async def test_any_day_can_be_the_last(desk: Any, until: date | None):
     """The default range never leaves the calendar."""
     assert await desk.analytics.revenue_by_day(since=None, until=until) == []
+
+
+async def test_events_of_one_order_at_the_same_moment_all_count(desk: Any, story: Any):
+    """Two partitions may bring facts of one order at once: nothing is lost, nobody waits in a circle."""
+    stories = [story(uuid4(), ADA, {"A": 1, "B": 1}) for _ in range(10)]
+    names = ("created", "captured", "confirmed", "reserved", "cancelled", "refunded")
+
+    await asyncio.gather(*(desk.tell(each, name) for each in stories for name in names))
+
+    funnel = await desk.analytics.funnel()
+    assert (funnel.created, funnel.confirmed, funnel.reserved, funnel.cancelled, funnel.refunded) == (10,) * 5
+    assert funnel.completed == 0
+    assert (await desk.analytics.revenue())[0].net == 0
+
+
+async def test_currencies_are_never_added_up(desk: Any, story: Any):
+    """Each currency has figures of its own."""
+    await desk.tell(story(uuid4(), ADA, {"B": 1}), "created", "confirmed")
+    await desk.db.execute("UPDATE orders SET currency = 'EUR'")
+    await desk.db.execute("UPDATE order_lines SET currency = 'EUR'")
+    await desk.tell(story(uuid4(), ADA, {"B": 2}), "created", "confirmed")
+
+    assert [(found.currency, found.net) for found in await desk.analytics.revenue()] == [
+        ("EUR", Decimal("10.00")),
+        ("USD", Decimal("20.00")),
+    ]
+    top = await desk.analytics.top_products(Ranking.UNITS, after=None, limit=10)
+    assert [(sales.units, str(sales.revenue)) for sales in top] == [(2, "20.00 USD"), (1, "10.00 EUR")]
+
+
+async def test_a_product_goes_by_its_newest_name(desk: Any, story: Any):
+    """Orders freeze the name of their day; the figures show the last one."""
+    await desk.tell(story(uuid4(), ADA, {"A": 1}, 0), "created", "confirmed")
+    await desk.db.execute("UPDATE order_lines SET name = 'Old name'")
+    await desk.tell(story(uuid4(), ADA, {"A": 1}, 3), "created", "confirmed")
+
+    [sales] = await desk.analytics.top_products(Ranking.UNITS, after=None, limit=10)
+    assert (sales.name, sales.orders, sales.units) == ("Product A", 2, 2)

@@ -167,6 +167,18 @@ async def test_what_is_open_is_measured(office: Any):
     assert (measured.pending, measured.oldest_age, measured.failed) == (2, 30.0, 0)
 
 
+async def test_who_dies_before_sending_loses_no_message(office: Any):
+    """A claim without a sending ends with its lease; then the message goes out, once."""
+    await office.register(ADA)
+    with armed("notifications.send.after-claim=error*1"), pytest.raises(faults.Injected):
+        await office.notifications.send_due()
+    office.clock.advance(LEASE + 1)
+    await office.notifications.send_due()
+
+    assert len(office.mailer.sent) == 1
+    assert await office.states() == {"sent": 1}
+
+
 async def test_two_senders_share_the_work(office: Any):
     """Any number of instances may send at the same time; no message goes out twice."""
     await office.register(ADA)

@@ -61,37 +61,39 @@ def trace_of(head: RequestHead) -> tuple[str, bytes]:
     return trace_id, f"traceparent: 00-{trace_id}-{random.getrandbits(64) or 1:016x}-00\r\n".encode()
 
 
-def admit(gateway: Plane, peer: Peer, head: RequestHead, trace_line: bytes, now: float) -> Admitted:
-    """Let a request pass or raise Refusal."""
-    target = head.target.decode("ascii")
-    path, mark, query = target.partition("?")
+def find_route(plane: Plane, head: RequestHead) -> tuple[Route, Asked]:
+    """The route of a request and what it asks for; raises Refusal if there is none, or if it asks for us."""
+    path, _, query = head.target.decode("ascii").partition("?")
     if path in HEALTH_PATHS:
-        raise Health(up=not (gateway.draining and path.endswith("ready")))
+        raise Health(up=not (plane.draining and path.endswith("ready")))
     asked = Asked(head.method, _readable(path), query, head.host, head.index)
     if head.upgrade == b"websocket":
         raise Refusal(501, "not-implemented", "WebSocket isn't supported here")
     if head.method == b"TRACE":
         raise Refusal(501, "not-implemented", "TRACE isn't supported here")
-    route = gateway.routes.find(asked)
+    route = plane.routes.find(asked)
     if route is None:
         raise problems.no_route(head.method.decode(), path)
+    return route, asked
+
+
+def admit(
+    plane: Plane, route: Route, asked: Asked, peer: Peer, head: RequestHead, *, trace_line: bytes, now: float
+) -> Admitted:
+    """Let a request pass or raise Refusal."""
     client = peer.client_key(head.index)
-    principal = gateway.guard.principal(route, head.index, client, now)
+    principal = plane.guard.principal(route, head.index, client, now)
     user = principal.id if principal is not None else None
-    limit_lines = gateway.guard.limit(route.limits, user, client, now) if route.limits else b""
-    response_timeout, deadline_line = _deadline(gateway, route, head)
-    actions = route.actions
-    forwarded = head.target
-    if actions.path or forwarded[:1] != b"/":
-        forwarded = f"{route.forwarded_path(path, asked.variables)}{mark}{query}".encode()
+    limit_lines = plane.guard.limit(route.limits, user, client, now) if route.limits else b""
+    response_timeout, deadline_line = _deadline(plane, route, head)
     return Admitted(
         route,
         user,
-        before_host=b"%b %b HTTP/1.1\r\nhost: " % (head.method, forwarded),
+        before_host=b"%b %b HTTP/1.1\r\nhost: " % (head.method, _forwarded(route, asked, head)),
         after_host=b"".join(
             (
                 b"\r\n",
-                *_passed(gateway.request_names[route], head),
+                *_passed(plane.request_names[route], head),
                 peer.lines(head.host, head.index),
                 trace_line,
                 deadline_line,
@@ -102,9 +104,17 @@ def admit(gateway: Plane, peer: Peer, head: RequestHead, trace_line: bytes, now:
             )
         ),
         response_lines=limit_lines + route.response_lines.lines(asked.variables),
-        connect_timeout=gateway.connect_timeout if route.connect_timeout is None else route.connect_timeout,
+        connect_timeout=plane.connect_timeout if route.connect_timeout is None else route.connect_timeout,
         response_timeout=response_timeout,
     )
+
+
+def _forwarded(route: Route, asked: Asked, head: RequestHead) -> bytes:
+    """The target that the upstream is asked for."""
+    if not route.actions.path:
+        return head.target
+    path, mark, query = head.target.decode("ascii").partition("?")
+    return f"{route.forwarded_path(path, asked.variables)}{mark}{query}".encode()
 
 
 def _readable(path: str) -> str:
@@ -136,9 +146,9 @@ def _framing_line(head: RequestHead) -> bytes:
     return b"" if head.length is None else b"content-length: %d\r\n" % head.length
 
 
-def _deadline(gateway: Plane, route: Route, head: RequestHead) -> tuple[float, bytes]:
+def _deadline(plane: Plane, route: Route, head: RequestHead) -> tuple[float, bytes]:
     """Seconds that the upstream has for its answer, and the header that tells it so."""
-    seconds = gateway.response_timeout if route.response_timeout is None else route.response_timeout
+    seconds = plane.response_timeout if route.response_timeout is None else route.response_timeout
     given = head.index.get(DEADLINE_HEADER)
     if given is not None and re.fullmatch(rb"\s*\d{1,9}\s*", given):
         wanted = int(given) / 1000

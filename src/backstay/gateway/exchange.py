@@ -14,10 +14,11 @@ import asyncio
 
 from backstay.discovery import Instance, NoInstance
 from backstay.gateway import problems
-from backstay.gateway.admission import Admitted, admit, trace_of
+from backstay.gateway.admission import Admitted, admit, find_route, trace_of
 from backstay.gateway.answering import Framing, framing_of, head_lines
 from backstay.gateway.plane import ClientSide, Outcome
 from backstay.gateway.problems import Refusal, answer_bytes
+from backstay.gateway.routes import Route
 from backstay.http.connection import Address, Connection, ResponseHead
 from backstay.http.errors import BadResponse, ConnectFailed, ConnectionLost, FramingError, HttpError, PoolFull
 from backstay.http.framing import HOP_BY_HOP, IDEMPOTENT, RequestHead
@@ -44,6 +45,7 @@ class Exchange:
         "_keep",
         "_out",
         "_replayable",
+        "_route",
         "_started",
         "_status",
         "_upstream_full",
@@ -68,6 +70,7 @@ class Exchange:
         self.done = False
         """The answer is complete, or there will be none."""
         self.trace_id = ""
+        self._route: Route | None = None
         self._admitted: Admitted | None = None
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -91,7 +94,10 @@ class Exchange:
         self.continue_owed = self.body_pending and head.expects_continue
         self.trace_id, trace_line = trace_of(head)
         try:
-            self._admitted = admit(self.gateway, self.inbound.peer, head, trace_line, self._started)
+            self._route, asked = find_route(self.gateway, head)
+            self._admitted = admit(
+                self.gateway, self._route, asked, self.inbound.peer, head, trace_line=trace_line, now=self._started
+            )
         except Refusal as refusal:
             self._answer(refusal)
             return
@@ -390,7 +396,7 @@ class Exchange:
             Outcome(
                 head=self.head,
                 peer=self.inbound.peer,
-                route=admitted.route if admitted is not None else None,
+                route=self._route,
                 user=admitted.user if admitted is not None else None,
                 upstream=self._where,
                 status=status,

@@ -74,7 +74,7 @@ class Gateway:
             route: RequestNames(options.identity_headers, route.actions.request.drop) for route in routes.routes
         }
         self.draining = False
-        self.time: Callable[[], float] = time.monotonic
+        self.time: Callable[[], float] = time.monotonic  # finer than uvloop's, on the same clock
         self._log = access_log
         self._trusted: re.Pattern[str] | None = routes.trusted_proxies
         self._clients: set[ClientSide] = set()
@@ -88,7 +88,6 @@ class Gateway:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self.time = loop.time
         self._server = await loop.create_server(lambda: Inbound(self), self.host, self.port, backlog=BACKLOG)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -161,7 +160,7 @@ class Gateway:
         """An exchange ended."""
         route = outcome.route.id if outcome.route is not None else NO_ROUTE
         self.metrics.route(route).count(outcome.status, outcome.seconds)
-        if self._log is not None:
+        if self._log is not None and not _is_quiet(outcome):
             self._log.write(outcome)
 
     def refused(self, peer: Peer, refusal: Refusal) -> str:
@@ -180,6 +179,11 @@ class Gateway:
         except TimeoutError:
             for client in list(self._clients):
                 client.cut()
+
+
+def _is_quiet(outcome: Outcome) -> bool:
+    """Machines ask for our health every few seconds; that is worth no line unless it fails."""
+    return outcome.route is None and outcome.status == 200
 
 
 def _timeout(configured: float | None, default: float) -> float:

@@ -500,6 +500,7 @@ async def test_the_limit_is_per_caller(system):
     assert (limited.get("retry-after"), limited.problem["type"]) == ("1", TYPE + "too-many-requests")
     assert {answer.get("x-ratelimit-burst-capacity") for answer in answers} == {"2"}
     assert {answer.get("x-ratelimit-replenish-rate") for answer in answers} == {"1"}
+    assert gateway.metrics.routes["all"].statuses == {200: 3, 429: 1}
 
 
 async def test_stopping_finishes_what_was_begun(system):

@@ -131,11 +131,15 @@ class Gateway:
         """What is known of a client's address."""
         return Peer(address, self.port, self._trusted)
 
-    def opened(self, client: ClientSide) -> None:
-        """A client connected."""
+    def opened(self, client: ClientSide) -> bool:
+        """A client connected; False if there are too many."""
+        if len(self._clients) >= self.options.max_clients:
+            self.metrics.turned_away += 1
+            return False
         self._clients.add(client)
         self._empty.clear()
         self._ticker.add(client)
+        return True
 
     def closed(self, client: ClientSide) -> None:
         """A client connection is gone."""

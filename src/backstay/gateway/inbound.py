@@ -61,7 +61,8 @@ class Inbound(RequestReader, asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         address = transport.get_extra_info("peername")
         self.peer = self.gateway.peer(str(address[0]) if address else "unknown")
-        self.gateway.opened(self)
+        if not self.gateway.opened(self):
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.lost = True

@@ -35,6 +35,8 @@ class Metrics:
         """Requests sent again because a kept connection had died."""
         self.ejections = 0
         """Instances left out because they refused a connection."""
+        self.turned_away = 0
+        """Clients that found too many others connected."""
         self.client_gone = 0
         """Clients that left before their answer was complete."""
 
@@ -61,6 +63,7 @@ class Metrics:
             ),
             *_single("backstay_gateway_ejections_total", "counter", "Instances left out for a while.", self.ejections),
             *_single("backstay_gateway_client_gone_total", "counter", "Clients that left early.", self.client_gone),
+            *_single("backstay_gateway_turned_away_total", "counter", "Clients beyond the limit.", self.turned_away),
         ]
         for name, text, value in gauges:
             lines += _single(name, "gauge", text, value)

@@ -29,6 +29,8 @@ class GatewayOptions:
     limits: Limits = field(default_factory=Limits)
     """Of a request; a route's RequestSize goes before its `body`."""
     identity_headers: tuple[str, ...] = IDENTITY_HEADERS
+    max_clients: int = 10_000
+    """Client connections at a time; more are closed at once."""
     head_timeout: float = 10.0
     """From the first byte of a request to the end of its head."""
     keep_alive: float = 60.0

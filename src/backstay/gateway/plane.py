@@ -97,8 +97,8 @@ class Plane(Protocol):
     def peer(self, address: str) -> Peer:
         """What is known of a client's address."""
 
-    def opened(self, client: ClientSide) -> None:
-        """A client connected."""
+    def opened(self, client: ClientSide) -> bool:
+        """A client connected; False if there are too many."""
 
     def closed(self, client: ClientSide) -> None:
         """A client connection is gone."""

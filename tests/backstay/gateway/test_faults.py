@@ -541,3 +541,19 @@ async def test_stopping_doesnt_wait_for_ever(system):
     await asyncio.wait_for(gateway.__aexit__(None, None, None), 5)
 
     assert await wire.ended() == b""
+
+
+async def test_only_so_many_clients(system):
+    """Connections beyond the limit are closed at once, and the others don't notice."""
+    upstream = await system.upstream()
+    gateway = await system.simple(upstream, max_clients=1)
+    first = await system.connect(gateway)
+    first.send(GET + b"\r\n")
+    assert (await first.answer()).status == 200
+
+    second = await system.connect(gateway)
+    assert await second.ended() == b""
+    first.send(GET + b"\r\n")
+
+    assert (await first.answer()).status == 200
+    assert gateway.metrics.turned_away == 1

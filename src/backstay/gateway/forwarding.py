@@ -19,9 +19,12 @@ FORWARDING_HEADERS = frozenset(
         b"x-real-ip",
         b"x-original-url",
         b"x-rewrite-url",
+        b"x-http-method",
+        b"x-http-method-override",
+        b"x-method-override",
     )
 )
-"""Dropped from every request; the gateway writes its own."""
+"""Dropped from every request: where it came from is ours to say, and what it asks for is what we have checked."""
 
 _SAFE = re.compile(rb"[A-Za-z0-9.:,_\[\] -]{1,500}")
 

@@ -17,7 +17,9 @@ class RequestNames:
 
     def __init__(self, identity_headers: Collection[str], dropped: Collection[bytes]) -> None:
         exact = {name.lower().encode() for name in identity_headers if not name.endswith("*")}
-        self._prefixes = tuple(name[:-1].lower().encode() for name in identity_headers if name.endswith("*"))
+        self._prefixes = tuple(
+            name[:-1].lower().encode() for name in (*identity_headers, "x-forwarded-*") if name.endswith("*")
+        )
         self._dropped = HOP_BY_HOP | FORWARDING_HEADERS | _OURS | exact | frozenset(dropped)
         self.known: dict[bytes, bool] = {}
         """What was decided already."""

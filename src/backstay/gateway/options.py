@@ -5,18 +5,23 @@ from dataclasses import dataclass, field
 from backstay.http.framing import Limits
 
 IDENTITY_HEADERS = (
-    "x-user-*",
+    "x-user*",
+    "x-customer*",
+    "x-admin*",
     "x-principal*",
-    "x-auth-*",
-    "x-internal-*",
-    "x-session-*",
+    "x-auth*",
+    "x-internal*",
+    "x-session*",
     "x-role*",
     "x-scope*",
-    "x-authenticated-*",
-    "x-forwarded-user",
-    "x-forwarded-email",
-    "x-forwarded-groups",
-    "x-remote-user",
+    "x-claim*",
+    "x-jwt*",
+    "x-consumer-*",
+    "x-credential*",
+    "x-remote-*",
+    "x-client-cert*",
+    "x-ssl-client-*",
+    "ssl-client-*",
     "remote-user",
 )
 """Headers in which services elsewhere keep an identity; from outside they are dropped. `*` stands for any ending."""

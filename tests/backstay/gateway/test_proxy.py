@@ -203,6 +203,9 @@ async def test_identity_from_outside_is_dropped(system):
         "X-Session-Id: s",
         "Remote-User: root",
         "X-Forwarded-User: root",
+        "X-Forwarded-Anything: root",
+        "X-User: root",
+        "X-HTTP-Method-Override: root",
     )
 
     received = upstream.requests[0]

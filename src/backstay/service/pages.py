@@ -39,6 +39,8 @@ def decode_cursor(cursor: str | None, *types: Any) -> tuple[Any, ...] | None:
         if len(cursor) > MAX_CURSOR:
             raise ValueError("too long")
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        if b"\\u0000" in raw:
+            raise ValueError("no text of ours holds a NUL")
         return msgspec.json.decode(raw, type=tuple[types])  # type: ignore[valid-type]
     except (ValueError, binascii.Error, msgspec.MsgspecError, RecursionError):
         reason = "not a cursor of this list; use the `next` of the page before"

@@ -1,7 +1,6 @@
 """HTTP in: admins ask for figures, and have them built anew."""
 
 from datetime import date, datetime
-from decimal import Decimal
 from typing import Annotated
 from uuid import UUID
 
@@ -16,6 +15,7 @@ from shop.kernel import Money
 PAGE = 50  # items of a page unless asked for otherwise
 PAGE_LIMIT = 100
 
+Digits = Annotated[str, Meta(pattern=r"^-?\d{1,18}(\.\d\d)?$")]
 Limit = Annotated[int, Meta(ge=1, le=PAGE_LIMIT)]
 
 
@@ -104,18 +104,17 @@ def routes(analytics: Analytics) -> list[Route]:
         by: Ranking = Ranking.UNITS, limit: Limit = PAGE, cursor: str | None = None
     ) -> Page[ProductView]:
         """List products by units or revenue sold, the best first."""
-        after = decode_cursor(cursor, Decimal, str)
-        found = await analytics.top_products(by, after=(after[0], after[1]) if after else None, limit=limit + 1)
-        last = found[limit - 1] if len(found) > limit else None
-        following = encode_cursor(last.value(by), last.sku) if last else None
+        after = decode_cursor(cursor, Digits, str, str)
+        found = await analytics.top_products(by, after=after, limit=limit + 1)
+        following = encode_cursor(*found[limit - 1].place(by)) if len(found) > limit else None
         return Page([_product(sales) for sales in found[:limit]], following)
 
     @get("/analytics/customers", scope="analytics:read")
     async def list_customers(limit: Limit = PAGE, cursor: str | None = None) -> Page[CustomerView]:
         """List what each customer ordered, by customer id."""
-        after = decode_cursor(cursor, UUID)
-        found = await analytics.customers(after=after[0] if after else None, limit=limit + 1)
-        following = encode_cursor(found[limit - 1].customer_id) if len(found) > limit else None
+        after = decode_cursor(cursor, UUID, str)
+        found = await analytics.customers(after=after, limit=limit + 1)
+        following = encode_cursor(*found[limit - 1].place) if len(found) > limit else None
         return Page([_customer(sales) for sales in found[:limit]], following)
 
     @get("/analytics/funnel", scope="analytics:read")

@@ -97,9 +97,10 @@ class ProductSales:
     units: int
     revenue: Money
 
-    def value(self, ranking: Ranking) -> Decimal:
-        """What it is ranked by."""
-        return Decimal(self.units) if ranking is Ranking.UNITS else self.revenue.amount
+    def place(self, ranking: Ranking) -> tuple[str, str, str]:
+        """Where it stands in that ranking: the value in digits, then sku and currency among equals."""
+        value = self.units if ranking is Ranking.UNITS else self.revenue.amount
+        return str(value), self.sku, self.revenue.currency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +111,11 @@ class CustomerSales:
     orders: int
     confirmed: int
     revenue: Money
+
+    @property
+    def place(self) -> tuple[UUID, str]:
+        """Where it stands in the list."""
+        return self.customer_id, self.revenue.currency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

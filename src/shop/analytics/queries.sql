@@ -69,19 +69,20 @@ FROM (
     WHERE generation = $1 AND o.confirmed_at IS NOT NULL AND o.cancelled_at IS NULL
     GROUP BY l.sku, l.currency
 ) sales
-WHERE $2::text IS NULL OR {ranking} < $2::text::numeric OR ({ranking} = $2::text::numeric AND sku > $3::text)
-ORDER BY {ranking} DESC, sku
-LIMIT $4
+WHERE $2::text IS NULL OR {ranking} < $2::text::numeric
+   OR ({ranking} = $2::text::numeric AND (sku, currency) > ($3::text, $4::text))
+ORDER BY {ranking} DESC, sku, currency
+LIMIT $5
 
 -- name: customers
--- One page of customers with what they ordered.
+-- One page of customers with what they ordered, a row per currency.
 SELECT customer_id, currency, count(*) AS orders,
        count(confirmed_at) FILTER (WHERE cancelled_at IS NULL) AS confirmed,
        COALESCE(sum(total) FILTER (WHERE confirmed_at IS NOT NULL AND cancelled_at IS NULL), 0) AS revenue
 FROM orders
-WHERE generation = $1 AND total IS NOT NULL AND ($2::uuid IS NULL OR customer_id > $2)
-GROUP BY customer_id, currency ORDER BY customer_id
-LIMIT $3
+WHERE generation = $1 AND total IS NOT NULL AND ($2::uuid IS NULL OR (customer_id, currency) > ($2, $3::text))
+GROUP BY customer_id, currency ORDER BY customer_id, currency
+LIMIT $4
 
 -- name: funnel
 -- How far orders got.

@@ -6,7 +6,6 @@ events, while the old one goes on answering. When it has caught up, the two are 
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from uuid import UUID
 
 from backstay.clock import SYSTEM, Clock
@@ -63,13 +62,13 @@ class Analytics:
         return await store.payments(self._db, await store.current(self._db))
 
     async def top_products(
-        self, ranking: Ranking, *, after: tuple[Decimal, str] | None, limit: int
+        self, ranking: Ranking, *, after: tuple[str, str, str] | None, limit: int
     ) -> list[ProductSales]:
-        """Up to `limit` products behind that value and sku, the best first."""
+        """Up to `limit` products behind that place, the best first."""
         return await store.top_products(self._db, await store.current(self._db), ranking, after=after, limit=limit)
 
-    async def customers(self, *, after: UUID | None, limit: int) -> list[CustomerSales]:
-        """Up to `limit` customers behind that one, by id."""
+    async def customers(self, *, after: tuple[UUID, str] | None, limit: int) -> list[CustomerSales]:
+        """Up to `limit` customers behind that place, by id."""
         return await store.customers(self._db, await store.current(self._db), after=after, limit=limit)
 
     async def funnel(self) -> Funnel:

@@ -64,17 +64,19 @@ async def payments(db: Database, generation: int) -> list[tuple[Money, Money]]:
 
 
 async def top_products(
-    db: Database, generation: int, ranking: Ranking, *, after: tuple[Decimal, str] | None, limit: int
+    db: Database, generation: int, ranking: Ranking, *, after: tuple[str, str, str] | None, limit: int
 ) -> list[ProductSales]:
-    """Up to `limit` products behind that value and sku, the best first."""
-    value, sku = (str(after[0]), after[1]) if after else (None, None)
+    """Up to `limit` products behind that place, the best first."""
+    value, sku, currency = after or (None, None, None)
     statement = sql.top_products.format(ranking=_RANKINGS[ranking])
-    return [_product(row) for row in await db.fetch(statement, generation, value, sku, limit)]
+    return [_product(row) for row in await db.fetch(statement, generation, value, sku, currency, limit)]
 
 
-async def customers(db: Database, generation: int, *, after: UUID | None, limit: int) -> list[CustomerSales]:
-    """Up to `limit` customers behind that one, by id."""
-    return [_customer(row) for row in await db.fetch(sql.customers, generation, after, limit)]
+async def customers(
+    db: Database, generation: int, *, after: tuple[UUID, str] | None, limit: int
+) -> list[CustomerSales]:
+    """Up to `limit` customers behind that place, by id."""
+    return [_customer(row) for row in await db.fetch(sql.customers, generation, *(after or (None, None)), limit)]
 
 
 async def funnel(db: Database, generation: int) -> Funnel:

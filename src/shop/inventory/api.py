@@ -17,6 +17,7 @@ PAGE_LIMIT = 100
 Limit = Annotated[int, Meta(ge=1, le=PAGE_LIMIT)]
 Units = Annotated[int, Meta(ge=0, le=ON_HAND_LIMIT)]
 Sku = Annotated[str, Meta(pattern="^[A-Z0-9](?:[A-Z0-9-]{0,30}[A-Z0-9])?$")]
+Version = Annotated[int, Meta(ge=1, le=2**62)]
 SomeUnits = Annotated[int, Meta(ge=1, le=ON_HAND_LIMIT)]
 
 
@@ -75,7 +76,7 @@ def routes(stock: Stock) -> list[Route]:
     @get("/inventory/{sku}/ledger", scope="inventory:read")
     async def list_ledger(sku: str, limit: Limit = PAGE, cursor: str | None = None) -> Page[LedgerLine]:
         """List every change of a product's stock, the newest first."""
-        before = decode_cursor(cursor, int)
+        before = decode_cursor(cursor, Version)
         found = await stock.ledger(sku, before=before[0] if before else None, limit=limit + 1)
         following = encode_cursor(found[limit - 1].version) if len(found) > limit else None
         return Page([_line(line) for line in found[:limit]], following)

@@ -5,6 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from backstay.service import encode_cursor
 from shop.analytics.config import Settings
 from shop.analytics.main import build
 
@@ -65,6 +66,8 @@ async def test_a_bad_question_is_answered_precisely(database: str, calling: Any)
         "top-products?by=colour": "/query/by",
         "top-products?limit=0": "/query/limit",
         "customers?cursor=abc": "/query/cursor",
+        f"top-products?cursor={encode_cursor('1e999999', 'A', 'USD')}": "/query/cursor",
+        f"top-products?cursor={encode_cursor('1', chr(0), 'USD')}": "/query/cursor",
     }
     async with calling(build(Settings(database_url=database))) as api:
         refused = {path: await api.get(f"/analytics/{path}") for path in bad}

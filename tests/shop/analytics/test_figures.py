@@ -68,7 +68,7 @@ async def test_top_products_are_ranked_by_units_or_revenue(desk: Any, story: Any
         after = None
         while page := await desk.analytics.top_products(ranking, after=after, limit=limit):
             found += page
-            after = (page[-1].value(ranking), page[-1].sku)
+            after = page[-1].place(ranking)
         return [(sales.sku, sales.units, str(sales.revenue.amount)) for sales in found]
 
     by_units = [("A", 5, "7.50"), ("C", 5, "0.05"), ("B", 4, "40.00")]
@@ -87,7 +87,7 @@ async def test_customers_have_their_orders(desk: Any, story: Any):
         (ADA, 2, 1, "10.00 USD"),
         (EVE, 1, 0, "0.00 USD"),
     ]
-    assert [sales.customer_id for sales in await desk.analytics.customers(after=ADA, limit=10)] == [EVE]
+    assert [sales.customer_id for sales in await desk.analytics.customers(after=found[0].place, limit=10)] == [EVE]
 
 
 async def test_no_order_of_deliveries_changes_a_figure(desk: Any, story: Any):
@@ -175,6 +175,9 @@ async def test_currencies_are_never_added_up(desk: Any, story: Any):
     ]
     top = await desk.analytics.top_products(Ranking.UNITS, after=None, limit=10)
     assert [(sales.units, str(sales.revenue)) for sales in top] == [(2, "20.00 USD"), (1, "10.00 EUR")]
+    both = await desk.analytics.customers(after=None, limit=1)
+    both += await desk.analytics.customers(after=both[0].place, limit=1)
+    assert [str(sales.revenue) for sales in both] == ["10.00 EUR", "20.00 USD"]
 
 
 async def test_a_product_goes_by_its_newest_name(desk: Any, story: Any):

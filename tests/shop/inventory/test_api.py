@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from backstay.service import encode_cursor
 from shop.inventory.config import Settings
 from shop.inventory.main import build
 from shop.inventory.model import ON_HAND_LIMIT
@@ -119,6 +120,16 @@ async def test_bad_input_is_named(api: Any):
     assert (await api.get("/inventory/A")).status == 404
     assert (await api.get("/inventory/A/ledger")).status == 404
     assert (await put(api, "not%20a%20sku", on_hand=1)).status == 404
+
+
+async def test_a_forged_cursor_is_refused(api: Any):
+    """A cursor that we never made is the client's mistake, whatever is in it: 422, never an error of ours."""
+    await put(api, "A", on_hand=1)
+    forged = {"/inventory": ["\0"], "/inventory/A/ledger": [10**30]}
+
+    for path, position in forged.items():
+        refused = await api.get(f"{path}?cursor={encode_cursor(*position)}")
+        assert (refused.status, refused.pointers) == (422, ["/query/cursor"])
 
 
 async def test_no_delivery_passes_the_limit(api: Any):

@@ -315,45 +315,30 @@ def audit(world: World) -> Callable[[list[str]], Coroutine[Any, Any, dict[str, s
 
     async def look(orders: list[str]) -> dict[str, str]:
         ids = [UUID(order) for order in dict.fromkeys(orders)]
-        async with world.database("orders") as book:
-            await eventually(lambda: _none(book, OPEN, ids), timeout=SETTLE, interval=0.1)
-            rows = await book.fetch(ORDERS_BOOK, ids)
-        states = {str(row["id"]): row["status"] for row in rows}
-        worth = {str(row["id"]): row["total"] if row["status"] == "confirmed" else Decimal(0) for row in rows}
-        assert len(states) == len(ids), "an order that was answered is missing"
-        await _money(world, ids, worth)
-        await _stock(world, ids, {order for order, state in states.items() if state == "confirmed"})
-        return states
+        async with (
+            world.database("orders") as book,
+            world.database("payments") as payments,
+            world.database("inventory") as stock,
+        ):
+            return await eventually(lambda: _agreed(ids, book, payments, stock), timeout=SETTLE, interval=0.1)
 
     return look
 
 
-async def _none(database: Database, sql: str, *args: object) -> bool:
-    return bool(await database.fetchval(sql, *args) == 0)
-
-
-async def _money(world: World, ids: list[UUID], worth: dict[str, Decimal]) -> None:
-    """The provider keeps what confirmed orders are worth, each captured at most once."""
-    async with world.database("payments") as book:
-
-        async def agrees() -> bool:
-            rows = {str(row["order_id"]): row for row in await book.fetch(PROVIDER_BOOK, ids)}
-            kept = {order: rows[order]["kept"] if order in rows else Decimal(0) for order in worth}
-            assert all(row["captures"] <= 1 for row in rows.values()), "an order was charged twice"
-            return kept == worth
-
-        await eventually(agrees, timeout=SETTLE, interval=0.1)
-
-
-async def _stock(world: World, ids: list[UUID], confirmed: set[str]) -> None:
-    """Confirmed orders hold their units and no others do, and every ledger adds up."""
-    async with world.database("inventory") as book:
-
-        async def agrees() -> bool:
-            return {str(row["order_id"]) for row in await book.fetch(HELD, ids)} == confirmed
-
-        await eventually(agrees, timeout=SETTLE, interval=0.1)
-        assert await _none(book, LEDGER)
+async def _agreed(ids: list[UUID], book: Database, payments: Database, stock: Database) -> dict[str, str]:
+    """The orders' states, if nothing about them is open and the others' books say the same."""
+    rows = await book.fetch(ORDERS_BOOK, ids)
+    states = {str(row["id"]): str(row["status"]) for row in rows}
+    assert len(states) == len(ids), "an order that was answered is missing"
+    assert await book.fetchval(OPEN, ids) == 0, f"not settled: {states}"
+    paid = {str(row["order_id"]): row for row in await payments.fetch(PROVIDER_BOOK, ids)}
+    assert all(row["captures"] <= 1 for row in paid.values()), "an order was charged twice"
+    kept = {order: paid[order]["kept"] if order in paid else Decimal(0) for order in states}
+    assert kept == {str(row["id"]): row["total"] if row["status"] == "confirmed" else Decimal(0) for row in rows}
+    held = {str(row["order_id"]) for row in await stock.fetch(HELD, ids)}
+    assert held == {order for order, state in states.items() if state == "confirmed"}, "the stock doesn't agree"
+    assert await stock.fetchval(LEDGER) == 0, "a stock's ledger doesn't add up"
+    return states
 
 
 @pytest.fixture

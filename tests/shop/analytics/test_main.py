@@ -38,3 +38,12 @@ async def test_orders_become_figures_and_a_rebuild_finds_the_same(
 
     assert after == before
     assert after["totals"][0]["net"] == {"amount": "27.00", "currency": "USD"}
+
+
+async def test_it_describes_itself(database: str, calling: Any):
+    """OpenAPI knows every route, without a token."""
+    async with calling(build(Settings(database_url=database))) as api:
+        reply = await api.http.request("127.0.0.1", api.running.port, "GET", "/openapi.json", timeout=5.0)
+
+    assert reply.status == 200
+    assert b"/api/v1/analytics/top-products" in reply.body

@@ -52,3 +52,12 @@ def kinds(read: Any, kind: str) -> list[str]:
 
 def updates(read: Any) -> list[tuple[int, int]]:
     return [(body["version"], body["available"]) for kind, body in read("inventory") if kind == "inventory.updated"]
+
+
+async def test_it_describes_itself(database: str, calling: Any):
+    """OpenAPI knows every route, without a token."""
+    async with calling(build(Settings(database_url=database))) as api:
+        reply = await api.http.request("127.0.0.1", api.running.port, "GET", "/openapi.json", timeout=5.0)
+
+    assert reply.status == 200
+    assert b"/api/v1/inventory/{sku}/restock" in reply.body

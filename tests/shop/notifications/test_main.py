@@ -60,3 +60,12 @@ def test_bad_settings_end_the_start(url: str, sender: str):
 def test_a_mail_servers_password_shows_nowhere():
     """Settings may be logged."""
     assert "hunter2" not in repr(settings({"SMTP_URL": "smtp://me:hunter2@mail.example:2525"}))
+
+
+async def test_it_describes_itself(database: str, calling: Any):
+    """OpenAPI knows every route, without a token."""
+    async with calling(build(Settings(database_url=database))) as api:
+        reply = await api.http.request("127.0.0.1", api.running.port, "GET", "/openapi.json", timeout=5.0)
+
+    assert reply.status == 200
+    assert b"/api/v1/notifications" in reply.body

@@ -74,6 +74,8 @@ class Front:
                 raise Unavailable("too many requests are being answered at this moment")
             if left <= 0:
                 raise DeadlineExceeded("the deadline had passed when the request arrived")
+            if scope["method"] == "HEAD":  # is GET without the body, which the server leaves out
+                scope = {**scope, "method": "GET"}
             endpoint = self._endpoints.get((scope["method"], scope["path"]))
             if endpoint is not None:
                 inbound.reply = await endpoint(scope, receive, inbound)

@@ -52,7 +52,7 @@ def litestar(endpoints: Sequence[Endpoint]) -> Litestar:
 def _handler(path: str, endpoints: dict[str, Endpoint]) -> HTTPRouteHandler:
     """One Litestar handler for all methods of a path; it tells OPTIONS which those are."""
     methods = [*sorted(endpoints), "OPTIONS"]
-    options = Reply(204, [(b"allow", ", ".join(methods).encode())], b"")
+    options = Reply(204, [(b"allow", _with_head(", ".join(methods)).encode())], b"")
 
     async def dispatch(request: Request[Any, Any, Any]) -> Any:
         scope = cast("Scope", request.scope)
@@ -85,11 +85,16 @@ def _translated(error: Exception, scope: Scope) -> Exception:
     if error.status_code == 404:
         return NotFound(f"there is nothing at {scope['path'][:200]}")
     if error.status_code == 405:
-        allowed = {name.title(): value for name, value in (error.headers or {}).items()}
+        allowed = {name.title(): _with_head(value) for name, value in (error.headers or {}).items()}
         return MethodNotAllowed(f"{scope['method']} is not possible at {scope['path'][:200]}", headers=allowed)
     if error.status_code == 400:
         return BadRequest(error.detail)
     return Problem(error.status_code, "refused", "Refused", error.detail)
+
+
+def _with_head(methods: str) -> str:
+    """The methods of a path as `Allow` lists them: where GET is possible, the front makes HEAD of it."""
+    return methods.replace("GET", "GET, HEAD", 1)
 
 
 __all__ = ["litestar"]

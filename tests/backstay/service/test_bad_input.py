@@ -91,7 +91,7 @@ async def test_method(api: Api) -> None:
     reply = await api.ask("DELETE", "/things")
 
     assert (reply.status, reply.slug) == (405, "method-not-allowed")
-    assert {"GET", "POST", "OPTIONS"} == set(reply.headers["allow"].split(", "))
+    assert {"GET", "HEAD", "POST", "OPTIONS"} == set(reply.headers["allow"].split(", "))
 
 
 @pytest.mark.parametrize("media", ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", ""])

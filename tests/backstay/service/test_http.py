@@ -224,7 +224,24 @@ async def test_options(api: Api) -> None:
     """OPTIONS says what is possible."""
     reply = await api.ask("OPTIONS", "/things")
 
-    assert (204, {"GET", "POST", "OPTIONS"}) == (reply.status, set(reply.headers["allow"].split(", ")))
+    assert (204, {"GET", "HEAD", "POST", "OPTIONS"}) == (reply.status, set(reply.headers["allow"].split(", ")))
+
+
+@pytest.mark.parametrize("target", ["/things?limit=3", f"/things/{THING}", "/health/live", f"/things/{THING}?limit=x"])
+async def test_head(api: Api, target: str) -> None:
+    """Where GET is possible HEAD is too: the same status and headers, without the body."""
+    whole, head = await api.ask("GET", target), await api.ask("HEAD", target)
+
+    assert (whole.status, whole.headers["content-type"]) == (head.status, head.headers["content-type"])
+    assert str(len(whole.body)) == head.headers["content-length"]
+    assert head.body == b""
+
+
+async def test_head_of_what_has_no_get(api: Api) -> None:
+    """HEAD is as impossible as GET elsewhere."""
+    refused = await api.ask("HEAD", f"/things/{THING}/end")
+
+    assert (refused.status, refused.headers["allow"]) == (405, "OPTIONS, POST")
 
 
 async def test_health_and_info(api: Api) -> None:

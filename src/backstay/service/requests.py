@@ -131,15 +131,45 @@ def decode_body(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
         Unprocessable: it is JSON of another shape; names the first wrong field.
     """
     try:
-        value = decoder.decode(body)
+        value = _decoded(decoder, body)
     except msgspec.ValidationError as error:
+        _decoded(msgspec.json, body)  # the decoder stops at the first wrong field; what follows may be no JSON at all
         raise Unprocessable(errors=[field_error(error)]) from None
+    if b"\\u0000" in body and _NUL.search(body):
+        pointer = _pointer_to_nul(msgspec.json.decode(body)) or ""
+        raise Unprocessable(errors=[FieldError(pointer, "the character U+0000 is not allowed in text")])
+    return value
+
+
+def _decoded(decoder: Any, body: bytes) -> Any:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError:
+        raise
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         detail = "the body is empty; send JSON" if not body else f"the body is not JSON: {error}"
         raise BadRequest(detail, slug="malformed-json", title="Malformed JSON") from None
-    if b"\\u0000" in body and _NUL.search(body):
-        raise Unprocessable(errors=[FieldError("", "the character U+0000 is not allowed in text")])
-    return value
+
+
+def _pointer_to_nul(value: Any) -> str | None:
+    """Where the first text with U+0000 is; a name that holds one is pointed to by the object it is in."""
+    if isinstance(value, str):
+        return "" if "\0" in value else None
+    if isinstance(value, dict):
+        if any("\0" in name for name in value):
+            return ""
+        parts = [(_escaped(name), part) for name, part in value.items()]
+    else:
+        parts = [(str(index), part) for index, part in enumerate(value)] if isinstance(value, list) else []
+    for step, part in parts:
+        if (rest := _pointer_to_nul(part)) is not None:
+            return f"/{step}{rest}"
+    return None
+
+
+def _escaped(name: str) -> str:
+    """A member's name as a step of a JSON pointer."""
+    return name.replace("~", "~0").replace("/", "~1")
 
 
 def field_error(error: msgspec.ValidationError) -> FieldError:
@@ -148,7 +178,7 @@ def field_error(error: msgspec.ValidationError) -> FieldError:
     reason, path = found.groups() if found else (str(error), "")
     pointer = "".join("/" + (name or index) for name, index in _STEP.findall(path.replace("[...]", "")))
     if named := _FIELD.search(reason):
-        pointer += "/" + named.group(1).replace("~", "~0").replace("/", "~1")
+        pointer += "/" + _escaped(named.group(1))
     return FieldError(pointer, reason)
 
 

@@ -44,7 +44,10 @@ def lines(**changed: Any) -> dict[str, Any]:
         (lines(quantity=10**30), 422, "unprocessable", ["/lines/1/quantity"]),
         (lines(sku=None), 422, "unprocessable", ["/lines/1/sku"]),
         ({"lines": [{"sku": "tea"}]}, 422, "unprocessable", ["/lines/0/quantity"]),
-        (lines(sku="a\0b"), 422, "unprocessable", [""]),
+        (lines(sku="a\0b"), 422, "unprocessable", ["/lines/1/sku"]),
+        ({**GOOD, "a/b": [{"~": "\0"}]}, 422, "unprocessable", ["/a~1b/0/~0"]),
+        ({**GOOD, "x": {"\0": 1}}, 422, "unprocessable", ["/x"]),
+        (b'{"lines": "tea", nope', 400, "malformed-json", []),
         ({**GOOD, "note": "x" * 3000}, 413, "too-large", []),
     ],
 )

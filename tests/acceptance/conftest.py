@@ -84,6 +84,8 @@ class Proxy:
         self._writers |= {writer, onward}
         try:
             await asyncio.gather(_pump(reader, onward), _pump(upstream, writer))
+        except asyncio.CancelledError:
+            pass  # the door was shut: asyncio's server wants its callbacks to end well
         finally:
             self._writers -= {writer, onward}
 
@@ -275,8 +277,14 @@ async def admin(world: World, web: Web) -> Shopper:
 
 
 @pytest.fixture
-async def healed(world: World) -> AsyncIterator[None]:
-    """Whatever a test did to the system is undone after it."""
+async def healed(world: World, customer: Customer) -> AsyncIterator[None]:
+    """A test begins with a healthy system, every breaker closed; whatever it did to the system is undone after it."""
+
+    async def healthy() -> bool:
+        return (await customer.order()).status == 201
+
+    await eventually(healthy, timeout=SETTLE, interval=0.2)
+    customer.orders.clear()
     yield
     world.disarm()
     world.proxy.shut()

@@ -26,10 +26,17 @@ SETTINGS = {
 }
 """The waits of orders and payments, cut to what a test can sit through; limits stay as they are."""
 
+PLENTIFUL = ("NW-001", "NW-002", "NW-003")
+PLENTY = 100_000  # units, so that no test takes another's
+
 
 async def live(system: System) -> None:
     async with system, Web(system.running.gateway) as web:
-        await seed.seed(in_process(system, web))
+        stage = in_process(system, web)
+        await seed.seed(stage)
+        admin = stage.admin()
+        for sku in PLENTIFUL:
+            (await admin.ask("PUT", f"/api/v1/inventory/{sku}", {"on_hand": PLENTY})).expect(200)
         print("up", flush=True)
         raise await system.supervisor.failure
 

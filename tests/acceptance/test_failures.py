@@ -44,7 +44,8 @@ async def test_orders_are_taken_while_payments_is_slow(world, customer, audit: A
     replies = await asyncio.gather(*(customer.order() for _ in range(6)))
 
     assert clock() - started < DEADLINE + 1
-    assert {reply.status for reply in replies} == {202}
+    assert {reply.status for reply in replies} <= {201, 202}
+    assert 202 in {reply.status for reply in replies}
     world.disarm("payments")
     assert set((await audit(customer.orders)).values()) == {"confirmed"}
 

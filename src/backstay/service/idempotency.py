@@ -127,6 +127,7 @@ async def answer(tx: Runs, operation_id: UUID, given: Answer[T], *, operation: s
         raise ValueError(f"an answer with status {given.status} is not kept: raise a Problem instead")
     body = encode(given.body)
     headers = {"content-type": JSON, **{name.lower(): value for name, value in given.headers.items()}}
+    headers = {name: headers[name] for name in sorted(headers, key=_as_kept)}
     ours = replace(given, body=body, headers=headers)
     kept = await tx.fetchval(sql.answer_key, operation_id, operation, given.status, encode_json(headers).decode(), body)
     if kept is not None:
@@ -150,6 +151,11 @@ def pruning(db: Database, *, seconds: float = PRUNE_EVERY, keep: float = KEEP) -
                 return
 
     return every(seconds, prune_idempotency_keys)
+
+
+def _as_kept(name: str) -> tuple[int, str]:
+    """The order in which jsonb gives names back: so the first answer goes out as its repeats will."""
+    return len(name), name
 
 
 def _stored(row: Row) -> Answer[Any]:

@@ -61,6 +61,7 @@ async def test_repeat_gets_the_first_answer(db: Database) -> None:
     assert repeat is not None
     assert (201, '{"total":"18.00","é":1}'.encode()) == (repeat.status, repeat.content())
     assert repeat.headers == {"content-type": "application/json", "location": "/things/1"}
+    assert list(repeat.headers.items()) == list(sent.headers.items())
     assert sent == repeat
 
 

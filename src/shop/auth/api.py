@@ -127,9 +127,9 @@ def _own(accounts: Accounts) -> list[Route]:
 
     @post("/api/v1/auth/password", max_body=BODY_LIMIT)
     async def change_password(body: PasswordChange, who: Principal, request: Request) -> None:
-        """Change my password; all my other sessions end."""
-        session = _session(who)
-        await accounts.change_password(UUID(who.id), session, body.current_password, body.new_password, request.address)
+        """Change my password; all my sessions end, this one too."""
+        _session(who)
+        await accounts.change_password(UUID(who.id), body.current_password, body.new_password, request.address)
 
     return [logout, me, change_password]
 

@@ -96,15 +96,13 @@ UPDATE users SET password_hash = $3, password_version = password_version + 1
 WHERE id = $1 AND password_version = $2
 RETURNING id
 
--- name: end_other_sessions
--- End all living sessions of a user but one.
-WITH others AS (
-    SELECT id FROM sessions
-    WHERE user_id = $1 AND ended_at IS NULL AND id IS DISTINCT FROM $2
-    ORDER BY id FOR UPDATE
+-- name: end_sessions_of
+-- End all living sessions of a user.
+WITH living AS (
+    SELECT id FROM sessions WHERE user_id = $1 AND ended_at IS NULL ORDER BY id FOR UPDATE
 )
-UPDATE sessions s SET ended_at = $3, end_reason = $4
-FROM others WHERE s.id = others.id
+UPDATE sessions s SET ended_at = $2, end_reason = $3
+FROM living WHERE s.id = living.id
 RETURNING s.id
 
 -- name: prune_sessions

@@ -143,9 +143,9 @@ async def change_password(tx: Transaction, user_id: UUID, before: StoredPassword
     return await tx.fetchval(sql.change_password, user_id, before.version, after) is not None
 
 
-async def end_other_sessions(tx: Transaction, user_id: UUID, but: UUID | None, at: datetime, reason: str) -> list[UUID]:
-    """End all living sessions of a user but one; their ids."""
-    return [row["id"] for row in await tx.fetch(sql.end_other_sessions, user_id, but, at, reason)]
+async def end_sessions_of(tx: Transaction, user_id: UUID, at: datetime, reason: str) -> list[UUID]:
+    """End all living sessions of a user; their ids."""
+    return [row["id"] for row in await tx.fetch(sql.end_sessions_of, user_id, at, reason)]
 
 
 async def prune(db: Database, now: datetime, ended_before: datetime) -> None:

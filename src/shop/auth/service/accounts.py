@@ -184,10 +184,8 @@ class Accounts:
             raise NotFound("this account no longer exists")
         return user
 
-    async def change_password(
-        self, user_id: UUID, session_id: UUID | None, current: str, new: str, address: str
-    ) -> None:
-        """Set a new password and end all other sessions. Raises Unprocessable, TooManyRequests, Conflict."""
+    async def change_password(self, user_id: UUID, current: str, new: str, address: str) -> None:
+        """Set a new password and end all sessions. Raises Unprocessable, TooManyRequests, Conflict."""
         known = await store.find_password(self._db, user_id)
         if known is None:
             raise NotFound("this account no longer exists")
@@ -198,7 +196,7 @@ class Accounts:
         if not await self._verify(current, before.hash):
             await self._note_failure(limits)
             _refuse([Flaw("/current_password", "is wrong")])
-        await self._set_password(user_id, session_id, before, await self._hash(new))
+        await self._set_password(user_id, before, await self._hash(new))
 
     def statistics(self) -> AccountStatistics:
         """A snapshot of the counters."""
@@ -249,14 +247,12 @@ class Accounts:
             raise _unknown_login()
         return Grant(self._tokens.for_session(user.id, user.roles, session_id), token)
 
-    async def _set_password(
-        self, user_id: UUID, session_id: UUID | None, before: store.StoredPassword, after: str
-    ) -> None:
+    async def _set_password(self, user_id: UUID, before: store.StoredPassword, after: str) -> None:
         now = self._clock.now()
         async with self._db.transaction() as tx:
             if not await store.change_password(tx, user_id, before, after):
                 raise Conflict("password-changed", "The password was changed by somebody else at the same moment.")
-            ended = await store.end_other_sessions(tx, user_id, session_id, now, "password-changed")
+            ended = await store.end_sessions_of(tx, user_id, now, "password-changed")
             life = self._tokens.access_life
             revoked = [events.revoked(user_id, sid, "password-changed", now, life) for sid in ended]
             await self._outbox.append(tx, *revoked)

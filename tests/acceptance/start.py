@@ -36,7 +36,7 @@ async def live(system: System) -> None:
         await seed.seed(stage)
         admin = stage.admin()
         for sku in PLENTIFUL:
-            (await admin.ask("PUT", f"/api/v1/inventory/{sku}", {"on_hand": PLENTY})).expect(200)
+            (await admin.ask("PUT", f"/api/v1/stock/{sku}", {"on_hand": PLENTY})).expect(200)
         print("up", flush=True)
         raise await system.supervisor.failure
 

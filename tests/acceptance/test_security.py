@@ -81,7 +81,7 @@ async def test_no_token_is_401_and_too_little_is_403(web, customer) -> None:
     token = customer.shopper.token
     assert (await web.call("GET", "/api/v1/analytics/revenue", token=token)).status == 403
     assert (await web.call("POST", "/api/v1/products", {}, token=token)).status == 403
-    assert (await web.call("PUT", "/api/v1/inventory/NW-001", {"on_hand": 0}, token=token)).status == 403
+    assert (await web.call("PUT", "/api/v1/stock/NW-001", {"on_hand": 0}, token=token)).status == 403
 
 
 async def test_headers_give_no_identity(world, customer) -> None:

@@ -40,7 +40,7 @@ async def test_anybody_may_look_at_the_catalog(web) -> None:
 
 async def test_an_order_goes_its_whole_way(world, customer, admin, audit: Audit) -> None:
     """One checkout: paid, reserved, mailed, counted, and its timeline tells it."""
-    before = await admin.get("/api/v1/inventory/NW-002")
+    before = await admin.get("/api/v1/stock/NW-002")
     figures = await admin.get("/api/v1/analytics/funnel")
     reply = (await customer.order("pm_card_ok", {"sku": "NW-002", "quantity": 2})).expect(201)
 
@@ -49,7 +49,7 @@ async def test_an_order_goes_its_whole_way(world, customer, admin, audit: Audit)
     assert order["total"] == {"amount": "38.00", "currency": "USD"}
     assert reply.headers["location"] == f"/api/v1/orders/{order['id']}"
     assert await audit([order["id"]]) == {order["id"]: "confirmed"}
-    assert (await admin.get("/api/v1/inventory/NW-002"))["available"] == before["available"] - 2
+    assert (await admin.get("/api/v1/stock/NW-002"))["available"] == before["available"] - 2
 
     async def told() -> bool:
         timeline = await customer.shopper.get(f"/api/v1/orders/{order['id']}/timeline")
@@ -100,13 +100,13 @@ async def test_cancelling_gives_money_and_stock_back(world, customer, admin, aud
     """A confirmed order may be cancelled, once and again; its customer hears of it."""
     order = (await customer.order("pm_card_ok", {"sku": "NW-003", "quantity": 1})).expect(201).body["id"]
     await audit([order])
-    held = (await admin.get("/api/v1/inventory/NW-003"))["available"]
+    held = (await admin.get("/api/v1/stock/NW-003"))["available"]
     (await customer.cancel(order)).expect(200, 202)
 
     assert await audit([order]) == {order: "cancelled"}
 
     async def returned() -> bool:
-        return bool((await admin.get("/api/v1/inventory/NW-003"))["available"] == held + 1)
+        return bool((await admin.get("/api/v1/stock/NW-003"))["available"] == held + 1)
 
     await eventually(returned, timeout=20)
 
@@ -119,7 +119,7 @@ async def test_cancelling_gives_money_and_stock_back(world, customer, admin, aud
 
 async def test_what_is_not_there_cannot_be_ordered(customer, admin) -> None:
     """Short stock is 409 and leaves nothing behind; unknown and discontinued products are 422 with their pointer."""
-    stock = await admin.get("/api/v1/inventory/NW-004")
+    stock = await admin.get("/api/v1/stock/NW-004")
     body = {"sku": "NW-004", "quantity": stock["available"] + 1}
     refused = (await customer.order("pm_card_ok", body)).expect(409)
 
@@ -180,10 +180,10 @@ async def test_stock_is_counted_and_filled_up(admin) -> None:
     await _sell(admin, sku, price="1.00", units=3)
     key = uuid4().hex
     for _ in range(2):
-        (await admin.ask("POST", f"/api/v1/inventory/{sku}/restock", {"quantity": 4}, key=key)).expect(200, 201)
+        (await admin.ask("POST", f"/api/v1/stock/{sku}/restock", {"quantity": 4}, key=key)).expect(200, 201)
 
-    assert (await admin.get(f"/api/v1/inventory/{sku}"))["on_hand"] == 7
-    ledger = await admin.every(f"/api/v1/inventory/{sku}/ledger")
+    assert (await admin.get(f"/api/v1/stock/{sku}"))["on_hand"] == 7
+    ledger = await admin.every(f"/api/v1/stock/{sku}/ledger")
     assert sum(line["on_hand"] for line in ledger) == 7
 
 
@@ -244,4 +244,4 @@ async def test_the_registry_shows_everybody(world) -> None:
 async def _sell(admin, sku: str, *, price: str, units: int) -> None:
     body = {"sku": sku, "name": sku.title(), "category": "Tests", "price": {"amount": price, "currency": "USD"}}
     (await admin.ask("POST", "/api/v1/products", body)).expect(201)
-    (await admin.ask("PUT", f"/api/v1/inventory/{sku}", {"on_hand": units})).expect(200)
+    (await admin.ask("PUT", f"/api/v1/stock/{sku}", {"on_hand": units})).expect(200)

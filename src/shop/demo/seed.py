@@ -102,7 +102,7 @@ async def _product(admin: Shopper, product: Product, *, available: bool) -> None
 
 
 async def _stock(admin: Shopper, product: Product, units: int, *, reset: bool) -> None:
-    path = f"/api/v1/inventory/{product.sku}"
+    path = f"/api/v1/stock/{product.sku}"
     if not reset:
         known = (await admin.ask("GET", path)).expect(200, 404)
         if known.status == 200 and known.body["version"] > 0:

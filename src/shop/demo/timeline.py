@@ -149,7 +149,7 @@ def _print(stage: Stage, order: dict[str, Any], steps: list[Step], started: floa
 
 
 async def _stock(admin: Shopper) -> dict[str, int]:
-    return {sku: (await admin.get(f"/api/v1/inventory/{sku}"))["available"] for sku in SKUS}
+    return {sku: (await admin.get(f"/api/v1/stock/{sku}"))["available"] for sku in SKUS}
 
 
 async def _figures(admin: Shopper) -> int:

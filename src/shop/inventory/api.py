@@ -60,7 +60,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def routes(stock: Stock) -> list[Route]:
     """Inventory's routes, below the API's prefix."""
 
-    @get("/inventory", scope="inventory:read")
+    @get("/stock", scope="inventory:read")
     async def list_stock(limit: Limit = PAGE, cursor: str | None = None) -> Page[StockView]:
         """List the stock of all products, by sku."""
         after = decode_cursor(cursor, str)
@@ -68,12 +68,12 @@ def routes(stock: Stock) -> list[Route]:
         following = encode_cursor(found[limit - 1].sku) if len(found) > limit else None
         return Page([_view(level) for level in found[:limit]], following)
 
-    @get("/inventory/{sku}", scope="inventory:read")
+    @get("/stock/{sku}", scope="inventory:read")
     async def find_stock(sku: str) -> StockView:
         """Read the stock of one product."""
         return _view(await stock.find(sku))
 
-    @get("/inventory/{sku}/ledger", scope="inventory:read")
+    @get("/stock/{sku}/ledger", scope="inventory:read")
     async def list_ledger(sku: str, limit: Limit = PAGE, cursor: str | None = None) -> Page[LedgerLine]:
         """List every change of a product's stock, the newest first."""
         before = decode_cursor(cursor, Version)
@@ -81,12 +81,12 @@ def routes(stock: Stock) -> list[Route]:
         following = encode_cursor(found[limit - 1].version) if len(found) > limit else None
         return Page([_line(line) for line in found[:limit]], following)
 
-    @put("/inventory/{sku}", scope="inventory:write")
+    @put("/stock/{sku}", scope="inventory:write")
     async def set_stock(sku: Sku, body: Count) -> StockView:
         """Set what is on hand of a product, as counted."""
         return _view(await stock.count(sku, on_hand=body.on_hand, reorder_level=body.reorder_level))
 
-    @post("/inventory/{sku}/restock", scope="inventory:write")
+    @post("/stock/{sku}/restock", scope="inventory:write")
     async def restock(sku: str, body: Delivery, key: IdempotencyKey) -> Answer[StockView]:
         """Add units that came in; a repeat with the same key adds nothing."""
         return await stock.restock(sku, quantity=body.quantity, key=key, view=_view)

@@ -20,12 +20,12 @@ async def api(database: str, calling: Any) -> AsyncIterator[Any]:
 
 
 async def put(api: Any, sku: str, **count: int) -> Any:
-    return await api.ask("PUT", f"/inventory/{sku}", count)
+    return await api.ask("PUT", f"/stock/{sku}", count)
 
 
 async def restock(api: Any, sku: str, quantity: int, key: str | None) -> Any:
     headers = {"idempotency-key": key} if key else {}
-    return await api.ask("POST", f"/inventory/{sku}/restock", {"quantity": quantity}, headers=headers)
+    return await api.ask("POST", f"/stock/{sku}/restock", {"quantity": quantity}, headers=headers)
 
 
 async def test_a_count_is_read_back(api: Any):
@@ -33,7 +33,7 @@ async def test_a_count_is_read_back(api: Any):
     counted = await put(api, "NW-001", on_hand=39, reorder_level=10)
 
     assert counted.status == 200
-    assert (await api.get("/inventory/NW-001")).body == counted.body
+    assert (await api.get("/stock/NW-001")).body == counted.body
     assert {name: counted.body[name] for name in ("sku", "on_hand", "reserved", "available")} == {
         "sku": "NW-001",
         "on_hand": 39,
@@ -76,14 +76,14 @@ async def test_the_ledger_shows_every_change(api: Any):
     await restock(api, "NW-001", 5, "a")
     await put(api, "NW-001", on_hand=12)
 
-    lines = await api.all("/inventory/NW-001/ledger?limit=1")
+    lines = await api.all("/stock/NW-001/ledger?limit=1")
 
     assert [(line["version"], line["kind"], line["on_hand"]) for line in lines] == [
         (3, "set", -3),
         (2, "restock", 5),
         (1, "set", 10),
     ]
-    assert sum(line["on_hand"] for line in lines) == (await api.get("/inventory/NW-001")).body["on_hand"]
+    assert sum(line["on_hand"] for line in lines) == (await api.get("/stock/NW-001")).body["on_hand"]
 
 
 async def test_pages_show_every_product_once(api: Any):
@@ -91,18 +91,18 @@ async def test_pages_show_every_product_once(api: Any):
     for sku in ("C", "A", "B"):
         await put(api, sku, on_hand=1)
 
-    assert [item["sku"] for item in await api.all("/inventory?limit=1")] == ["A", "B", "C"]
+    assert [item["sku"] for item in await api.all("/stock?limit=1")] == ["A", "B", "C"]
 
 
 @pytest.mark.parametrize(("who", "status"), [(None, 401), ("01890000-0000-7000-8000-000000000001", 403)])
 async def test_stock_is_the_admins(api: Any, who: Any, status: int):
     """Customers neither see nor set it."""
     asked = [
-        ("GET", "/inventory", None),
-        ("GET", "/inventory/A", None),
-        ("GET", "/inventory/A/ledger", None),
-        ("PUT", "/inventory/A", {"on_hand": 1}),
-        ("POST", "/inventory/A/restock", {"quantity": 1}),
+        ("GET", "/stock", None),
+        ("GET", "/stock/A", None),
+        ("GET", "/stock/A/ledger", None),
+        ("PUT", "/stock/A", {"on_hand": 1}),
+        ("POST", "/stock/A/restock", {"quantity": 1}),
     ]
 
     assert [(await api.ask(*request, who=who, headers={"idempotency-key": "k"})).status for request in asked] == [
@@ -113,19 +113,19 @@ async def test_stock_is_the_admins(api: Any, who: Any, status: int):
 async def test_bad_input_is_named(api: Any):
     """422 with the field; 404 for a product without stock; nothing saved."""
     for body in ({"on_hand": -1}, {"on_hand": ON_HAND_LIMIT + 1}, {"on_hand": "many"}):
-        refused = await api.ask("PUT", "/inventory/A", body)
+        refused = await api.ask("PUT", "/stock/A", body)
         assert (refused.status, refused.pointers) == (422, ["/on_hand"])
-    assert (await api.ask("PUT", "/inventory/A", {"on_hand": 1, "reserved": 5})).pointers == ["/reserved"]
+    assert (await api.ask("PUT", "/stock/A", {"on_hand": 1, "reserved": 5})).pointers == ["/reserved"]
     assert (await restock(api, "A", 1, "k")).status == 404
-    assert (await api.get("/inventory/A")).status == 404
-    assert (await api.get("/inventory/A/ledger")).status == 404
+    assert (await api.get("/stock/A")).status == 404
+    assert (await api.get("/stock/A/ledger")).status == 404
     assert (await put(api, "not%20a%20sku", on_hand=1)).status == 404
 
 
 async def test_a_forged_cursor_is_refused(api: Any):
     """A cursor that we never made is the client's mistake, whatever is in it: 422, never an error of ours."""
     await put(api, "A", on_hand=1)
-    forged = {"/inventory": ["\0"], "/inventory/A/ledger": [10**30]}
+    forged = {"/stock": ["\0"], "/stock/A/ledger": [10**30]}
 
     for path, position in forged.items():
         refused = await api.get(f"{path}?cursor={encode_cursor(*position)}")

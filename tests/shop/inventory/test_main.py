@@ -14,7 +14,7 @@ async def test_orders_take_stock_and_give_it_back(
     """A confirmed order is reserved, or rejected if stock is short; a cancelled one gives its units back."""
     first, second = uuid4(), uuid4()
     async with calling(build(Settings(database_url=database)), broker) as api:
-        await api.ask("PUT", "/inventory/A", {"on_hand": 5})
+        await api.ask("PUT", "/stock/A", {"on_hand": 5})
         await publish(order.confirmed(first, {"A": 3}))
         await eventually(lambda: kinds(read, "inventory.reserved") == [str(first)])
         await publish(order.confirmed(second, {"A": 3}))
@@ -34,12 +34,12 @@ async def test_many_orders_in_a_batch_share_transactions_and_stay_right(
     wanted = {uuid4(): "CBA"[n % 3 :] for n in range(200)}
     async with calling(build(Settings(database_url=database)), broker) as api:
         for sku in ("A", "B", "C"):
-            await api.ask("PUT", f"/inventory/{sku}", {"on_hand": 100})
+            await api.ask("PUT", f"/stock/{sku}", {"on_hand": 100})
         await publish(*(order.confirmed(one, dict.fromkeys(skus, 1)) for one, skus in wanted.items()))
         await eventually(
             lambda: len(kinds(read, "inventory.reserved")) + len(kinds(read, "inventory.rejected")) == 200, timeout=30
         )
-        stock = {item["sku"]: item for item in await api.all("/inventory")}
+        stock = {item["sku"]: item for item in await api.all("/stock")}
 
     reserved = [UUID(order_id) for order_id in kinds(read, "inventory.reserved")]
     for sku, item in stock.items():
@@ -60,4 +60,4 @@ async def test_it_describes_itself(database: str, calling: Any):
         reply = await api.http.request("127.0.0.1", api.running.port, "GET", "/openapi.json", timeout=5.0)
 
     assert reply.status == 200
-    assert b"/api/v1/inventory/{sku}/restock" in reply.body
+    assert b"/api/v1/stock/{sku}/restock" in reply.body

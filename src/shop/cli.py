@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -21,14 +22,22 @@ FOLLOW_POLL = 0.3  # seconds between two looks at a log
 
 
 @app.command()
-def up() -> None:
+def up(
+    scale: Annotated[
+        list[str] | None, typer.Option(envvar="SCALE", help="service=n instances, or all=n; may be repeated")
+    ] = None,
+    doors: Annotated[
+        bool, typer.Option("--doors", envvar="DOORS", help="doors before broker and database, for `shop fault`")
+    ] = False,
+) -> None:
     """Start everything, place an order, show its way; stays until Ctrl-C. Settings: see the README."""
     from shop.demo.up import up as start
+    from shop.local.instances import read_scale
     from shop.local.screen import Screen
 
     screen = Screen()
     try:
-        options = _options()
+        options = replace(_options(), scale=read_scale(scale or ()), doors=doors)
     except ConfigError as error:
         screen.problem(str(error))
         raise typer.Exit(2) from error

@@ -11,7 +11,7 @@ def show(stage: Stage) -> None:
     running, home = stage.running, stage.home
     stage.screen.title("Ready", "Ctrl-C stops everything")
     rows = [
-        ("gateway", running.gateway),
+        ("gateway", ", ".join(running.gateways or [running.gateway])),
         ("registry", running.discovery),
         ("API docs", f"{running.gateway}/docs/orders  (or catalog, auth, …)"),
         ("Kafka", running.kafka),

@@ -7,6 +7,7 @@ import asyncio
 import hmac
 import json
 import signal
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +19,9 @@ TIMEOUT = 40.0  # seconds; a stop may have to wait for its patience
 LINE_LIMIT = 4096  # bytes
 
 
+Answering = Callable[[str], Awaitable[Any]]
+
+
 class ControlRefused(RuntimeError):
     """The running system refused, and said why."""
 
@@ -27,7 +31,12 @@ class Control:
 
     def __init__(self, supervisor: Supervisor, token: str) -> None:
         self._supervisor, self.token = supervisor, token
+        self._more: dict[str, Answering] = {}
         self._server: asyncio.Server | None = None
+
+    def teach(self, verb: str, answering: Answering) -> None:
+        """One more verb; a ControlRefused or KeyError that it raises goes back as a refusal."""
+        self._more[verb] = answering
 
     async def start(self) -> int:
         """Listen; returns the port."""
@@ -57,7 +66,7 @@ class Control:
             return {"refused": "wrong token"}
         try:
             return {"done": await self._do(str(asked.get("do")), str(asked.get("name")))}
-        except KeyError as error:
+        except (KeyError, ControlRefused) as error:
             return {"refused": str(error.args[0])}
 
     async def _do(self, verb: str, name: str) -> Any:
@@ -70,8 +79,10 @@ class Control:
                 await self._supervisor.start(name)
             case "kill":
                 self._supervisor.kill(name, signal.SIGKILL)
+            case _ if verb in self._more:
+                return await self._more[verb](name)
             case _:
-                raise KeyError(f"{verb!r} is none of status, stop, start, kill")
+                raise KeyError(f"{verb!r} is none of {', '.join(('status', 'stop', 'start', 'kill', *self._more))}")
         return True
 
 

@@ -31,11 +31,18 @@ class Resources:
 
 
 def environment(
-    service: Service, *, home: Home, options: Options, resources: Resources, ports: Mapping[str, int]
+    service: Service,
+    *,
+    home: Home,
+    options: Options,
+    resources: Resources,
+    ports: Mapping[str, int],
+    process: str = "",
 ) -> dict[str, str]:
-    """The whole environment of one service's process."""
+    """The whole environment of one service's process, `process` its name if it isn't the service's own."""
+    process = process or service.name
     told = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    port = str(ports.get(service.name, 0))
+    port = str(ports.get(process, 0))
     told |= {"HOST": HOST, "PORT": port, **PACE}
     if service.port:
         told[service.port] = port
@@ -53,7 +60,7 @@ def environment(
     if service.name == "auth":
         told |= _identities(home)
     if options.faults is not None:
-        told["FAULTS_FILE"] = str(options.faults / service.name)
+        told["FAULTS_FILE"] = str(options.faults / process)
     return told | dict(options.settings)
 
 

@@ -50,6 +50,8 @@ class Running:
     control_token: str = field(repr=False)
     databases: dict[str, str] = field(repr=False)
     mail: str
+    gateways: list[str] = field(default_factory=list)
+    """Every gateway's address; `gateway` is the first."""
 
 
 class Home:

@@ -34,13 +34,17 @@ class Options:
     discovery_port: int = DISCOVERY_PORT
     demo: bool = True
     faults: Path | None = None
-    """A folder of fault files, `<service>` each; only tests have one."""
+    """A folder of fault files, `<process>` each."""
     kafka_proxy: tuple[int, int] | None = None
     """(port our broker listens on behind a proxy, port of that proxy, which services are told); only tests have one."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Settings for every service beyond the usual ones."""
     restart_delay: float = 30.0
     """The longest pause, in seconds, before a dead process is started again."""
+    scale: Mapping[str, int] = field(default_factory=dict)
+    """Instances by service, where it isn't one."""
+    doors: bool = False
+    """Whether services reach broker and database through doors that can be cut, shut, slowed and held."""
 
     @property
     def kafka_is_ours(self) -> bool:
@@ -91,8 +95,8 @@ def _database(text: str, problems: list[str]) -> str:
 
 
 def _smtp(text: str, problems: list[str]) -> str:
-    if text and (urlsplit(text).scheme not in ("smtp", "smtps") or not urlsplit(text).hostname):
-        problems.append("SMTP_URL: must be smtp://[user:password@]host:port")
+    if text and text != "null:" and (urlsplit(text).scheme not in ("smtp", "smtps") or not urlsplit(text).hostname):
+        problems.append("SMTP_URL: must be smtp://[user:password@]host:port, or null: for no mails at all")
     return text
 
 

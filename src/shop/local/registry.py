@@ -1,5 +1,6 @@
 """What the registry shows, read over its own REST interface like any client does."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +32,9 @@ async def instances(discovery: Web) -> list[Instance]:
 
 
 async def missing(discovery: Web, wanted: tuple[str, ...]) -> list[str]:
-    """Which of these applications have no instance that is up."""
-    up = {instance.app for instance in await instances(discovery) if instance.status == UP}
-    return [app for app in wanted if app not in up]
+    """Which of these applications have no instance that is up; one named twice needs two."""
+    up = Counter(instance.app for instance in await instances(discovery) if instance.status == UP)
+    return list((Counter(wanted) - up).elements())
 
 
 async def is_ready(instance: Instance) -> bool:

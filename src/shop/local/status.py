@@ -6,6 +6,7 @@ from shop.local import registry
 from shop.local.control import tell
 from shop.local.home import Home, Running
 from shop.local.memory import proportional_set_size
+from shop.local.owners import owner_of
 from shop.local.screen import Screen
 from shop.local.supervisor import ChildStatus
 from shop.local.web import Web
@@ -15,15 +16,26 @@ async def show(home: Home, running: Running, screen: Screen) -> None:
     """Print one row per process and the addresses."""
     children = [ChildStatus(**entry) for entry in await tell(running, "status")]
     async with Web(running.discovery) as discovery:
-        shown = {instance.app: instance for instance in await registry.instances(discovery)}
+        shown = _by_process(children, await registry.instances(discovery))
     rows = [_row(child, shown.get(child.name)) for child in children]
     screen.title("Backstay", f"home {home.path}")
     screen.rows(("  process", "pid", "up", "restarts", "registry", "address"), rows, right=(1, 2, 3))
     screen.say("")
-    screen.say(f"gateway {running.gateway}   registry {running.discovery}   Kafka {running.kafka}")
+    gateways = ", ".join(running.gateways or [running.gateway])
+    screen.say(f"gateway {gateways}   registry {running.discovery}   Kafka {running.kafka}")
     pids = [running.supervisor.pid, *(child.pid for child in children if child.pid)]
     if (memory := proportional_set_size({*pids} - {os.getpid()})) is not None:
         screen.say(f"memory of all processes {memory / (1 << 20):,.0f} MB")
+
+
+def _by_process(children: list[ChildStatus], found: list[registry.Instance]) -> dict[str, registry.Instance]:
+    """Which entry is whose: the kernel knows it; where it doesn't tell, a service's only entry is its own."""
+    pids = {child.name: child.pid for child in children if child.pid}
+    shown: dict[str, registry.Instance] = {}
+    for instance in found:
+        port = int(instance.address.rpartition(":")[2])
+        shown[owner_of(port, pids) or instance.app] = instance
+    return shown
 
 
 def _row(child: ChildStatus, instance: registry.Instance | None) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shop.local.home import Home, Recorded
 from shop.local.program import Program, kill_session, started_at, tail_of
@@ -114,6 +114,22 @@ class Supervisor:
             return
         child.wanted, child.delay = True, FIRST_DELAY
         await self._launch(child)
+
+    def pid_of(self, name: str) -> int | None:
+        """The process of a child, None while it is down; KeyError names the children there are."""
+        return self._child(name).pid
+
+    def pids_by_name(self) -> dict[str, int]:
+        """The children that run now."""
+        return {child.name: child.pid for child in self._children.values() if child.pid is not None}
+
+    def retell(self, name: str, **env: str | None) -> None:
+        """Change what a child is told when it starts next; None takes a variable away."""
+        child = self._child(name)
+        told = {**child.program.env, **{key: value for key, value in env.items() if value is not None}}
+        for key in (key for key, value in env.items() if value is None):
+            told.pop(key, None)
+        child.program = replace(child.program, env=told)
 
     def kill(self, name: str, signal: int) -> None:
         """Send a signal to a child, as an accident would; what follows is what follows an accident."""

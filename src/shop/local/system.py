@@ -8,17 +8,24 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 from shop import topology
 from shop.local import infrastructure, registry
-from shop.local.control import Control
+from shop.local.control import Answering, Control
+from shop.local.doors import Door
 from shop.local.environment import Resources, environment, python_path
 from shop.local.home import Home, Recorded, Running
+from shop.local.instances import Instance, expanded, instances
 from shop.local.mailbox import Mailbox
 from shop.local.memory import proportional_set_size
 from shop.local.options import Options
+from shop.local.owners import owner_of
 from shop.local.ports import HOST, choose, free_port
 from shop.local.program import Program, started_at
 from shop.local.screen import Screen
@@ -41,14 +48,18 @@ class System:
     ) -> None:
         self.options = options
         self.services = services
+        self.instances = instances(services, options.scale)
         self.screen = screen or Screen()
         self.home = Home(options.home)
         self.supervisor = Supervisor(self.home, self.screen.note, longest_delay=options.restart_delay)
         self.started = time.monotonic()
         self._control = Control(self.supervisor, secrets.token_urlsafe(18))
         self._mailbox: Mailbox | None = None
+        self._open = AsyncExitStack()
+        self._doors: dict[str, Door] = {}
         self._ports: dict[str, int] = {}
         self._resources: Resources | None = None
+        self._databases: Mapping[str, str] = {}
         self._running: Running | None = None
 
     @property
@@ -57,6 +68,16 @@ class System:
         if self._running is None:
             raise RuntimeError("the system isn't up")
         return self._running
+
+    def door(self, name: str) -> Door:
+        """The door before `kafka` or `postgres`; RuntimeError if the system has none."""
+        if name not in self._doors:
+            raise RuntimeError(f"there is no door before {name}: start the system with --doors")
+        return self._doors[name]
+
+    def teach(self, verb: str, answering: Answering) -> None:
+        """One more thing that other commands may ask of this system."""
+        self._control.teach(verb, answering)
 
     def memory(self) -> int | None:
         """Bytes of all processes, this one included, shared pages counted once; None where nobody tells."""
@@ -94,25 +115,58 @@ class System:
         if not self.options.smtp_url:
             self._mailbox = await Mailbox(self.home.mail, free_port()).__aenter__()
         self._resources = await infrastructure.start(
-            self.options, self.home, self.supervisor, self.screen, self._mailbox
+            await self._with_broker_door(), self.home, self.supervisor, self.screen, self._mailbox
         )
-        with self.screen.step(f"{len(self.services)} services, ready and in the registry"):
+        await self._open_database_door()
+        with self.screen.step(self._described()):
             await self._start_services()
         await self._publish()
         self.supervisor.settle()
 
     def _choose_ports(self) -> dict[str, int]:
         wanted = {"gateway": self.options.gateway_port, "discovery": self.options.discovery_port}
-        return {
+        ports = {
             service.name: choose(wanted[service.name], variable=service.port, what=service.name)
             for service in (topology.GATEWAY, topology.DISCOVERY)
             if service.port
         }
+        more = (instance for instance in self.instances if instance.service.port and instance.number > 1)
+        return ports | {instance.name: free_port() for instance in more}
+
+    async def _with_broker_door(self) -> Options:
+        """The options with a door before the broker, if there are to be doors and the broker is ours."""
+        if not self.options.doors or not self.options.kafka_is_ours:
+            return self.options
+        inside, outside = free_port(), free_port()
+        await self._open_door("kafka", outside, inside)
+        return replace(self.options, kafka_proxy=(inside, outside))
+
+    async def _open_database_door(self) -> None:
+        """Services reach a database of ours through its door; our own commands go past it."""
+        assert self._resources is not None
+        self._databases = self._resources.databases
+        if not self.options.doors or self.options.database_url:
+            return
+        outside = free_port()
+        inside = next(filter(None, (urlsplit(url).port for url in self._databases.values())))
+        await self._open_door("postgres", outside, inside)
+        doored = {name: url.replace(f":{inside}/", f":{outside}/") for name, url in self._databases.items()}
+        self._resources = replace(self._resources, databases=doored)
+
+    async def _open_door(self, name: str, port: int, target: int) -> None:
+        door = Door(port, target, owner=lambda client: owner_of(client, self.supervisor.pids_by_name()))
+        self._doors[name] = await self._open.enter_async_context(door)
+
+    def _described(self) -> str:
+        more = len(self.instances) - len(self.services)
+        return (
+            f"{len(self.services)} services{f' and {more} more instances' if more else ''}, ready and in the registry"
+        )
 
     async def _start_services(self) -> None:
-        for service in self.services:
-            await self.supervisor.add(self._program(service))
-        names = tuple(service.name for service in self.services if service is not topology.DISCOVERY)
+        for instance in self.instances:
+            await self.supervisor.add(self._program(instance))
+        names = tuple(each.service.name for each in self.instances if each.service is not topology.DISCOVERY)
         async with Web(f"http://{HOST}:{self._ports['discovery']}") as discovery:
             await self._wait_for(discovery, names)
 
@@ -129,14 +183,19 @@ class System:
                 f"Their logs are in {self.home.logs}"
             ) from error
 
-    def _program(self, service: topology.Service) -> Program:
+    def _program(self, instance: Instance) -> Program:
         assert self._resources is not None
         return Program(
-            name=service.name,
-            argv=(sys.executable, "-m", "shop", "run", service.name),
-            log=self.home.logs / f"{service.name}.log",
+            name=instance.name,
+            argv=(sys.executable, "-m", "shop", "run", instance.service.name),
+            log=self.home.logs / f"{instance.name}.log",
             env=environment(
-                service, home=self.home, options=self.options, resources=self._resources, ports=self._ports
+                instance.service,
+                home=self.home,
+                options=self.options,
+                resources=self._resources,
+                ports=self._ports,
+                process=instance.name,
             ),
             cwd=python_path(),
         )
@@ -151,8 +210,13 @@ class System:
             kafka_flavor=self._resources.flavor,
             control=await self._control.start(),
             control_token=self._control.token,
-            databases=dict(self._resources.databases),
+            databases=dict(self._databases),
             mail=str(self.home.mail) if self._mailbox else "",
+            gateways=[
+                f"http://{HOST}:{self._ports[instance.name]}"
+                for instance in self.instances
+                if instance.service is topology.GATEWAY
+            ],
         )
         self.home.publish(self._running)
 
@@ -161,8 +225,9 @@ class System:
         self._control.close()
         self.home.withdraw()
         try:
-            await self.supervisor.close(topology.STOP_ORDER)
+            await self.supervisor.close(expanded(topology.STOP_ORDER, (each.name for each in self.instances)))
         finally:
+            await self._open.aclose()
             if self._mailbox is not None:
                 await self._mailbox.__aexit__(None, None, None)
             self.home.unlock()

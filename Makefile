@@ -1,7 +1,7 @@
 # One command per task; `make` alone lists them. Needs Python 3.11 or newer, nothing else.
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up test lint format replay bench clean
+.PHONY: help up test lint format replay bench chaos-outbox clean
 
 BIN := .venv/bin
 READY := .venv/installed
@@ -11,9 +11,11 @@ DIR ?= data/northwind
 CONCURRENCY ?= 16
 STOCK ?= enough
 WORKERS ?= 2
+EVENTS ?= 500000
+KILLS ?= 100
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: $(READY) ## start everything, place orders, show their way; Ctrl-C stops it (DEMO=no, KAFKA=apache)
 	@$(BIN)/python -m shop up
@@ -36,6 +38,10 @@ replay: $(READY) ## replay a real shop's orders and reconcile to the cent (DIR, 
 
 bench: $(READY) ## measure what the design promises
 	@for file in benchmarks/bench_*.py; do [ -e "$$file" ] || continue; $(BIN)/python "$$file" || exit 1; done
+
+chaos-outbox: $(READY) ## catch seeded bugs, then kill everything for a while and prove that nothing was lost (SEED, EVENTS, KILLS)
+	@PYTHONPATH=.:src $(BIN)/python -m tests.chaos.run --mutants $(if $(SEED),--seed $(SEED))
+	@PYTHONPATH=.:src $(BIN)/python -m tests.chaos.run $(if $(SEED),--seed $(SEED)) --events $(EVENTS) --kills $(KILLS)
 
 clean: ## remove what was made here: environment, state, caches
 	@if [ -e $(READY) ] && $(BIN)/python -m shop status >/dev/null 2>&1; then \

@@ -1,0 +1,41 @@
+"""A consumer of the chaos: the real one; its handler writes the effect, and records what it saw.
+
+python -m tests.chaos.consumer (see model.Role)
+"""
+
+import asyncio
+import time
+
+from tests.chaos import mutants
+from tests.chaos.model import GROUP, Moved, Role
+
+from backstay.db import Transaction
+from backstay.messaging import SHARED, Consumer, Envelope
+from backstay.testing.history import Recorder, Saw
+
+EFFECT = "INSERT INTO effects (id, aggregate, version, written_at, applied_at) VALUES ($1, $2, $3, $4, $5)"
+
+
+def handle_each(consumer: Consumer, recorder: Recorder) -> None:
+    @consumer.on(Moved, locks=SHARED)
+    async def each(event: Moved, tx: Transaction, envelope: Envelope) -> None:
+        recorder.record(Saw((str(envelope.id),)))
+        now = time.monotonic_ns()
+        await tx.execute(EFFECT, envelope.id, event.aggregate, event.version, event.written_at, now)
+
+
+async def main() -> None:
+    role = Role.read()
+    mutants.consumer(role)
+    db = role.database()
+    consumer = Consumer(GROUP, db=db, broker=role.broker())
+    with role.recorder() as recorder:
+        handle_each(consumer, recorder)
+        async with db, consumer:
+            while True:
+                await asyncio.sleep(5)
+                print(role.name, consumer.statistics(), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

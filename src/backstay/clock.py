@@ -18,21 +18,26 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Wait for `seconds`; zero or less only yields to other tasks."""
 
+    def wait(self, seconds: float) -> None:
+        """Block this thread for `seconds`: for code without an event loop."""
+
 
 class SystemClock:
     """The machine's own clock."""
+
+    monotonic = staticmethod(time.monotonic)
 
     def now(self) -> datetime:
         """The current time, aware, in UTC."""
         return datetime.now(UTC)
 
-    def monotonic(self) -> float:
-        """Seconds since some fixed moment; never goes back."""
-        return time.monotonic()
-
     async def sleep(self, seconds: float) -> None:
         """Wait for `seconds`; zero or less only yields to other tasks."""
         await asyncio.sleep(seconds)
+
+    def wait(self, seconds: float) -> None:
+        """Block this thread for `seconds`."""
+        time.sleep(max(0.0, seconds))
 
     def __repr__(self) -> str:
         return "SYSTEM"

@@ -5,8 +5,11 @@ import backstay.resilience as r
 guarded = r.pipeline(r.Retry(3), r.CircuitBreaker("payments"), r.Bulkhead(25), r.TimeLimiter(1.0))(charge)
 """
 
+from backstay.resilience.budget import Budget, BudgetStatistics
 from backstay.resilience.bulkhead import Bulkhead, BulkheadStatistics
+from backstay.resilience.chaos import FaultInjection
 from backstay.resilience.circuit_breaker import CircuitBreaker, Permit, circuit_breaker
+from backstay.resilience.coarse import CoarseClock
 from backstay.resilience.config import CircuitBreakerConfig, Probes, Slow, over, probes
 from backstay.resilience.deadline import HEADER as DEADLINE_HEADER
 from backstay.resilience.deadline import clamp, deadline, remaining
@@ -23,37 +26,62 @@ from backstay.resilience.errors import (
 )
 from backstay.resilience.events import (
     BreakerReset,
+    BudgetSpent,
+    BulkheadRejected,
     CallFailed,
     CallIgnored,
     CallSucceeded,
     ConfigChanged,
     Event,
     FailureRateExceeded,
+    FallbackTaken,
+    FaultInjected,
     NotPermitted,
+    RateLimitRejected,
     ResultRecordedAsFailure,
     RetriesExhausted,
+    RetryIgnored,
     Retrying,
+    RetrySucceeded,
     SlowCallRateExceeded,
     State,
     StateTransition,
+    TimedOut,
 )
 from backstay.resilience.fallback import Fallback, fallback
 from backstay.resilience.pipeline import Pipeline, pipeline
-from backstay.resilience.policy import Policy
+from backstay.resilience.policy import Block, Policy
 from backstay.resilience.rate_limiter import RateLimiter, RateLimiterStatistics
-from backstay.resilience.retry import Budget, Retry, RetryStatistics, exponential, fixed
+from backstay.resilience.retry import (
+    HEADER as RETRY_HEADER,
+)
+from backstay.resilience.retry import (
+    STOP_HEADER,
+    Retry,
+    RetryStatistics,
+    current_attempt,
+    repeated_request,
+)
 from backstay.resilience.state_machine import BreakerStatistics
+from backstay.resilience.thread_pool import ThreadPoolBulkhead, ThreadPoolStatistics
 from backstay.resilience.time_limiter import TimeLimiter, TimeLimiterStatistics
+from backstay.resilience.waits import exponential, fixed, randomised
 from backstay.resilience.windows import WindowSize, last
 
 __all__ = [
     "DEADLINE_HEADER",
+    "RETRY_HEADER",
+    "STOP_HEADER",
+    "Block",
     "BreakerReset",
     "BreakerStatistics",
     "Budget",
     "BudgetExhausted",
+    "BudgetSpent",
+    "BudgetStatistics",
     "Bulkhead",
     "BulkheadFull",
+    "BulkheadRejected",
     "BulkheadStatistics",
     "CallFailed",
     "CallIgnored",
@@ -61,11 +89,15 @@ __all__ = [
     "CallSucceeded",
     "CircuitBreaker",
     "CircuitBreakerConfig",
+    "CoarseClock",
     "ConfigChanged",
     "DeadlineExceeded",
     "Event",
     "FailureRateExceeded",
     "Fallback",
+    "FallbackTaken",
+    "FaultInjected",
+    "FaultInjection",
     "IllegalTransition",
     "MaxRetriesExceeded",
     "NotPermitted",
@@ -73,6 +105,7 @@ __all__ = [
     "Pipeline",
     "Policy",
     "Probes",
+    "RateLimitRejected",
     "RateLimited",
     "RateLimiter",
     "RateLimiterStatistics",
@@ -81,17 +114,23 @@ __all__ = [
     "ResultRecordedAsFailure",
     "RetriesExhausted",
     "Retry",
+    "RetryIgnored",
     "RetryStatistics",
+    "RetrySucceeded",
     "Retrying",
     "Slow",
     "SlowCallRateExceeded",
     "State",
     "StateTransition",
+    "ThreadPoolBulkhead",
+    "ThreadPoolStatistics",
     "TimeLimiter",
     "TimeLimiterStatistics",
+    "TimedOut",
     "WindowSize",
     "circuit_breaker",
     "clamp",
+    "current_attempt",
     "deadline",
     "exponential",
     "fallback",
@@ -100,5 +139,7 @@ __all__ = [
     "over",
     "pipeline",
     "probes",
+    "randomised",
     "remaining",
+    "repeated_request",
 ]

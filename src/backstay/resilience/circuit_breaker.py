@@ -1,23 +1,22 @@
-"""The circuit breaker: the shell around a coroutine function or a plain one; all rules are in `statemachine`.
-
-A call through a closed breaker whose window is full of fast successes touches one counter: the two flags `passing` and
-`quiet` of the state machine say when that is allowed.
-"""
+"""The circuit breaker: the shell around functions and blocks; all rules are in `state_machine`."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import contextlib
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 from backstay.clock import SYSTEM, Clock
 from backstay.errors import ConfigError
-from backstay.resilience import events
+from backstay.resilience import events, shells
+from backstay.resilience.coarse import CoarseClock
 from backstay.resilience.config import CircuitBreakerConfig, one_of
 from backstay.resilience.errors import Rejected
 from backstay.resilience.events import State
-from backstay.resilience.policy import Call, Guarded, Plain, Policy
-from backstay.resilience.state_machine import BreakerStatistics, SharedStateMachine, StateMachine
+from backstay.resilience.exact import exact
+from backstay.resilience.policy import Block, Call, Generator, Guarded, Plain, Policy
+from backstay.resilience.state_machine import BreakerStatistics, StateMachine
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,6 +25,7 @@ E = TypeVar("E", bound=events.Event)
 FROM_OUTSIDE = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 """Endings that say nothing about the dependency."""
 OUTSIDE = events.Event  # the verdict on them: no event of any kind
+FAILED, IGNORED = events.CallFailed, events.CallIgnored
 MAX_VERDICTS = 200  # exception types whose verdict is remembered
 
 
@@ -44,7 +44,7 @@ class Permit:
         """The call gave `result`."""
         if not self._told:
             self._told = True
-            self._breaker.returned(self._era, self._started, result)
+            self._breaker.returned(self._era, self._started, self._breaker.now(), result)
 
     def failure(self, error: BaseException) -> None:
         """The call raised `error`."""
@@ -59,12 +59,31 @@ class Permit:
             self._breaker.machine.release(self._era)
 
 
+class _Guarded(Block):
+    """A block behind a breaker: its normal end is a success, an exception a failure, unless the permit was told."""
+
+    def __init__(self, breaker: "CircuitBreaker") -> None:
+        self._breaker = breaker
+        self._permit: Permit | None = None
+
+    def enter_plain(self) -> Permit:
+        self._permit = self._breaker.permit()
+        return self._permit
+
+    def leave_plain(self, error: BaseException | None) -> None:
+        assert self._permit is not None
+        if error is None:
+            self._permit.success()
+        else:
+            self._permit.failure(error)
+
+
 class CircuitBreaker(Policy):
     """Stops calling a dependency that fails or is slow, and tries it again after a while.
 
     name: shown in events, metrics and rejections.
     config: a whole configuration; the keyword arguments are the fields of `CircuitBreakerConfig` and win over it.
-    threads: used from several threads, or around plain functions: every step takes a lock.
+    threads: used from several threads: every step takes a lock. Around a plain function that is so by itself.
     """
 
     def __init__(
@@ -76,68 +95,39 @@ class CircuitBreaker(Policy):
         clock: Clock = SYSTEM,
         **options: Any,
     ) -> None:
-        try:
-            self._config = replace(config or CircuitBreakerConfig(), **options)
-        except TypeError as error:
-            allowed = ", ".join(CircuitBreakerConfig.__dataclass_fields__)
-            raise ConfigError([f"CircuitBreaker '{name}': {error}; there are: {allowed}"]) from None
-        except ConfigError as error:
-            raise ConfigError([f"CircuitBreaker '{name}': {problem}" for problem in error.problems]) from None
         self.name = name
+        self.clock = clock
         self.now = clock.monotonic
+        self._config = self._changed(config or CircuitBreakerConfig(), options)
         self._verdicts: dict[type[BaseException], type[events.Event]] = {}
-        self.machine = (SharedStateMachine if threads else StateMachine)(name, self._config, self.now())
+        self.machine = StateMachine(name, self._config, self.now(), _alarm(weakref.ref(self)))
+        if threads:
+            self.machine.share()
 
     # -- guarding -------------------------------------------------------------------------------------------------
 
     def wrap(self, call: Call[P, R]) -> Guarded[P, R]:
         """Guard a coroutine function: refuse it while open, count its outcome otherwise."""
-        machine, now = self.machine, self.now
-
-        async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            started = now()
-            era = machine.era if machine.passing else machine.acquire(started)
-            try:
-                result = await call(*args, **kwargs)
-            except BaseException as error:
-                self.raised(era, started, error)
-                raise
-            if machine.quiet and now() - started <= machine.slow:
-                machine.succeeded += 1
-            else:
-                self.returned(era, started, result)
-            return result
-
+        guarded: Guarded[P, R]
+        if isinstance(self.clock, CoarseClock):
+            guarded = exact(shells.around_coarsely, call, self, self.machine, self.clock)
+        else:
+            guarded = exact(shells.around, call, self, self.machine, self.now)
         return guarded
 
     def wrap_plain(self, call: Callable[P, R]) -> Plain[P, R]:
-        """Guard a plain function; the breaker must be built with `threads=True`."""
-        if not isinstance(self.machine, SharedStateMachine):
-            raise ConfigError([f"CircuitBreaker '{self.name}': around a plain function it needs threads=True"])
-
-        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            started = self.now()
-            era = self.machine.acquire(started)
-            try:
-                result = call(*args, **kwargs)
-            except BaseException as error:
-                self.raised(era, started, error)
-                raise
-            self.returned(era, started, result)
-            return result
-
+        """Guard a plain function, which several threads may call."""
+        self.machine.share()
+        guarded: Plain[P, R] = exact(shells.around_plain, call, self, self.machine, self.now)
         return guarded
 
-    @contextmanager
-    def block(self) -> Iterator[Permit]:
+    def wrap_generator(self, call: Generator[P, R]) -> Generator[P, R]:
+        """Guard an async generator as one call, from its first item to its end."""
+        return shells.around_generator(call, self, self.machine, self.now)
+
+    def block(self) -> Block:
         """Guard a block: its normal end is a success, an exception a failure, unless the permit was told otherwise."""
-        permit = Permit(self)
-        try:
-            yield permit
-        except BaseException as error:
-            permit.failure(error)
-            raise
-        permit.success()
+        return _Guarded(self)
 
     def permit(self) -> Permit:
         """A permit to be told by hand; raises `CallNotPermitted`."""
@@ -147,18 +137,27 @@ class CircuitBreaker(Policy):
         """A call that began at `started` with a permit of `era` raised `error`."""
         machine = self.machine
         verdict = self._verdicts.get(type(error)) or self._judge(error)
-        if verdict is OUTSIDE:
+        ended = self.now()
+        if verdict is FAILED and not machine.heard:
+            machine.settle(era, ended - started, ended, True)
+        elif verdict is OUTSIDE:
             machine.release(era)
             return
-        now = self.now()
-        duration = now - started
-        if machine.publisher.heard:
-            machine.publish(verdict, duration=duration, **({} if verdict is events.CallSucceeded else {"error": error}))
-        if verdict is events.CallIgnored:
-            machine.ignored += 1
-            machine.release(era)
         else:
-            machine.settle(era, duration, now, failed=verdict is events.CallFailed)
+            self._tell(verdict, error, ended - started)
+            if verdict is IGNORED:
+                machine.ignored += 1
+                machine.release(era)
+                return
+            machine.settle(era, ended - started, ended, verdict is FAILED)
+        if self._config.open_if is not None:
+            self._open_if(era, ended, error)
+
+    def _tell(self, verdict: type[events.Event], error: BaseException, duration: float) -> None:
+        if verdict is events.CallSucceeded:
+            self.machine.publish(verdict, duration=duration)
+        else:
+            self.machine.publish(verdict, duration=duration, error=error)
 
     def _judge(self, error: BaseException) -> type[events.Event]:
         """What an error says; remembered by its type unless a predicate has to look at each."""
@@ -173,18 +172,26 @@ class CircuitBreaker(Policy):
             self._verdicts[type(error)] = verdict
         return verdict
 
-    def returned(self, era: int, started: float, result: object) -> None:
-        """A call that began at `started` with a permit of `era` gave `result`."""
-        now, machine = self.now(), self.machine
-        duration = now - started
-        fail = self._config.fail_result
+    def returned(self, era: int, started: float, ended: float, result: object) -> None:
+        """A call that began at `started` with a permit of `era` ended at `ended` and gave `result`."""
+        machine, config = self.machine, self._config
+        fail = config.fail_result
         if fail is not None and result is not None and fail(result):
-            machine.publish(events.CallFailed, duration=duration, error=events.ResultRecordedAsFailure(result))
-            machine.settle(era, duration, now, failed=True)
-        else:
-            if machine.publisher.heard:
-                machine.publish(events.CallSucceeded, duration=duration)
-            machine.settle(era, duration, now, failed=False)
+            error = events.ResultRecordedAsFailure(result)
+            machine.publish(events.CallFailed, duration=ended - started, error=error)
+            machine.settle(era, ended - started, ended, True)
+            return
+        if machine.publisher.heard:
+            machine.publish(events.CallSucceeded, duration=ended - started)
+        machine.settle(era, ended - started, ended, False)
+        if config.open_if is not None and result is not None:
+            self._open_if(era, ended, result)
+
+    def _open_if(self, era: int, now: float, outcome: object) -> None:
+        assert self._config.open_if is not None
+        wait = self._config.open_if(outcome)
+        if wait is not None:
+            self.machine.open_for(era, wait, now)
 
     # -- by hand --------------------------------------------------------------------------------------------------
 
@@ -198,6 +205,14 @@ class CircuitBreaker(Policy):
         """The state; OPEN turns to HALF_OPEN by a call that may try, or by itself with `auto_half_open`."""
         return self.machine.look(self.now())
 
+    def force_open(self) -> None:
+        """Refuse every call until told otherwise."""
+        self.transition_to(State.FORCED_OPEN)
+
+    def disable(self) -> None:
+        """Let every call pass, and count nothing, until told otherwise."""
+        self.transition_to(State.DISABLED)
+
     def transition_to(self, state: State, *, wait: float | None = None) -> None:
         """Go to `state` by hand, with `wait` seconds for OPEN. Raises `IllegalTransition`, and changes nothing then."""
         self.machine.transition(state, self.now(), wait=wait)
@@ -208,9 +223,18 @@ class CircuitBreaker(Policy):
 
     def reconfigure(self, **options: Any) -> None:
         """Change fields of the configuration while calls go on; what was counted stays."""
-        self._config = replace(self._config, **options)
+        self._config = self._changed(self._config, options)
         self._verdicts.clear()
         self.machine.reconfigure(self._config, self.now())
+
+    def _changed(self, config: CircuitBreakerConfig, options: dict[str, Any]) -> CircuitBreakerConfig:
+        try:
+            return replace(config, **options)
+        except TypeError as error:
+            allowed = ", ".join(CircuitBreakerConfig.__dataclass_fields__)
+            raise ConfigError([f"CircuitBreaker '{self.name}': {error}; there are: {allowed}"]) from None
+        except ConfigError as error:
+            raise ConfigError([f"CircuitBreaker '{self.name}': {problem}" for problem in error.problems]) from None
 
     def on(self, event: type[E], listener: Callable[[E], None]) -> Callable[[], None]:
         """Call `listener` for each event of this type; returns a function that stops it."""
@@ -226,6 +250,20 @@ class CircuitBreaker(Policy):
             f"CircuitBreaker({self.name!r}, failure_rate={config.failure_rate:g}, window={config.window!r}, "
             f"min_calls={config.min_calls}, wait_open={config.wait_open})"
         )
+
+
+def _alarm(breaker: "weakref.ref[CircuitBreaker]") -> Callable[[float], None]:
+    """Looks at the breaker after some seconds, if an event loop runs here; a look that comes too late moves nothing."""
+
+    def look() -> None:
+        if (found := breaker()) is not None:
+            found.machine.look(found.now())
+
+    def alarm(seconds: float) -> None:
+        with contextlib.suppress(RuntimeError):  # no loop: whoever asks next looks
+            asyncio.get_running_loop().call_later(max(0.0, seconds) + 0.001, look)
+
+    return alarm
 
 
 def circuit_breaker(name: str, **options: Any) -> CircuitBreaker:

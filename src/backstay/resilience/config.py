@@ -1,21 +1,26 @@
 """Configurations of the policies: frozen, complete, and checked when built.
 
-Defaults and meanings are Resilience4j's. Rates are percent, durations seconds. A mistake raises `ConfigError` with the
-field, its value and what is allowed.
+Defaults and meanings are Resilience4j's. Rates are percent, durations seconds (or `timedelta`). A mistake raises
+`ConfigError` with the field, its value and what is allowed.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
+from math import isfinite
 from typing import Any
 
 from backstay.errors import ConfigError
+from backstay.resilience.events import State
 from backstay.resilience.windows import WindowSize
 
+Seconds = float | timedelta
 Wait = Callable[[int], float]
 Kinds = tuple[type[BaseException], ...]
 Predicate = Callable[[Any], bool]
 
 ALL_ERRORS: Kinds = (Exception,)
+LEAST_WAIT = 0.001  # seconds: Resilience4j waits in milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +33,21 @@ class Slow:
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """A half-open visit lets `calls` probes pass; undecided after `max_wait` seconds (0 = never) it opens again."""
+    """A half-open visit lets `calls` probes pass; undecided after `max_wait` seconds (0 = never) it goes to `then`."""
 
     calls: int = 10
     max_wait: float = 0.0
+    then: State = State.OPEN
 
 
-def over(seconds: float, *, rate: float = 100.0) -> Slow:
+def over(seconds: Seconds, *, rate: float = 100.0) -> Slow:
     """Slow means longer than `seconds`; `rate` is the percentage of slow calls that opens the breaker."""
-    return Slow(seconds, rate)
+    return Slow(in_seconds(seconds), rate)
 
 
-def probes(calls: int, *, max_wait: float = 0.0) -> Probes:
-    """How many calls a half-open breaker lets pass, and how many seconds it waits for their outcome."""
-    return Probes(calls, max_wait)
+def probes(calls: int, *, max_wait: Seconds = 0.0, then: State = State.OPEN) -> Probes:
+    """How many calls a half-open breaker lets pass, how many seconds it waits for their outcome, and what follows."""
+    return Probes(calls, in_seconds(max_wait), then)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +59,13 @@ class CircuitBreakerConfig:
     window: `last(100)` calls or `last(seconds=60)`.
     min_calls: calls needed before a verdict; a window of calls never needs more than it holds.
     wait_open: seconds that it stays open, or a function of how often it opened in a row (1, 2, …).
-    half_open: how many calls may try afterwards, and how long.
-    auto_half_open: leave OPEN when the wait is over, without a call that asks.
+    half_open: how many calls may try afterwards, how long, and where an undecided visit ends.
+    auto_half_open: leave OPEN when the wait is over, without a call that asks (at once where an event loop runs).
     record, ignore: exceptions that count as failures, and that count as nothing; ignore wins; all others are successes.
     record_if, ignore_if: the same by predicate.
     fail_result: tells of a result whether it counts as a failure (it is returned all the same).
+    open_if: given a result or an error, the seconds to be open for at once, or None (a `Retry-After`, for example).
+    initial_state: the state it begins in.
     parity: keep Resilience4j's own behaviour where it differs: late results count in whatever state they find, and a
     permit given back late is added to the probes.
     """
@@ -66,7 +74,7 @@ class CircuitBreakerConfig:
     slow: Slow = Slow()
     window: WindowSize = WindowSize(calls=100)  # noqa: RUF009 - frozen
     min_calls: int = 100
-    wait_open: float | Wait = 60.0
+    wait_open: float | timedelta | Wait = 60.0
     half_open: Probes = Probes()
     auto_half_open: bool = False
     record: Kinds = ALL_ERRORS
@@ -74,20 +82,47 @@ class CircuitBreakerConfig:
     record_if: Predicate | None = None
     ignore_if: Predicate | None = None
     fail_result: Predicate | None = None
+    open_if: Callable[[Any], float | None] | None = None
+    initial_state: State = State.CLOSED
     parity: bool = False
 
     def __post_init__(self) -> None:
         wait = self.wait_open
+        if isinstance(wait, timedelta):
+            object.__setattr__(self, "wait_open", wait := wait.total_seconds())
+        object.__setattr__(self, "record", kinds(self.record))
+        object.__setattr__(self, "ignore", kinds(self.ignore))
+        seconds, half = self.slow.seconds, self.half_open
         check(
             "circuit breaker",
-            (0 < self.failure_rate <= 100, f"failure_rate: {self.failure_rate} is not a percentage in (0, 100]"),
-            (0 < self.slow.rate <= 100, f"slow.rate: {self.slow.rate} is not a percentage in (0, 100]"),
-            (self.slow.seconds > 0, f"slow.seconds: {self.slow.seconds} is not greater than 0"),
-            (self.min_calls >= 1, f"min_calls: {self.min_calls} is less than 1"),
-            (callable(wait) or wait >= 0.001, f"wait_open: {wait} is shorter than 0.001 seconds"),
-            (self.half_open.calls >= 1, f"half_open.calls: {self.half_open.calls} is less than 1"),
-            (self.half_open.max_wait >= 0, f"half_open.max_wait: {self.half_open.max_wait} is negative"),
+            (within(self.failure_rate, 0, 100), f"failure_rate: {self.failure_rate!r} is not a percentage in (0, 100]"),
+            (within(self.slow.rate, 0, 100), f"slow.rate: {self.slow.rate!r} is not a percentage in (0, 100]"),
+            (within(seconds, 0), f"slow.seconds: {seconds!r} is not a number greater than 0"),
+            (isinstance(self.window, WindowSize), f"window: {self.window!r}; write last(100) or last(seconds=60)"),
+            (whole(self.min_calls, 1), f"min_calls: {self.min_calls!r} is not a whole number of at least 1"),
+            (
+                callable(wait) or (within(wait, 0) and wait >= LEAST_WAIT),
+                f"wait_open: {wait!r} is not a function, nor a number of at least {LEAST_WAIT} seconds",
+            ),
+            (whole(half.calls, 1), f"half_open.calls: {half.calls!r} is not a whole number of at least 1"),
+            (half.max_wait == 0 or within(half.max_wait, 0), f"half_open.max_wait: {half.max_wait!r} is not 0 or more"),
+            (
+                half.then in (State.OPEN, State.CLOSED),
+                f"half_open.then: {half.then!r} is not State.OPEN or State.CLOSED",
+            ),
+            (isinstance(self.initial_state, State), f"initial_state: {self.initial_state!r} is not a State"),
+            *((_is_error(kind), f"record, ignore: {kind!r} is not an exception type") for kind in self._kinds()),
+            *(
+                (each is None or callable(each), f"{name}: {each!r} is not a function")
+                for name, each in self._functions().items()
+            ),
         )
+
+    def _kinds(self) -> tuple[Any, ...]:
+        return (*self.record, *self.ignore)
+
+    def _functions(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("record_if", "ignore_if", "fail_result", "open_if")}
 
     @property
     def needed(self) -> int:
@@ -96,7 +131,7 @@ class CircuitBreakerConfig:
 
     def wait(self, attempt: int) -> float:
         """Seconds to stay open at the `attempt`-th opening in a row."""
-        return self.wait_open(attempt) if callable(self.wait_open) else self.wait_open
+        return self.wait_open(attempt) if callable(self.wait_open) else in_seconds(self.wait_open)
 
 
 def check(what: str, *facts: tuple[bool, str]) -> None:
@@ -104,6 +139,25 @@ def check(what: str, *facts: tuple[bool, str]) -> None:
     problems = [f"{what}: {text}" for holds, text in facts if not holds]
     if problems:
         raise ConfigError(problems)
+
+
+def within(value: object, above: float, most: float = float("inf")) -> bool:
+    """Whether `value` is a number greater than `above` and at most `most`."""
+    return isinstance(value, int | float) and isfinite(value) and above < value <= most
+
+
+def whole(value: object, least: int) -> bool:
+    """Whether `value` is a whole number of at least `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def in_seconds(value: Seconds) -> float:
+    """A duration as seconds."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def _is_error(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseException)
 
 
 def one_of(kinds: Kinds, predicate: Predicate | None, error: BaseException) -> bool:
@@ -116,4 +170,15 @@ def kinds(value: type[BaseException] | Iterable[type[BaseException]]) -> Kinds:
     return (value,) if isinstance(value, type) else tuple(value)
 
 
-__all__ = ["CircuitBreakerConfig", "Probes", "Slow", "check", "over", "probes"]
+__all__ = [
+    "CircuitBreakerConfig",
+    "Probes",
+    "Seconds",
+    "Slow",
+    "check",
+    "in_seconds",
+    "kinds",
+    "over",
+    "probes",
+    "within",
+]

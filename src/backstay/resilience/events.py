@@ -107,10 +107,65 @@ class Retrying(Event):
 
 @dataclass(frozen=True, slots=True)
 class RetriesExhausted(Event):
-    """The last attempt failed too."""
+    """The last attempt failed too, or there was no time or leave for another."""
 
     attempts: int
     error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySucceeded(Event):
+    """A call succeeded after `attempts` attempts, at least two."""
+
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetryIgnored(Event):
+    """A call failed with an error that isn't worth another attempt."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSpent(Event):
+    """Attempt number `attempt` failed and the budget of retries allows no other."""
+
+    attempt: int
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class BulkheadRejected(Event):
+    """A bulkhead refused a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitRejected(Event):
+    """A rate limiter refused a call; the next permission comes in `retry_after` seconds."""
+
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut(Event):
+    """A time limiter ended a call."""
+
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class FallbackTaken(Event):
+    """A fallback answered in place of a call that ended with `error`."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class FaultInjected(Event):
+    """A fault injection acted on a call: `kind` is fault, latency or outcome."""
+
+    kind: str
 
 
 E = TypeVar("E", bound=Event)
@@ -123,20 +178,21 @@ class Publisher:
     __slots__ = ("_changed", "_listeners", "failures", "heard")
 
     def __init__(self, changed: Callable[[], None] | None = None) -> None:
-        self._listeners: dict[type[Event], list[Listener]] = {}
+        self._listeners: dict[type[Event], tuple[Listener, ...]] = {}
         self._changed = changed  # called when listeners come or go
         self.heard = False  # whether anybody listens to anything
         self.failures = 0  # errors raised by listeners
 
     def on(self, event: type[E], listener: Callable[[E], None]) -> Callable[[], None]:
-        """Call `listener` for each event of this type; returns a function that stops it."""
-        listeners = self._listeners.setdefault(event, [])
-        listeners.append(listener)
+        """Call `listener` for each event of this type, `Event` meaning all; returns a function that stops it."""
+        self._listeners[event] = (*self._listeners.get(event, ()), listener)
         self._tell()
 
         def remove() -> None:
-            if listener in listeners:
-                listeners.remove(listener)
+            rest = list(self._listeners[event])
+            if listener in rest:
+                rest.remove(listener)
+                self._listeners[event] = tuple(rest)
                 self._tell()
 
         return remove
@@ -148,14 +204,15 @@ class Publisher:
 
     def wants(self, event: type[Event]) -> bool:
         """Whether anybody listens to this type."""
-        return self.heard and bool(self._listeners.get(event))
+        return self.heard and bool(self._listeners.get(event) or self._listeners.get(Event))
 
     def emit(self, event: type[Event], name: str, **details: Any) -> None:
         """Make the event and tell its listeners, if there are any."""
-        if not self.wants(event):
+        listeners = self._listeners.get(event, ()) + self._listeners.get(Event, ())
+        if not listeners:
             return
         record = event(name, SYSTEM.now(), **details)
-        for listener in tuple(self._listeners[event]):
+        for listener in listeners:
             try:
                 listener(record)
             except Exception:  # noqa: BLE001 - isolation of listeners is the point

@@ -3,47 +3,79 @@
 The order that serves a remote call: fallback ( retry ( circuit breaker ( bulkhead ( time limiter ( call ))))).
 """
 
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from typing import Any, ParamSpec, TypeVar
 
 from backstay.errors import ConfigError
 from backstay.resilience.bulkhead import Bulkhead
+from backstay.resilience.chaos import FaultInjection
 from backstay.resilience.circuit_breaker import CircuitBreaker
 from backstay.resilience.fallback import Fallback
-from backstay.resilience.fused import fuse
-from backstay.resilience.policy import Call, Guarded, Policy
+from backstay.resilience.fused import can_fuse, fuse_three, fuse_two
+from backstay.resilience.policy import Block, Call, Generator, Guarded, Plain, Policy
+from backstay.resilience.rate_limiter import RateLimiter
 from backstay.resilience.retry import Retry
+from backstay.resilience.thread_pool import ThreadPoolBulkhead
 from backstay.resilience.time_limiter import TimeLimiter
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+Layer = Policy | ThreadPoolBulkhead
+
+BAD_ORDERS: tuple[tuple[type, type, str], ...] = (
+    (TimeLimiter, CircuitBreaker, "the circuit breaker never sees a time-out of the time limiter around it"),
+    (TimeLimiter, Bulkhead, "waiting for a place in the bulkhead uses up the time limiter's seconds"),
+    (TimeLimiter, RateLimiter, "waiting for a turn of the rate limiter uses up the time limiter's seconds"),
+    (Retry, Fallback, "the retry never sees a failure that the fallback inside it answers"),
+    (CircuitBreaker, Fallback, "the circuit breaker never sees a failure that the fallback inside it answers"),
+    (CircuitBreaker, Retry, "the circuit breaker sees only the last attempt of the retry inside it"),
+    (Bulkhead, Retry, "the bulkhead's place is kept while the retry inside it waits"),
+    (FaultInjection, CircuitBreaker, "the circuit breaker never sees the faults that are injected around it"),
+)
+
 
 class Pipeline(Policy):
-    """Policies around one another. Decorate a function with it, keep the result: it is built once."""
+    """Policies around one another. Decorate a function with it, keep the result: it is built once.
 
-    def __init__(self, *layers: Policy, name: str = "pipeline") -> None:
-        wrong = [layer for layer in layers if not isinstance(layer, Policy)]
+    A `ThreadPoolBulkhead` may be the innermost layer; it makes a coroutine function of a plain one.
+    """
+
+    def __init__(self, *layers: Layer, name: str = "pipeline") -> None:
+        wrong = [layer for layer in layers if not isinstance(layer, Layer)]
         if wrong:
             raise ConfigError([f"pipeline: {layer!r} is not a policy" for layer in wrong])
+        if any(isinstance(layer, ThreadPoolBulkhead) for layer in layers[:-1]):
+            raise ConfigError(["pipeline: a ThreadPoolBulkhead must be the last, innermost layer"])
         self.name = name
-        self.layers: tuple[Policy, ...] = layers
+        self.layers = layers
+        self._policies: tuple[Policy, ...] = tuple(each for each in layers if isinstance(each, Policy))
+        self._pool = next((each for each in layers if isinstance(each, ThreadPoolBulkhead)), None)
 
     def wrap(self, call: Call[P, R]) -> Guarded[P, R]:
-        """`call` inside all layers."""
+        """A coroutine function inside all layers."""
+        if self._pool is not None:
+            raise TypeError(f"{self._pool!r} runs plain functions in threads, and {call!r} is a coroutine function")
+        return _wrap(self._policies, call)
 
-        async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            return await call(*args, **kwargs)
+    def wrap_plain(self, call: Callable[P, R]) -> Plain[P, R]:
+        """A plain function inside all layers; with a thread pool innermost it becomes a coroutine function."""
+        if self._pool is not None:
+            return _wrap(self._policies, self._pool(call))  # type: ignore[return-value]
+        for layer in reversed(self._policies):
+            call = layer.wrap_plain(call)
+        return call
 
-        if not self.layers:
-            return guarded
-        match self.layers:
-            case (*outer, CircuitBreaker() as breaker, Bulkhead() as bulkhead, TimeLimiter() as limiter):
-                wrapped = fuse(breaker, bulkhead, limiter, call)
-            case (*outer, innermost):
-                wrapped = innermost.wrap(call)
-        for layer in reversed(outer):
-            wrapped = layer.wrap(wrapped)
-        return wrapped
+    def wrap_generator(self, call: Generator[P, R]) -> Generator[P, R]:
+        """An async generator inside all layers."""
+        for layer in reversed(self._policies):
+            call = layer.wrap_generator(call)
+        return call
+
+    def block(self) -> Block:
+        """A block inside all layers."""
+        return _Nested([layer.block() for layer in self._policies])
 
     @property
     def breaker(self) -> CircuitBreaker | None:
@@ -51,22 +83,78 @@ class Pipeline(Policy):
         return next((layer for layer in self.layers if isinstance(layer, CircuitBreaker)), None)
 
     def explain(self) -> list[str]:
-        """Warnings about an order of layers that rarely means what was intended."""
+        """Warnings about layers, or an order of them, that rarely mean what was intended."""
         place = {type(layer): index for index, layer in enumerate(self.layers)}
-        pairs = (
-            (TimeLimiter, CircuitBreaker, "the circuit breaker never sees a time-out of the time limiter around it"),
-            (TimeLimiter, Bulkhead, "waiting for a place in the bulkhead uses up the time limiter's seconds"),
-            (Retry, Fallback, "the retry never sees a failure that the fallback inside it answers"),
-            (CircuitBreaker, Fallback, "the circuit breaker never sees a failure that the fallback inside it answers"),
-            (CircuitBreaker, Retry, "the circuit breaker sees only the last attempt of the retry inside it"),
-        )
-        return [text for outer, inner, text in pairs if place.get(outer, 99) < place.get(inner, -1)]
+        said = [text for outer, inner, text in BAD_ORDERS if place.get(outer, 99) < place.get(inner, -1)]
+        said += [
+            f"circuit breaker '{each.name}': min_calls {each.config.min_calls} is more than its window holds; "
+            f"{each.config.needed} is used"
+            for each in self.layers
+            if isinstance(each, CircuitBreaker) and each.config.needed < each.config.min_calls
+        ]
+        twice = {type(each).__name__ for each in self.layers if sum(type(each) is type(one) for one in self.layers) > 1}
+        said += [f"more than one {name}: each counts by itself" for name in sorted(twice - {"Bulkhead", "RateLimiter"})]
+        return said
 
     def __repr__(self) -> str:
         return " ( ".join(repr(layer) for layer in self.layers) + " ( call" + " )" * len(self.layers)
 
 
-def pipeline(*layers: Policy, name: str = "pipeline") -> Pipeline:
+class _Nested(Block):
+    """A block inside several."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self._blocks = blocks
+        self._stack = AsyncExitStack()
+        self._plain = ExitStack()
+
+    async def __aenter__(self) -> Any:
+        async with AsyncExitStack() as stack:
+            for block in self._blocks:
+                await stack.enter_async_context(block)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._stack.__aexit__(*error)
+
+    def __enter__(self) -> Any:
+        with ExitStack() as stack:
+            for block in self._blocks:
+                stack.enter_context(block)
+            self._plain = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._plain.__exit__(*error)
+
+
+def _wrap(layers: tuple[Policy, ...], call: Call[P, R]) -> Guarded[P, R]:
+    match layers:
+        case (*outer, CircuitBreaker() as breaker, Bulkhead() as bulkhead, TimeLimiter() as limiter) if can_fuse(
+            breaker
+        ):
+            wrapped = fuse_three(call, breaker, bulkhead, limiter)
+        case (*outer, innermost):
+            wrapped = innermost.wrap(call)
+        case _:
+            outer, wrapped = [], _bare(call)
+    match outer:
+        case [*outer, Fallback() as fallback, Retry() as retry]:
+            wrapped = fuse_two(wrapped, fallback, retry)
+    for layer in reversed(outer):
+        wrapped = layer.wrap(wrapped)
+    return wrapped
+
+
+def _bare(call: Call[P, R]) -> Guarded[P, R]:
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        return await call(*args, **kwargs)
+
+    return guarded
+
+
+def pipeline(*layers: Layer, name: str = "pipeline") -> Pipeline:
     """Policies as one, the first outermost."""
     return Pipeline(*layers, name=name)
 

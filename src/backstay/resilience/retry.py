@@ -1,122 +1,81 @@
 """Retry: the same call again after a failure that may pass, within a budget and the request's deadline.
 
 Waits are functions of the attempt that failed (1, 2, …) and of a random number, so they are tested without time.
-Semantics follow `io.github.resilience4j.retry`; other than there, a `Rejected` is not retried unless asked for.
+Semantics follow `io.github.resilience4j.retry`; other than there, a `Rejected` is not retried.
+
+Three hops of three attempts each must not become 27 calls: a request that says it is somebody's repetition
+(`x-retry-attempt`) isn't repeated further down, and an error that says so (`do_not_retry`) isn't repeated at all.
 """
 
-import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 from backstay.clock import SYSTEM, Clock
-from backstay.errors import ConfigError
 from backstay.resilience import events
+from backstay.resilience.budget import Budget
+from backstay.resilience.config import Kinds, Seconds, check, in_seconds, kinds, whole, within
 from backstay.resilience.deadline import remaining
 from backstay.resilience.errors import BudgetExhausted, MaxRetriesExceeded, Rejected
-from backstay.resilience.policy import Call, Guarded, Policy
+from backstay.resilience.exact import exact
+from backstay.resilience.policy import Call, Guarded, Plain, Policy
+from backstay.resilience.waits import Wait, fixed
 
 P = ParamSpec("P")
 R = TypeVar("R")
 E = TypeVar("E", bound=events.Event)
 
+HEADER = "x-retry-attempt"
+"""Carries the number of the attempt, from the second on."""
+STOP_HEADER = "x-do-not-retry"
+"""On an answer: the server sheds load, so repeating the request anywhere makes it worse."""
+
 DEFAULT_ATTEMPTS = 3
 DEFAULT_WAIT = 0.5  # seconds
+NO_MORE = -1.0  # the wait after a result that is the answer
 
-Wait = Callable[[int], float]
+_attempt: ContextVar[int] = ContextVar("backstay_retry_attempt", default=1)
+_repeated: ContextVar[bool] = ContextVar("backstay_repeated_request", default=False)
 
-
-def fixed(seconds: float) -> Wait:
-    """The same wait each time."""
-    return lambda _attempt: seconds
-
-
-def exponential(
-    initial: float, *, multiplier: float = 2.0, cap: float = 30.0, jitter: float = 0.5, rng: random.Random | None = None
-) -> Wait:
-    """Waits that grow by `multiplier` up to `cap` seconds, each moved at random by up to ± `jitter` of itself."""
-    problems = [
-        text
-        for fine, text in (
-            (initial >= 0, f"initial: {initial} is negative"),
-            (multiplier >= 1, f"multiplier: {multiplier} is less than 1"),
-            (0 <= jitter <= 1, f"jitter: {jitter} is not in [0, 1]"),
-            (cap >= initial, f"cap: {cap} is less than initial"),
-        )
-        if not fine
-    ]
-    if problems:
-        raise ConfigError(problems)
-    chance = rng or random
-
-    def wait(attempt: int) -> float:
-        base = min(cap, initial * multiplier ** min(attempt - 1, 64))
-        return base * (1 + jitter * chance.uniform(-1.0, 1.0)) if jitter else base
-
-    return wait
+current_attempt = _attempt.get
+"""The number of the attempt that runs in this context: 1, unless a `Retry` around it repeats."""
 
 
-class Budget:
-    """At most `ratio` retries for each first call, plus `minimum` a second, over the last ten seconds.
-
-    Shared by all retries of one dependency, it keeps them from multiplying its load when it is down.
-    """
-
-    WINDOW = 10.0  # seconds
-
-    def __init__(self, ratio: float = 0.1, *, minimum: float = 1.0, clock: Clock = SYSTEM) -> None:
-        if not 0 <= ratio <= 1 or minimum < 0:
-            raise ConfigError([f"Budget: ratio {ratio} must be in [0, 1] and minimum {minimum} not negative"])
-        self.ratio = ratio
-        self.minimum = minimum
-        self._now = clock.monotonic
-        self._buckets = [[0, 0] for _ in range(int(self.WINDOW))]
-        self._second = int(self._now())
-
-    def call(self) -> None:
-        """Count a first call."""
-        self._bucket()[0] += 1
-
-    def allow(self) -> bool:
-        """Take one retry out of the budget, if there is one left."""
-        bucket = self._bucket()
-        calls = sum(entry[0] for entry in self._buckets)
-        retries = sum(entry[1] for entry in self._buckets)
-        if retries + 1 > calls * self.ratio + self.minimum * self.WINDOW:
-            return False
-        bucket[1] += 1
-        return True
-
-    def _bucket(self) -> list[int]:
-        second, size = int(self._now()), len(self._buckets)
-        for passed in range(min(second - self._second, size)):
-            self._buckets[(self._second + 1 + passed) % size] = [0, 0]
-        self._second = max(self._second, second)
-        return self._buckets[self._second % size]
-
-    def __repr__(self) -> str:
-        return f"Budget({self.ratio:g}, minimum={self.minimum:g})"
+@contextmanager
+def repeated_request(attempt: int = 2) -> Iterator[None]:
+    """With `attempt` over 1, what is done inside serves a request that somebody repeats already: nothing is retried."""
+    token = _repeated.set(attempt > 1)
+    try:
+        yield
+    finally:
+        _repeated.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
 class RetryStatistics:
-    """How calls ended, as Resilience4j counts them."""
+    """How calls ended, as Resilience4j counts them; and how often the budget allowed no other attempt."""
 
     successful_without_retry: int
     successful_with_retry: int
     failed_without_retry: int
     failed_with_retry: int
+    retries_total: int = 0
+    budget_exhausted_total: int = 0
 
 
 class Retry(Policy):
     """Makes a call up to `attempts` times.
 
-    wait: seconds between attempts, or a function of the attempt that failed (`exponential(0.1)`).
+    wait: seconds between attempts, or a function of the attempt that failed (`exponential(0.1)`); negative means stop.
     on: exceptions that are worth another attempt; `ignore` wins over it. A `Rejected` is never retried.
+    on_if: the same by predicate, beside `on`.
     retry_result: tells of a result that it should be retried; after the last attempt it is returned,
     or `MaxRetriesExceeded` raised when `fail_after` is set.
-    budget: a `Budget` shared by the callers of one dependency; when it is spent, the first error is raised.
-    A retry that couldn't begin before the request's deadline isn't waited for.
+    budget: a `Budget` shared by the callers of one dependency; when it is spent, `BudgetExhausted` is raised.
+    A retry that couldn't begin before the request's deadline isn't waited for. An error or result with an attribute
+    `retry_after` (seconds) is waited for at least that long.
     """
 
     def __init__(
@@ -124,78 +83,152 @@ class Retry(Policy):
         attempts: int = DEFAULT_ATTEMPTS,
         *,
         name: str = "retry",
-        wait: float | Wait = DEFAULT_WAIT,
-        on: tuple[type[BaseException], ...] = (Exception,),
-        ignore: tuple[type[BaseException], ...] = (),
+        wait: Seconds | Wait = DEFAULT_WAIT,
+        on: type[BaseException] | Kinds = (Exception,),
+        ignore: type[BaseException] | Kinds = (),
+        on_if: Callable[[Any], bool] | None = None,
         retry_result: Callable[[Any], bool] | None = None,
         fail_after: bool = False,
         budget: Budget | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
-        if attempts < 1:
-            raise ConfigError([f"Retry '{name}': attempts: {attempts} is less than 1 (the first call counts)"])
-        if isinstance(wait, (int, float)) and wait < 0:
-            raise ConfigError([f"Retry '{name}': wait: {wait} is negative"])
+        check(
+            f"Retry '{name}'",
+            (whole(attempts, 1), f"attempts: {attempts!r} is not a whole number of at least 1 (the first call counts)"),
+            (
+                callable(wait) or in_seconds(wait) == 0 or within(in_seconds(wait), 0),
+                f"wait: {wait!r} is not a function, nor a number of seconds of at least 0",
+            ),
+        )
         self.name = name
         self.attempts = attempts
-        self._wait = wait if callable(wait) else fixed(float(wait))
-        self._on = on
-        self._ignore = (*ignore, Rejected)
-        self._retry_result = retry_result
+        self._wait = wait if callable(wait) else fixed(wait)
+        self._on = kinds(on)
+        self._on_if = on_if
+        self._ignore = (*kinds(ignore), Rejected)
+        self.retry_result = retry_result
         self._fail_after = fail_after
         self.budget = budget
-        self._clock = clock
+        self.clock = clock
         self._events = events.Publisher()
-        self._counts = [0, 0, 0, 0]
+        self.successful = 0  # at the first attempt
+        self._repaired = self._failed = self._exhausted = self._retries = self._unbudgeted = 0
 
     def wrap(self, call: Call[P, R]) -> Guarded[P, R]:
-        """Guard `call` with these attempts."""
+        """Guard a coroutine function with these attempts."""
+        guarded: Guarded[P, R] = exact(_around, call, self)
+        return guarded
 
-        async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            if self.budget is not None:
-                self.budget.call()
-            attempt = 1
-            while True:
+    def wrap_plain(self, call: Callable[P, R]) -> Plain[P, R]:
+        """Guard a plain function; waiting blocks its thread."""
+        if self.budget is not None:
+            self.budget.share()
+        guarded: Plain[P, R] = exact(_around_plain, call, self)
+        return guarded
+
+    async def again(self, wait: float, call: Call[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The attempts from the second on."""
+        token = _attempt.set(1)
+        try:
+            for attempt in range(2, self.attempts + 1):
+                await self.clock.sleep(wait)
+                _attempt.set(attempt)
                 try:
                     result = await call(*args, **kwargs)
                 except Exception as error:  # noqa: BLE001 - raised again unless retried
-                    wait = self._next_wait(attempt, error)
+                    wait = self.after_error(attempt, error)
                 else:
-                    if self._retry_result is None or not self._retry_result(result):
-                        self._counts[attempt > 1] += 1
+                    if (wait := self.after_result(attempt, result)) < 0:
                         return result
-                    if attempt >= self.attempts:
-                        return self._exhausted(result, attempt)
-                    wait = self._wait(attempt)
-                    self._events.emit(events.Retrying, self.name, attempt=attempt, wait=wait, error=None)
-                await self._clock.sleep(wait)
-                attempt += 1
+            raise AssertionError("the last attempt returns or raises")
+        finally:
+            _attempt.reset(token)
 
-        return guarded
+    def again_plain(self, wait: float, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The same without an event loop."""
+        token = _attempt.set(1)
+        try:
+            for attempt in range(2, self.attempts + 1):
+                self.clock.wait(wait)
+                _attempt.set(attempt)
+                try:
+                    result = call(*args, **kwargs)
+                except Exception as error:  # noqa: BLE001 - raised again unless retried
+                    wait = self.after_error(attempt, error)
+                else:
+                    if (wait := self.after_result(attempt, result)) < 0:
+                        return result
+            raise AssertionError("the last attempt returns or raises")
+        finally:
+            _attempt.reset(token)
 
-    def _next_wait(self, attempt: int, error: Exception) -> float:
+    def after_error(self, attempt: int, error: Exception) -> float:
         """The seconds until the next attempt; raises `error` when there is none. Called while it is handled."""
-        if not isinstance(error, self._on) or isinstance(error, self._ignore):
-            self._counts[2 + (attempt > 1)] += 1
+        if isinstance(error, self._ignore) or not self._is_worth_it(error):
+            if attempt > 1:
+                self._exhausted += 1
+            else:
+                self._failed += 1
+            self._events.emit(events.RetryIgnored, self.name, error=error)
             raise error
-        wait = self._wait(attempt)
-        left = remaining()
-        if attempt >= self.attempts or wait < 0 or (left is not None and left <= wait):
-            self._counts[3] += 1
+        wait = self._wait_before(attempt, error)
+        if wait < 0:
+            self._exhausted += 1
             self._events.emit(events.RetriesExhausted, self.name, attempts=attempt, error=error)
             raise error
-        if self.budget is not None and not self.budget.allow():
-            self._counts[3] += 1
+        if not self._allows(attempt, error):
             raise BudgetExhausted(self.name) from error
-        self._events.emit(events.Retrying, self.name, attempt=attempt, wait=wait, error=error)
-        return max(wait, getattr(error, "retry_after", 0.0) or 0.0)
+        self._retrying(attempt, wait, error)
+        return wait
 
-    def _exhausted(self, result: R, attempts: int) -> R:
-        self._counts[3] += 1
-        self._events.emit(events.RetriesExhausted, self.name, attempts=attempts, error=None)
+    def after_result(self, attempt: int, result: object) -> float:
+        """The seconds until the next attempt, or a negative number when `result` is the answer."""
+        if self.retry_result is None or not self.retry_result(result):
+            self._succeeded(attempt)
+            return NO_MORE
+        wait = self._wait_before(attempt, result)
+        if wait >= 0 and self._allows(attempt, None):
+            self._retrying(attempt, wait, None)
+            return wait
+        self._events.emit(events.RetriesExhausted, self.name, attempts=attempt, error=None)
+        self._exhausted += 1
         if self._fail_after:
-            raise MaxRetriesExceeded(f"Retry '{self.name}' has exhausted all attempts ({attempts})")
-        return result
+            raise MaxRetriesExceeded(f"Retry '{self.name}' has exhausted all attempts ({attempt})")
+        return NO_MORE
+
+    def _is_worth_it(self, error: Exception) -> bool:
+        return isinstance(error, self._on) or (self._on_if is not None and self._on_if(error))
+
+    def _wait_before(self, attempt: int, outcome: object) -> float:
+        """The seconds to wait; negative if there is no other attempt, or no time for it."""
+        if attempt >= self.attempts or _repeated.get() or getattr(outcome, "do_not_retry", False):
+            return NO_MORE
+        wait = self._wait(attempt)
+        if wait < 0:
+            return NO_MORE
+        wait = max(wait, float(getattr(outcome, "retry_after", None) or 0.0))
+        left = remaining()
+        return NO_MORE if left is not None and left <= wait else wait
+
+    def _allows(self, attempt: int, error: Exception | None) -> bool:
+        if self.budget is None or self.budget.allow():
+            return True
+        self._unbudgeted += 1
+        if error is not None:
+            self._exhausted += 1
+        self._events.emit(events.BudgetSpent, self.name, attempt=attempt, error=error)
+        return False
+
+    def _retrying(self, attempt: int, wait: float, error: Exception | None) -> None:
+        self._retries += 1
+        self._events.emit(events.Retrying, self.name, attempt=attempt, wait=wait, error=error)
+
+    def _succeeded(self, attempt: int) -> None:
+        if attempt == 1:
+            self.successful += 1
+        else:
+            self._repaired += 1
+            self._events.emit(events.RetrySucceeded, self.name, attempts=attempt)
 
     def on(self, event: type[E], listener: Callable[[E], None]) -> Callable[[], None]:
         """Call `listener` for each event of this type; returns a function that stops it."""
@@ -203,10 +236,61 @@ class Retry(Policy):
 
     def statistics(self) -> RetryStatistics:
         """How calls ended so far."""
-        return RetryStatistics(*self._counts)
+        return RetryStatistics(
+            self.successful, self._repaired, self._failed, self._exhausted, self._retries, self._unbudgeted
+        )
 
     def __repr__(self) -> str:
         return f"Retry({self.attempts}, name={self.name!r})"
 
 
-__all__ = ["Budget", "Retry", "RetryStatistics", "exponential", "fixed"]
+def _around(call: Call[P, R], retry: Retry) -> Guarded[P, R]:
+    budget, judge = retry.budget, retry.retry_result
+
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        if budget is not None:
+            budget.call()
+        try:
+            result = await call(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - raised again unless retried
+            wait = retry.after_error(1, error)
+        else:
+            if judge is None:
+                retry.successful += 1
+                return result
+            if (wait := retry.after_result(1, result)) < 0:
+                return result
+        return await retry.again(wait, call, *args, **kwargs)
+
+    return guarded
+
+
+def _around_plain(call: Callable[P, R], retry: Retry) -> Plain[P, R]:
+    budget, judge = retry.budget, retry.retry_result
+
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        if budget is not None:
+            budget.call()
+        try:
+            result = call(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - raised again unless retried
+            wait = retry.after_error(1, error)
+        else:
+            if judge is None:
+                retry.successful += 1
+                return result
+            if (wait := retry.after_result(1, result)) < 0:
+                return result
+        return retry.again_plain(wait, call, *args, **kwargs)
+
+    return guarded
+
+
+__all__ = [
+    "HEADER",
+    "STOP_HEADER",
+    "Retry",
+    "RetryStatistics",
+    "current_attempt",
+    "repeated_request",
+]

@@ -5,14 +5,18 @@ Invariants
 - A probe's permit ends exactly once: by a result, or given back.
 - OPEN turns to HALF_OPEN, and an undecided HALF_OPEN back to OPEN, by whoever looks next: no timer can be stale.
 
-Two flags let a caller skip it (see `circuit_breaker`): `passing`, a permit needs no question; `quiet`, a fast success
-changes nothing but a counter. Both are always False while a lock is needed.
+Two numbers let a caller skip most of it (see `shells`). `free` is the era while a permit needs no question, else 0.
+`quiet` is the era while a fast success that ends before `until` can't open the breaker, else 0: such a success is only
+counted in `succeeded`, and the window is told by whoever looks at it next (`_catch_up`). That holds in CLOSED while no
+failure is in the window, or enough calls are: one more success can only lower a rate then.
 
 Source of the rules: `CircuitBreakerStateMachine` and `CircuitBreakerMetrics` of Resilience4j 2.
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from backstay.resilience import events
 from backstay.resilience.config import CircuitBreakerConfig
@@ -20,6 +24,7 @@ from backstay.resilience.errors import CallNotPermitted, IllegalTransition
 from backstay.resilience.events import State
 from backstay.resilience.windows import FAILED, SLOW, CountWindow, NoWindow, Window, open_window
 
+PASSED = float("-inf")  # the end of a wait that there is none of
 NO_RATE = -1.0  # fewer calls than needed for a verdict
 CLOSED, OPEN, HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN  # a lookup on the class costs 40 ns, a hash 150
 DISABLED, FORCED_OPEN, METRICS_ONLY = State.DISABLED, State.FORCED_OPEN, State.METRICS_ONLY
@@ -31,6 +36,7 @@ FORBIDDEN = frozenset(
     }
 )
 PASSING = (CLOSED, DISABLED, METRICS_ONLY)
+COUNTING = (OPEN, HALF_OPEN, FORCED_OPEN)  # states in which attempts are counted
 UNCOUNTED = (DISABLED, FORCED_OPEN)  # no window, and no events but their transitions
 FORCED_EVENTS = (events.StateTransition, events.BreakerReset)
 
@@ -59,21 +65,27 @@ class StateMachine:
     """State, window, permits and totals of one circuit breaker."""
 
     __slots__ = (
+        "_alarm",
         "_exceeded",
+        "_failing",
         "_half_until",
-        "_hushed",
+        "_hush",
+        "_lock",
         "_needed",
-        "_not_permitted",
         "_open_until",
         "_permits",
+        "_refused_before",
+        "_seen",
+        "_slowing",
         "_window",
         "attempts",
         "config",
         "era",
         "failed",
+        "free",
+        "heard",
         "ignored",
         "name",
-        "passing",
         "publisher",
         "quiet",
         "refused",
@@ -82,84 +94,115 @@ class StateMachine:
         "slow_succeeded",
         "state",
         "succeeded",
+        "until",
     )
 
-    def __init__(self, name: str, config: CircuitBreakerConfig, now: float) -> None:
+    def __init__(
+        self, name: str, config: CircuitBreakerConfig, now: float, alarm: Callable[[float], None] | None = None
+    ) -> None:
         self.name = name
         self.config = config
         self.publisher = events.Publisher(self._listeners_changed)
         self.succeeded = self.failed = self.ignored = self.refused = self.slow_succeeded = self.slow_failed = 0
-        self.era = self.attempts = 0
+        self.era = self._seen = self._refused_before = 0
+        self._alarm = alarm  # called with the seconds after which somebody should look
+        self._lock: Any = None  # an RLock once several threads use it
         self._exceeded: set[type[events.Event]] = set()
-        self._hushed = config.fail_result is None
-        self._not_permitted = 0
-        self._window: Window = NoWindow()
-        self.slow = config.slow.seconds
-        self._enter(CLOSED, open_window(config.window, now), now)
+        state = config.initial_state
+        self.attempts = 1 if state in COUNTING else 0
+        self._window: Window = open_window(config.window, now)
+        self._needed = self._permits = 0
+        self._half_until = self._open_until = 0.0
+        self._adopt(config)
+        self._enter(state, self._window if state is OPEN else self._fresh(state, now), now)
 
     # -- calls ----------------------------------------------------------------------------------------------------
 
     def acquire(self, now: float) -> int:
         """A permit for one call, to be handed to `settle` or `release`. Raises `CallNotPermitted`."""
-        state = self.state
-        if state is OPEN:
-            if now > self._open_until:
-                self._go(HALF_OPEN, now)
-        elif state is HALF_OPEN:
-            if now > self._half_until:
-                self._go(OPEN, now)
-        elif state is not FORCED_OPEN:
-            return self.era
+        wait = self._open_until - now
+        if wait < 0.0:
+            if self.free or self._may_try(now):
+                return self.era
+            wait = 0.0
+        self.refused += 1
+        if self.heard:
+            self.publish(events.NotPermitted)
+        raise CallNotPermitted(self.name, wait, self.state)
+
+    def _may_try(self, now: float) -> bool:
+        """Whether a state that doesn't let all pass lets this call pass, after moving on if its time has come."""
+        if self.state is OPEN:
+            self._go(HALF_OPEN, now)
+        elif self.state is HALF_OPEN and now > self._half_until:
+            self._give_up(now)
+            if self.free or (self.state is OPEN and now > self._open_until):
+                return bool(self.free) or self._may_try(now)
         if self._permits > 0:
             self._permits -= 1
-            return self.era
-        self.refused += 1
-        self._not_permitted += 1
-        if self.publisher.heard:
-            self.publish(events.NotPermitted)
-        wait = self._open_until - now
-        raise CallNotPermitted(self.name, wait if wait > 0.0 else 0.0, self.state)
+            return True
+        return False
 
-    def settle(self, era: int, duration: float, now: float, *, failed: bool) -> None:
+    def settle(self, era: int, duration: float, now: float, failed: bool) -> None:
         """The call ended after `duration` seconds; it counts if its era is still the current one."""
-        slow = duration > self.slow
+        if self.succeeded != self._seen:
+            self._catch_up()
+        outcome = 0
+        if duration > self.slow:
+            outcome = SLOW
+            if failed:
+                self.slow_failed += 1
+            else:
+                self.slow_succeeded += 1
         if failed:
+            outcome |= FAILED
             self.failed += 1
-            self.slow_failed += slow
         else:
-            self.succeeded += 1
-            self.slow_succeeded += slow
+            self._seen = self.succeeded = self.succeeded + 1
         if era != self.era and not self.config.parity:
             return
         window = self._window
-        window.record((FAILED if failed else 0) | (SLOW if slow else 0), now)
-        if window.failed or window.slow or self.state is HALF_OPEN:
-            self.quiet = False
-            if window.total >= self._needed:
-                self._judge(window, now)
-        elif window.clean:
-            self._reflect()
+        window.record(outcome, now)
+        total = window.total
+        if total >= self._needed:
+            if window.failed * 100.0 >= self._failing * total or window.slow * 100.0 >= self._slowing * total:
+                self._exceeded_rates(window, now)
+                return
+            if self.state is HALF_OPEN:
+                self._go(CLOSED, now)
+                return
+            self.quiet = self._hush
+        else:
+            self.quiet = self._hush if not (window.failed or window.slow) else 0
+        self.until = window.ends
 
     def release(self, era: int) -> None:
         """The call said nothing about the dependency: give a probe's permit back."""
         if self.state is HALF_OPEN and (era == self.era or self.config.parity):
             self._permits += 1
 
-    def _judge(self, window: Window, now: float) -> None:
-        state = self.state
-        failing = window.failed * 100.0 >= self.config.failure_rate * window.total
-        slow = window.slow * 100.0 >= self.config.slow.rate * window.total
+    def open_for(self, era: int, wait: float, now: float) -> None:
+        """A call of this era asked for the breaker to be open for `wait` seconds; heard only while closed."""
+        if self.state is CLOSED and (era == self.era or self.config.parity):
+            self._go(OPEN, now, wait)
+
+    def _catch_up(self) -> None:
+        """Tell the window of the successes that were only counted."""
+        self._window.credit(self.succeeded - self._seen)
+        self._seen = self.succeeded
+
+    def _exceeded_rates(self, window: Window, now: float) -> None:
+        """The window holds too many failures or slow calls."""
+        state, total = self.state, window.total
         if state is HALF_OPEN:
-            self._go(OPEN if failing or slow else CLOSED, now)
-            return
-        if not (failing or slow) or state is OPEN:
-            return
-        if failing:
-            self._exceed(events.FailureRateExceeded, window.failed * 100.0 / window.total)
-        if slow:
-            self._exceed(events.SlowCallRateExceeded, window.slow * 100.0 / window.total)
-        if state is CLOSED:
             self._go(OPEN, now)
+        elif state is not OPEN:
+            if window.failed * 100.0 >= self._failing * total:
+                self._exceed(events.FailureRateExceeded, window.failed * 100.0 / total)
+            if window.slow * 100.0 >= self._slowing * total:
+                self._exceed(events.SlowCallRateExceeded, window.slow * 100.0 / total)
+            if state is CLOSED and self.state is CLOSED:  # unless a listener moved it
+                self._go(OPEN, now)
 
     def _exceed(self, event: type[events.Event], rate: float) -> None:
         if event not in self._exceeded:  # once a stay; only METRICS_ONLY stays long enough to notice
@@ -169,10 +212,19 @@ class StateMachine:
     # -- transitions ----------------------------------------------------------------------------------------------
 
     def look(self, now: float) -> State:
-        """The state at `now`: as it is, but with `auto_half_open` an open breaker whose wait is over turns."""
-        if self.config.auto_half_open and self.state is OPEN and now > self._open_until:
+        """The state at `now`, after what needs no call: the end of an automatic wait, or of an undecided visit."""
+        if self.state is OPEN and self.config.auto_half_open and now > self._open_until:
             self._go(HALF_OPEN, now)
+        elif self.state is HALF_OPEN and now > self._half_until:
+            self._give_up(now)
         return self.state
+
+    def _give_up(self, now: float) -> None:
+        """A half-open visit stayed undecided: go on as if somebody had looked at the very end of its time."""
+        end, self._half_until = self._half_until, float("inf")
+        self._go(self.config.half_open.then, end)
+        if self.state is CLOSED:
+            self._window.advance(now)
 
     def transition(self, state: State, now: float, *, wait: float | None = None) -> None:
         """Go to `state` by hand, with `wait` seconds in OPEN; `IllegalTransition` if that makes no sense."""
@@ -183,8 +235,9 @@ class StateMachine:
     def reset(self, now: float) -> None:
         """A fresh closed state, whatever was before."""
         old = self.state
+        self._catch_up()
         self.attempts = 0
-        self._not_permitted = 0
+        self._refused_before = self.refused
         self._enter(CLOSED, open_window(self.config.window, now), now)
         if old is not CLOSED:
             self.publish(events.StateTransition, from_state=old, to_state=CLOSED)
@@ -192,19 +245,30 @@ class StateMachine:
 
     def reconfigure(self, config: CircuitBreakerConfig, now: float) -> None:
         """Use `config` from now on; outcomes already counted stay, as many as the new window holds."""
-        old, self.config = self.config, config
-        self.slow = config.slow.seconds
-        self._hushed = config.fail_result is None
+        self._catch_up()
+        old = self.config
+        self._adopt(config)
         if self.state in (CLOSED, OPEN, METRICS_ONLY) and old.window != config.window:
             self._window = self._window.resized(config.window, now)
-        if self.state is not HALF_OPEN:
+        if self.state is HALF_OPEN:
+            limit = config.half_open.max_wait
+            self._half_until = now + limit if limit else float("inf")
+        else:
             self._needed = config.needed
         self._listeners_changed()
         self.publish(events.ConfigChanged)
 
+    def _adopt(self, config: CircuitBreakerConfig) -> None:
+        self.config = config
+        self.slow = config.slow.seconds
+        self._failing = config.failure_rate
+        self._slowing = config.slow.rate
+
     def _go(self, new: State, now: float, wait: float | None = None) -> None:
         old = self.state
-        if new in (CLOSED, DISABLED, METRICS_ONLY):
+        if self.succeeded != self._seen:
+            self._catch_up()
+        if new in PASSING:
             self.attempts = 0
         elif new is FORCED_OPEN or (new is OPEN and wait is None):
             self.attempts += 1
@@ -212,7 +276,7 @@ class StateMachine:
             window = self._window  # an open breaker shows what opened it, and its refusals
         else:
             window = self._fresh(new, now)
-            self._not_permitted = 0
+            self._refused_before = self.refused
         self._enter(new, window, now, wait)
         if old is not new:
             self.publish(events.StateTransition, from_state=old, to_state=new)
@@ -229,11 +293,13 @@ class StateMachine:
         self.era += 1  # what began before now is stale from here on
         self._permits = config.half_open.calls if state is HALF_OPEN else 0
         self._needed = min(config.min_calls, config.half_open.calls) if state is HALF_OPEN else config.needed
-        self._open_until = now + (config.wait(self.attempts) if wait is None else wait) if state is OPEN else 0.0
+        self._open_until = now + (config.wait(self.attempts) if wait is None else wait) if state is OPEN else PASSED
         limit = config.half_open.max_wait
         self._half_until = now + limit if state is HALF_OPEN and limit else float("inf")
         self._exceeded.clear()
         self._reflect()
+        if self._alarm is not None and ((state is HALF_OPEN and limit) or (state is OPEN and config.auto_half_open)):
+            self._alarm((self._half_until if state is HALF_OPEN else self._open_until) - now)
 
     # -- listeners, flags, numbers --------------------------------------------------------------------------------
 
@@ -243,16 +309,24 @@ class StateMachine:
             self.publisher.emit(event, self.name, **details)
 
     def _listeners_changed(self) -> None:
-        self._hushed = self.config.fail_result is None and not self.publisher.wants(events.CallSucceeded)
         self._reflect()
 
     def _reflect(self) -> None:
-        self.passing = self.state in PASSING
-        self.quiet = self._hushed and self.state is CLOSED and self._window.clean
+        """Set what lets callers skip this machine."""
+        config, window = self.config, self._window
+        free = self.state in PASSING
+        seen = config.fail_result is None and config.open_if is None and not self.publisher.wants(events.CallSucceeded)
+        self.heard = self.publisher.heard
+        self.free = self.era if free else 0
+        self._hush = self.era if self.state is CLOSED and seen and self._lock is None else 0
+        self.quiet = self._hush if window.total >= self._needed or not (window.failed or window.slow) else 0
+        self.until = window.ends
 
     def statistics(self, now: float) -> BreakerStatistics:
         """A snapshot of state, rates and counts."""
-        state, window = self.look(now), self._window
+        state = self.look(now)
+        self._catch_up()
+        window = self._window
         window.advance(now)
         enough = 0 < window.total >= self._needed
         return BreakerStatistics(
@@ -263,7 +337,7 @@ class StateMachine:
             failed_calls=window.failed,
             slow_calls=window.slow,
             slow_failed_calls=window.slow_failed,
-            not_permitted_calls=self._not_permitted,
+            not_permitted_calls=self.refused - self._refused_before,
             succeeded_total=self.succeeded,
             failed_total=self.failed,
             ignored_total=self.ignored,
@@ -272,30 +346,43 @@ class StateMachine:
             slow_failed_total=self.slow_failed,
         )
 
+    def share(self) -> None:
+        """Be used by several threads from now on."""
+        if self._lock is None:
+            self._lock = threading.RLock()
+            self._reflect()
+            self.__class__ = SharedStateMachine
+
 
 class SharedStateMachine(StateMachine):
-    """The same for several threads: every step takes a lock, and nothing may be skipped."""
+    """The same for several threads: every step but the question whether it is closed takes a lock."""
 
-    __slots__ = ("_lock",)
-
-    def __init__(self, name: str, config: CircuitBreakerConfig, now: float) -> None:
-        self._lock = threading.RLock()
-        super().__init__(name, config, now)
+    __slots__ = ()
 
     def acquire(self, now: float) -> int:
         """As in the base class."""
         with self._lock:
-            return super().acquire(now)
+            return StateMachine.acquire(self, now)
 
-    def settle(self, era: int, duration: float, now: float, *, failed: bool) -> None:
+    def settle(self, era: int, duration: float, now: float, failed: bool) -> None:
         """As in the base class."""
         with self._lock:
-            super().settle(era, duration, now, failed=failed)
+            StateMachine.settle(self, era, duration, now, failed)
 
     def release(self, era: int) -> None:
         """As in the base class."""
         with self._lock:
             super().release(era)
+
+    def open_for(self, era: int, wait: float, now: float) -> None:
+        """As in the base class."""
+        with self._lock:
+            super().open_for(era, wait, now)
+
+    def look(self, now: float) -> State:
+        """As in the base class."""
+        with self._lock:
+            return super().look(now)
 
     def transition(self, state: State, now: float, *, wait: float | None = None) -> None:
         """As in the base class."""
@@ -307,13 +394,15 @@ class SharedStateMachine(StateMachine):
         with self._lock:
             super().reset(now)
 
+    def reconfigure(self, config: CircuitBreakerConfig, now: float) -> None:
+        """As in the base class."""
+        with self._lock:
+            super().reconfigure(config, now)
+
     def statistics(self, now: float) -> BreakerStatistics:
         """As in the base class."""
         with self._lock:
             return super().statistics(now)
-
-    def _reflect(self) -> None:
-        self.passing = self.quiet = False
 
 
 __all__ = ["BreakerStatistics", "SharedStateMachine", "StateMachine"]

@@ -2,6 +2,9 @@
 
 Two kinds, as in Resilience4j: the last N calls (COUNT_BASED), or the last N seconds (TIME_BASED) in one-second
 buckets, here on the monotonic clock, so that a step of the wall clock moves nothing.
+
+Fast successes may be told late, many at once (`credit`), as long as that happens before anything else is recorded and,
+in a window of time, they all fell into the second that `ends` closes.
 """
 
 from collections.abc import Iterable
@@ -11,6 +14,7 @@ from backstay.errors import ConfigError
 
 FAILED = 1  # bits of an outcome
 SLOW = 2
+NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +40,11 @@ def last(calls: int | None = None, *, seconds: int | None = None) -> WindowSize:
 class CountWindow:
     """The outcomes of the last `size` calls."""
 
-    __slots__ = ("_next", "_ring", "failed", "size", "slow", "slow_failed", "total")
+    __slots__ = ("_next", "_ring", "ends", "failed", "size", "slow", "slow_failed", "total")
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.ends = NEVER
         self._ring = bytearray(size)
         self._next = self.total = self.failed = self.slow = self.slow_failed = 0
 
@@ -53,17 +58,33 @@ class CountWindow:
         if old == outcome:
             return
         self._ring[at] = outcome
-        self.failed += (outcome & 1) - (old & 1)
-        self.slow += (outcome >> 1) - (old >> 1)
-        self.slow_failed += (outcome == 3) - (old == 3)
+        self.failed += (outcome & FAILED) - (old & FAILED)
+        if outcome > FAILED or old > FAILED:
+            self.slow += (outcome >> 1) - (old >> 1)
+            self.slow_failed += (outcome == FAILED | SLOW) - (old == FAILED | SLOW)
 
     def advance(self, now: float) -> None:
         """Nothing ages in a window of calls."""
 
-    @property
-    def clean(self) -> bool:
-        """Full, and every outcome in it a fast success: one more of these changes nothing."""
-        return self.total == self.size and not self.failed and not self.slow
+    def credit(self, calls: int) -> None:
+        """Remember so many fast successes."""
+        size, at = self.size, self._next
+        self._next = (at + calls) % size
+        self.total = min(size, self.total + calls)
+        if self.failed or self.slow:
+            self._forget(at, min(size, at + calls))
+            self._forget(0, min(at, at + calls - size))
+
+    def _forget(self, start: int, end: int) -> None:
+        """Fast successes from `start` to `end`, instead of what was there."""
+        if end <= start:
+            return
+        old = self._ring[start:end]
+        both = old.count(FAILED | SLOW)
+        self.failed -= old.count(FAILED) + both
+        self.slow -= old.count(SLOW) + both
+        self.slow_failed -= both
+        self._ring[start:end] = bytes(end - start)
 
     def outcomes(self) -> list[int]:
         """What it holds, oldest first."""
@@ -78,21 +99,19 @@ class CountWindow:
 class TimeWindow:
     """The outcomes of the current second and the `size` − 1 seconds before it."""
 
-    __slots__ = ("_bucket", "_buckets", "_ends", "_second", "failed", "size", "slow", "slow_failed", "total")
-
-    clean = False
+    __slots__ = ("_bucket", "_buckets", "_second", "ends", "failed", "size", "slow", "slow_failed", "total")
 
     def __init__(self, size: int, now: float) -> None:
         self.size = size
         self._buckets = [[0, 0, 0, 0] for _ in range(size)]
         self._second = int(now)
-        self._ends = self._second + 1
+        self.ends = self._second + 1
         self._bucket = self._buckets[self._second % size]
         self.total = self.failed = self.slow = self.slow_failed = 0
 
     def record(self, outcome: int, now: float) -> None:
         """Remember an outcome (bits FAILED and SLOW) in the bucket of this second."""
-        if now >= self._ends:
+        if now >= self.ends:
             self.advance(now)
         bucket = self._bucket
         bucket[0] += 1
@@ -105,6 +124,11 @@ class TimeWindow:
             self.failed += failed
             self.slow += slow
             self.slow_failed += failed & slow
+
+    def credit(self, calls: int) -> None:
+        """Remember so many fast successes, all of the second that is counted now."""
+        self._bucket[0] += calls
+        self.total += calls
 
     def resized(self, size: WindowSize, now: float) -> "Window":
         """A window of another size with these outcomes: a new length of time starts with all of them as of now."""
@@ -125,7 +149,7 @@ class TimeWindow:
             bucket[:] = (0, 0, 0, 0)
         if second >= self._second:
             self._second = second
-            self._ends = second + 1
+            self.ends = second + 1
             self._bucket = self._buckets[second % self.size]
 
 
@@ -135,13 +159,16 @@ class NoWindow:
     __slots__ = ()
 
     total = failed = slow = slow_failed = 0
-    clean = False
+    ends = NEVER
 
     def record(self, outcome: int, now: float) -> None:
         """Forgotten at once."""
 
     def advance(self, now: float) -> None:
         """Nothing to forget."""
+
+    def credit(self, calls: int) -> None:
+        """Forgotten at once."""
 
     def resized(self, size: WindowSize, now: float) -> "Window":  # noqa: ARG002 - the same signature as its twins
         """Still nothing."""

@@ -35,6 +35,10 @@ class FakeClock:
         heapq.heappush(self._sleepers, (self._monotonic + seconds, next(self._order), woken))
         await woken
 
+    def wait(self, seconds: float) -> None:
+        """Nothing else runs while a thread is blocked: the clock moves on at once."""
+        self.advance(seconds)
+
     @property
     def sleepers(self) -> int:
         """How many are waiting."""

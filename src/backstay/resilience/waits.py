@@ -1,0 +1,50 @@
+"""Waits between attempts, and of an open breaker: functions of a number (1, 2, …) that give seconds."""
+
+import random
+from collections.abc import Callable
+
+from backstay.resilience.config import Seconds, check, in_seconds, within
+
+Wait = Callable[[int], float]
+
+MAX_EXPONENT = 64  # beyond it every wait is at its cap
+
+
+def fixed(seconds: Seconds) -> Wait:
+    """The same wait each time."""
+    value = in_seconds(seconds)
+    return lambda _attempt: value
+
+
+def exponential(
+    initial: Seconds,
+    *,
+    multiplier: float = 2.0,
+    cap: Seconds = 30.0,
+    jitter: float = 0.5,
+    rng: random.Random | None = None,
+) -> Wait:
+    """Waits that grow by `multiplier` up to `cap` seconds, each moved at random by up to ± `jitter` of itself."""
+    first, most = in_seconds(initial), in_seconds(cap)
+    check(
+        "exponential wait",
+        (first == 0 or within(first, 0), f"initial: {initial!r} is not a number of seconds of at least 0"),
+        (within(multiplier, 0) and multiplier >= 1, f"multiplier: {multiplier!r} is less than 1"),
+        (jitter == 0 or within(jitter, 0, 1), f"jitter: {jitter!r} is not in [0, 1]"),
+        (most >= first, f"cap: {cap!r} is less than initial"),
+    )
+    chance = rng or random
+
+    def wait(attempt: int) -> float:
+        base = min(most, first * multiplier ** min(attempt - 1, MAX_EXPONENT))
+        return base * (1 + jitter * chance.uniform(-1.0, 1.0)) if jitter else base
+
+    return wait
+
+
+def randomised(seconds: Seconds, *, jitter: float = 0.5, rng: random.Random | None = None) -> Wait:
+    """The same wait each time, moved at random by up to ± `jitter` of itself."""
+    return exponential(seconds, multiplier=1.0, cap=seconds, jitter=jitter, rng=rng)
+
+
+__all__ = ["Wait", "exponential", "fixed", "randomised"]

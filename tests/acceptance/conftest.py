@@ -277,6 +277,18 @@ async def admin(world: World, web: Web) -> Shopper:
 
 
 @pytest.fixture
+def sell(admin: Shopper) -> Callable[..., Coroutine[Any, Any, None]]:
+    """Puts a new product on sale."""
+
+    async def sell(sku: str, *, price: str, units: int) -> None:
+        body = {"sku": sku, "name": sku.title(), "category": "Tests", "price": {"amount": price, "currency": "USD"}}
+        (await admin.ask("POST", "/api/v1/products", body)).expect(201)
+        (await admin.ask("PUT", f"/api/v1/stock/{sku}", {"on_hand": units})).expect(200)
+
+    return sell
+
+
+@pytest.fixture
 async def healed(world: World, customer: Customer) -> AsyncIterator[None]:
     """A test begins with a healthy system, every breaker closed; whatever it did to the system is undone after it."""
 
@@ -287,8 +299,6 @@ async def healed(world: World, customer: Customer) -> AsyncIterator[None]:
     customer.orders.clear()
     yield
     world.disarm()
-    world.proxy.shut()
-    world.proxy.open()
     services = ("payments", "orders", "inventory", "notifications", "catalog", "auth", "gateway", "analytics")
     for service in services:
         await world.tell("start", service)

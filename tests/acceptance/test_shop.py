@@ -131,10 +131,10 @@ async def test_what_is_not_there_cannot_be_ordered(customer, admin) -> None:
     assert await customer.shopper.every("/api/v1/orders") == []
 
 
-async def test_rivals_for_the_last_unit_share_it_fairly(new_customer, admin, audit: Audit) -> None:
+async def test_rivals_for_the_last_unit_share_it_fairly(new_customer, sell, audit: Audit) -> None:
     """Stock never goes below nothing: one gets it, the others get their money back."""
     sku = f"RARE-{uuid4().hex[:6].upper()}"
-    await _sell(admin, sku, price="5.00", units=1)
+    await sell(sku, price="5.00", units=1)
     customers = [await new_customer() for _ in range(3)]
     for customer in customers:
         await eventually(lambda customer=customer: _orderable(customer, sku), timeout=20)
@@ -150,10 +150,10 @@ async def _orderable(customer, sku: str) -> bool:
     return reply.status in (201, 202, 409)
 
 
-async def test_prices_follow_the_catalog_and_orders_keep_theirs(customer, admin) -> None:
+async def test_prices_follow_the_catalog_and_orders_keep_theirs(customer, admin, sell) -> None:
     """A new price counts for new orders, a total that was promised is checked, an old order stays as it was."""
     sku = f"NEW-{uuid4().hex[:6].upper()}"
-    await _sell(admin, sku, price="10.00", units=100)
+    await sell(sku, price="10.00", units=100)
     await eventually(lambda: _orderable(customer, sku), timeout=20)
     old = customer.orders[0]
     change = {"price": {"amount": "11.00", "currency": "USD"}}
@@ -174,10 +174,10 @@ async def test_prices_follow_the_catalog_and_orders_keep_theirs(customer, admin)
     assert changed.body["type"].endswith("price-changed")
 
 
-async def test_stock_is_counted_and_filled_up(admin) -> None:
+async def test_stock_is_counted_and_filled_up(admin, sell) -> None:
     """An admin sets, restocks once per key, and reads the ledger that adds up."""
     sku = f"TIN-{uuid4().hex[:6].upper()}"
-    await _sell(admin, sku, price="1.00", units=3)
+    await sell(sku, price="1.00", units=3)
     key = uuid4().hex
     for _ in range(2):
         (await admin.ask("POST", f"/api/v1/stock/{sku}/restock", {"quantity": 4}, key=key)).expect(200, 201)
@@ -239,9 +239,3 @@ async def test_the_registry_shows_everybody(world) -> None:
         page = await discovery.call("GET", "/", accept="text/html")
     assert shown == {service.name for service in topology.SERVICES} - {"discovery"}
     assert "orders" in page.body.lower()
-
-
-async def _sell(admin, sku: str, *, price: str, units: int) -> None:
-    body = {"sku": sku, "name": sku.title(), "category": "Tests", "price": {"amount": price, "currency": "USD"}}
-    (await admin.ask("POST", "/api/v1/products", body)).expect(201)
-    (await admin.ask("PUT", f"/api/v1/stock/{sku}", {"on_hand": units})).expect(200)

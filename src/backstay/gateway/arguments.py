@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backstay.gateway.definitions import Step
-from backstay.gateway.document import canonical
+from backstay.spring import canonical
 
 _SIZE = re.compile(r"(\d+)\s*(B|KB|MB|GB)?", re.IGNORECASE)
 _UNITS = {"": 1, "B": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3}
-_DURATION = re.compile(r"(-?\d+(?:\.\d+)?)\s*(ns|us|ms|s|m|h|d)?", re.IGNORECASE)
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Arguments:
@@ -88,14 +86,6 @@ class Arguments:
             self.problem(f"{name}={text!r} must be a size such as 5000000, 512KB or 5MB")
             return default
         return int(found[1]) * _UNITS[(found[2] or "").upper()]
-
-
-def seconds(value: object, *, plain: str = "ms") -> float:
-    """A duration: a number is in `plain` units, else `500ms`, `5s`, `1m`. ValueError if it is neither."""
-    found = None if isinstance(value, bool) else _DURATION.fullmatch(str(value).strip())
-    if found is None:
-        raise ValueError(f"{value!r} must be a duration such as 500ms, 5s or a number of milliseconds")
-    return float(found[1]) * _SECONDS[(found[2] or plain).lower()]
 
 
 def _by_name(args: Mapping[str, Any] | Sequence[str], names: Sequence[str], *, gather: bool) -> dict[str, Any]:

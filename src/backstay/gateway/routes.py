@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from backstay.errors import ConfigError
-from backstay.gateway.arguments import seconds
 from backstay.gateway.asked import Asked
 from backstay.gateway.definitions import GatewayDefinition, RouteDefinition
-from backstay.gateway.document import canonical
 from backstay.gateway.filters import Actions, Effect, RateLimit, compile_filters
 from backstay.gateway.paths import PathPattern, Variables
 from backstay.gateway.predicates import Predicate, compile_conditions
 from backstay.http.framing import HOP_BY_HOP, field_line
+from backstay.spring import canonical, seconds
 
 _URI = re.compile(r"(lb|http)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(?::(\d{1,5}))?/?")
 _METADATA_KEYS = ("connect-timeout", "response-timeout", "public", "scope")

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backstay.errors import ConfigError
-from backstay.gateway.arguments import seconds
 from backstay.gateway.definitions import GatewayDefinition, RouteDefinition, Step
-from backstay.gateway.document import canonical, lookup, read_document
+from backstay.spring import canonical, lookup, read_document, seconds
 
 SECTIONS = (
     ("spring", "cloud", "gateway", "server", "webflux"),

@@ -6,7 +6,7 @@ from backstay.errors import ConfigError
 from backstay.gateway import FILTERS, PREDICATES, RouteTable, read_definition
 from backstay.gateway.asked import Asked
 from backstay.gateway.paths import AmbiguousPath, compile_pattern, decoded
-from backstay.gateway.placeholders import Unresolved, resolve
+from backstay.spring import Unresolved, resolve
 
 PREFIX = "spring.cloud.gateway"
 

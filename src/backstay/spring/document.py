@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from backstay.errors import ConfigError
-from backstay.gateway.placeholders import Unresolved, resolve
+from backstay.spring.placeholders import Unresolved, resolve
 
 Tree = dict[str, Any]
 
 
 def read_document(text: str, environ: Mapping[str, str], *, profiles: frozenset[str] = frozenset()) -> Tree:
     """The merged tree; raises ConfigError for text that isn't YAML or a placeholder without a value."""
+    import yaml  # only who reads a file needs it
+
     try:
         parts = list(yaml.safe_load_all(text))
     except yaml.YAMLError as error:

@@ -38,6 +38,8 @@ class Settings(ServiceSettings):
     """How long a session may rest."""
     session_life: Seconds = 90 * DAY
     """How long a session may last, however busy it is."""
+    registration_beat: Seconds = 0.1
+    """Registrations end on a multiple of this, so that how long one takes tells nothing about the address."""
     key_rotation: Seconds = 30 * DAY
     """Age at which the signing key is replaced by the next one."""
     jwks_max_age: Seconds = 60.0

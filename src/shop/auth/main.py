@@ -38,6 +38,7 @@ def build(settings: Settings) -> Service:
         tokens,
         refresh_life=settings.refresh_token_life,
         session_life=settings.session_life,
+        registration_beat=settings.registration_beat,
         first_admin=FirstAdmin(settings.admin_email, settings.admin_password) if settings.admin_email else None,
     )
     return Service(

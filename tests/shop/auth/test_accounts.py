@@ -8,8 +8,9 @@ import pytest
 
 from backstay.errors import ConfigError
 from backstay.service import Conflict, NotFound, Problem, TooManyRequests, Unauthorized, Unavailable, Unprocessable
+from backstay.testing import eventually
 from shop.auth.model import ACCOUNT_AND_ADDRESS_FREE
-from shop.auth.service import FirstAdmin
+from shop.auth.service import Accounts, FirstAdmin
 
 from .conftest import HERE, PASSWORD, House, quick_passwords
 
@@ -78,6 +79,31 @@ async def test_a_known_address_costs_as_much_as_a_new_one(house: House) -> None:
     await house.accounts.register("bob@example.com", PASSWORD, "Bob")
 
     assert hashed == 2
+
+
+async def test_registrations_end_on_the_beat(house: House) -> None:
+    """However long the database takes, new and known addresses are answered after the same time."""
+    accounts = Accounts(
+        house.db,
+        house.outbox,
+        house.passwords,
+        house.tokens,
+        refresh_life=1000.0,
+        session_life=5000.0,
+        registration_beat=0.1,
+        clock=house.clock,
+    )
+    for email, spent in (("ann@example.com", 0.03), ("ann@example.com", 0.01), ("bob@example.com", 0.12)):
+        others = house.clock.sleepers
+        registering = asyncio.create_task(accounts.register(email, PASSWORD, "Ann"))
+        await asyncio.sleep(0)
+        house.clock.advance(spent)
+        await eventually(lambda: house.clock.sleepers > others)  # noqa: B023 - awaited at once
+        house.clock.advance(0.099 - spent % 0.1)
+        await asyncio.sleep(0)
+        assert not registering.done()
+        house.clock.advance(0.002)
+        await asyncio.wait_for(registering, 5)
 
 
 async def test_two_at_once_make_one_account(house: House) -> None:

@@ -99,6 +99,7 @@ class Accounts:
         *,
         refresh_life: float,
         session_life: float,
+        registration_beat: float = 0.0,
         first_admin: FirstAdmin | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
@@ -108,6 +109,7 @@ class Accounts:
         self._tokens = tokens
         self._refresh_life = timedelta(seconds=refresh_life)
         self._session_life = timedelta(seconds=session_life)
+        self._registration_beat = registration_beat
         self._first_admin = first_admin
         self._clock = clock
         self._counts: Counter[str] = Counter()
@@ -123,7 +125,12 @@ class Accounts:
         return None
 
     async def register(self, email: str, password: str, name: str) -> None:
-        """Make an account, or tell the owner of a known address. Raises Unprocessable with every broken rule."""
+        """Make an account, or tell the owner of a known address. Raises Unprocessable with every broken rule.
+
+        It ends a whole number of beats after its begin: a new account takes longer to write than a known one to
+        find, and nobody shall see that.
+        """
+        began = self._clock.monotonic()
         _refuse([*email_flaws(email), *password_flaws(password, email), *name_flaws(name)])
         password_hash = await self._hash(password)
         user = User(uuid7(), email.strip(), name.strip(), (CUSTOMER,), self._clock.now())
@@ -134,6 +141,8 @@ class Accounts:
                 await self._repeat(tx, user)
         self._counts["registrations" if saved else "repeated_registrations"] += 1
         await faults.point("auth.register.after-commit")
+        if beat := self._registration_beat:
+            await self._clock.sleep(beat - (self._clock.monotonic() - began) % beat)
 
     async def login(self, email: str, password: str, address: str) -> Grant:
         """Open a session. Raises Unauthorized, TooManyRequests after too many failures, Unavailable when too busy."""

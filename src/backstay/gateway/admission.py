@@ -150,7 +150,7 @@ def _deadline(plane: Plane, route: Route, head: RequestHead) -> tuple[float, byt
     """Seconds that the upstream has for its answer, and the header that tells it so."""
     seconds = plane.response_timeout if route.response_timeout is None else route.response_timeout
     given = head.index.get(DEADLINE_HEADER)
-    if given is not None and re.fullmatch(rb"\s*\d{1,9}\s*", given):
+    if given is not None and re.fullmatch(rb"\s*-?\d{1,9}\s*", given):
         wanted = int(given) / 1000
         if wanted <= 0:
             raise problems.gateway_timeout("the request's deadline has passed")

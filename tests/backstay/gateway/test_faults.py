@@ -222,6 +222,7 @@ async def test_the_clients_deadline_counts_too(system):
 
     assert (await system.ask(gateway, "/", "X-Request-Deadline-Ms: 50")).status == 504
     assert (await system.ask(gateway, "/", "X-Request-Deadline-Ms: 0")).status == 504
+    assert (await system.ask(gateway, "/", "X-Request-Deadline-Ms: -20")).status == 504
     assert len(upstream.requests) == 1
 
 

@@ -13,11 +13,12 @@ from backstay.clock import SYSTEM, Clock
 from backstay.discovery import page
 from backstay.discovery.leases import LeaseRegistry, LeaseStatistics
 from backstay.discovery.rest import EurekaRest
-from backstay.http import HttpReply, HttpRequest, HttpServer
+from backstay.http import HttpReply, HttpRequest, HttpServer, not_found, only_read
 from backstay.ids import uuid7
 
 PORT = 8761
 EVICTION = 0.5  # seconds between looks for leases that have ended
+_PAGES = ("", "/eureka", "/health/live", "/health/ready", "/info", "/metrics")
 
 log = logging.getLogger("backstay.discovery.server")
 
@@ -90,6 +91,8 @@ class RegistryServer:
         reply = self._rest.handle(request)
         if reply is not None:
             return reply
+        if request.path.rstrip("/") in _PAGES and (refusal := only_read(request)) is not None:
+            return refusal
         match request.path.rstrip("/"):
             case "" | "/eureka":
                 return HttpReply(200, page.render(self.leases, self.now()), page.HEADERS, page.CONTENT_TYPE)
@@ -100,7 +103,7 @@ class RegistryServer:
                 return _json({"service": "discovery", "instances": seen.leases, "applications": seen.apps})
             case "/metrics":
                 return HttpReply(200, _metrics(self.statistics()), content_type="text/plain; version=0.0.4")
-        return HttpReply(404, b"nothing here\n", content_type="text/plain")
+        return not_found(request)
 
     async def _evict(self) -> None:
         while True:

@@ -64,7 +64,7 @@ def trace_of(head: RequestHead) -> tuple[str, bytes]:
 def find_route(plane: Plane, head: RequestHead) -> tuple[Route, Asked]:
     """The route of a request and what it asks for; raises Refusal if there is none, or if it asks for us."""
     path, _, query = head.target.decode("ascii").partition("?")
-    if path in HEALTH_PATHS:
+    if path in HEALTH_PATHS and head.method in (b"GET", b"HEAD"):
         raise Health(up=not (plane.draining and path.endswith("ready")))
     asked = Asked(head.method, _readable(path), query, head.host, head.index)
     if head.upgrade == b"websocket":

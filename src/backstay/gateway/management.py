@@ -8,6 +8,7 @@ import msgspec
 from backstay.gateway.gateway import Gateway
 from backstay.gateway.routes import Route
 from backstay.http.messages import HttpReply, HttpRequest
+from backstay.http.problems import only_read, problem
 
 Check = Callable[[], str | None]
 """What is wrong with something; None if nothing is."""
@@ -46,10 +47,9 @@ class Management:
         """Answer a request."""
         page = self._pages.get(request.path)
         if page is None:
-            return _json({"status": 404, "title": "Not Found", "detail": f"there are: {', '.join(self._pages)}"}, 404)
-        if request.method not in ("GET", "HEAD"):
-            return HttpReply(405, headers=[("allow", "GET, HEAD")])
-        return page()
+            detail = f"there is nothing at {request.path[:200]}; there are {', '.join(self._pages)}"
+            return problem(404, "not-found", detail, request=request)
+        return only_read(request) or page()
 
     def _ready(self) -> HttpReply:
         components = {name: _component(check()) for name, check in (*self._required.items(), *self._watched.items())}

@@ -16,6 +16,7 @@ from backstay.http.errors import (
 from backstay.http.framing import Limits
 from backstay.http.messages import Headers, HttpReply, HttpRequest, HttpResponse
 from backstay.http.pool import Pool, PoolStatistics
+from backstay.http.problems import not_found, only_read, problem
 from backstay.http.server import HttpServer
 
 __all__ = [
@@ -35,4 +36,7 @@ __all__ = [
     "PoolFull",
     "PoolStatistics",
     "ResponseTimeout",
+    "not_found",
+    "only_read",
+    "problem",
 ]

@@ -18,6 +18,7 @@ from typing import Self, cast
 from backstay.http.errors import FramingError
 from backstay.http.framing import Limits, RequestHead, RequestReader, field_line
 from backstay.http.messages import Headers, HttpReply, HttpRequest, status_line
+from backstay.http.problems import problem
 from backstay.http.timers import Ticker
 
 HEAD_SECONDS = 10.0  # from the first byte of a request to its end
@@ -206,10 +207,10 @@ class _Connection(RequestReader, asyncio.Protocol):
             return await reply if inspect.isawaitable(reply) else reply
         except Exception:
             log.exception("http.handler_failed %s %s", request.method, request.path)
-            return HttpReply(500, b"Internal Server Error\n", content_type="text/plain")
+            return problem(500, "internal-error", "something went wrong; it is in the log", request=request)
 
     def _refuse(self, error: FramingError) -> None:
-        reply = HttpReply(error.status, error.reason.encode() + b"\n", content_type="text/plain")
+        reply = problem(error.status, "malformed-request", error.reason)
         self.transport.write(_reply_bytes(reply, keep_alive=False, head_only=False))
         self.transport.close()
 

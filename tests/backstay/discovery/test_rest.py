@@ -191,5 +191,10 @@ async def test_operators_endpoints_answer(eureka: Eureka, path: str) -> None:
 
 async def test_unknown_paths_and_methods(eureka: Eureka) -> None:
     """404 and 405, never a guess."""
-    assert (await eureka.call("GET", "/nothing")).status == 404
+    unknown = await eureka.call("GET", "/nothing")
+    posted = await eureka.call("POST", "/health/live")
+
+    assert (unknown.status, json.loads(unknown.body)["instance"]) == (404, "/nothing")
+    assert (posted.status, posted.headers["allow"]) == (405, "GET, HEAD")
+    assert unknown.headers["content-type"] == posted.headers["content-type"] == "application/problem+json"
     assert (await eureka.call("PATCH", "/eureka/apps/ORDERS")).status == 405

@@ -60,6 +60,7 @@ async def test_a_large_body_is_refused() -> None:
         answer = await talk(server.port, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n")
 
     assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"content-type: application/problem+json\r\n" in answer
 
 
 async def test_continue_is_sent_before_the_body() -> None:

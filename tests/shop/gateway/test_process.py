@@ -161,12 +161,15 @@ async def test_its_own_endpoints_are_on_their_own_port():
         inside = [
             (await it.management(path))[0] for path in ("/health/live", "/health/ready", "/metrics", "/info", "/x")
         ]
+        _, unknown = await it.management("/x")
         outside = [(await it.get(path)).status for path in ("/health/live", "/health/ready", "/metrics", "/info")]
+        posted = await it.http.request("127.0.0.1", it.running.gateway.port, "POST", "/health/live", timeout=5)
         _, metrics = await it.management("/metrics")
         _, listed = await it.management("/actuator/gateway/routes")
 
     assert inside == [200, 200, 200, 200, 404]
-    assert outside == [200, 200, 404, 404]
+    assert (outside, posted.status) == ([200, 200, 404, 404], 404)
+    assert json.loads(unknown)["type"] == "urn:backstay:problem:not-found"
     assert 'backstay_gateway_requests_total{route="orders",status="200"}' in metrics
     assert {"route_id", "uri", "order", "predicate", "filters", "metadata"} == set(json.loads(listed)[0])
 

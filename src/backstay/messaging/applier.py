@@ -16,7 +16,7 @@ from backstay import faults
 from backstay.db import Database, DatabaseError, Deadlock, SerializationFailure, Transaction
 from backstay.messaging.dead_letters import park
 from backstay.messaging.delivery import Delivery, words
-from backstay.messaging.handlers import Take
+from backstay.messaging.handlers import BatchCall, Take
 from backstay.messaging.inbox import claim
 from backstay.telemetry import TraceContext, use
 
@@ -97,13 +97,20 @@ class Applier:
                 await self._insist(run[0], failure.error, patience)
 
     async def handle(self, tx: Transaction, deliveries: Sequence[Delivery], progress: _Progress | None = None) -> None:
-        """Take the locks of all, then call the handlers one after another."""
+        """Take the locks of all, then call the handlers in order; neighbours go to a batch handler together."""
         progress = progress or _Progress()
         for take, keys in _locks(deliveries, progress):
             await take(tx, keys)
-        for index, delivery in enumerate(deliveries):
-            progress.index = index
-            await self._handle_one(tx, delivery)
+        index = 0
+        while index < len(deliveries):
+            batch = _batch_at(deliveries, index)
+            if len(batch) > 1:
+                progress.index = None  # whichever of them it is
+                await _handle_batch(tx, batch)
+            else:
+                progress.index = index
+                await self._handle_one(tx, deliveries[index])
+            index += len(batch)
         progress.index = None
 
     async def _attempt(self, run: list[Delivery], patience: Patience) -> Failure | None:
@@ -208,6 +215,27 @@ def _locks(deliveries: Sequence[Delivery], progress: _Progress) -> list[tuple[Ta
     return [(takes[order], sorted(keys[order])) for order in sorted(takes)]
 
 
+def _batch_at(deliveries: Sequence[Delivery], start: int) -> Sequence[Delivery]:
+    """The deliveries from there on that one batch handler takes together; one alone if there is none."""
+    batch = _batch_handler(deliveries[start])
+    end = start + 1
+    while batch is not None and end < len(deliveries) and _batch_handler(deliveries[end]) is batch:
+        end += 1
+    return deliveries[start:end]
+
+
+def _batch_handler(delivery: Delivery) -> BatchCall | None:
+    registration = delivery.registration
+    return None if registration is None or delivery.fault is not None else registration.batch
+
+
+async def _handle_batch(tx: Transaction, deliveries: Sequence[Delivery]) -> None:
+    call = _batch_handler(deliveries[0])
+    assert call is not None, "only called for a batch"
+    events = [delivery.event for delivery in deliveries if delivery.event is not None]
+    await call(events, tx, [delivery.envelope for delivery in deliveries if delivery.envelope is not None])
+
+
 def _first_of_each(run: Sequence[Delivery]) -> list[Delivery]:
     """A batch may hold an event twice: the first one counts."""
     first: dict[UUID, Delivery] = {}
@@ -217,7 +245,8 @@ def _first_of_each(run: Sequence[Delivery]) -> list[Delivery]:
 
 
 def _split(run: list[Delivery], index: int | None) -> list[list[Delivery]]:
-    """The parts of a failed run: what came before the culprit, the culprit, the rest. Singly if nobody knows who."""
+    """The parts of a failed run: what came before the culprit, the culprit, the rest. Halves if nobody knows who."""
     if index is None:
-        return [[delivery] for delivery in run]
+        middle = len(run) // 2
+        return [run[:middle], run[middle:]]
     return [part for part in (run[:index], [run[index]], run[index + 1 :]) if part]

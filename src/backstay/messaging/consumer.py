@@ -19,7 +19,7 @@ from backstay.messaging.applier import Applier, Counters
 from backstay.messaging.broker import Broker, Subscription, SubscriptionStatus
 from backstay.messaging.delivery import words
 from backstay.messaging.event import Event
-from backstay.messaging.handlers import Handler, Handlers, Locks, Shared
+from backstay.messaging.handlers import SHARED, Handlers, Locks, Shared
 from backstay.messaging.inbox import COMPONENT
 from backstay.messaging.lane import Lane
 from backstay.messaging.marks import Marks
@@ -117,6 +117,22 @@ class Consumer:
             if self._tasks:
                 raise RuntimeError(f"consumer {self.group!r} is running: register handlers before it is entered")
             self._handlers.add(event, _checked(handler), locks)
+            return handler
+
+        return register
+
+    def on_batch(self, *events: type[E], locks: Locks[E] | Shared = SHARED) -> Callable[[H], H]:
+        """Decorator: this coroutine function handles many events at once, as `(events, tx)` or with `envelopes` third.
+
+        For hot paths that work set by set. It gets up to 500 neighbours of a partition in order, of any of the given
+        types, in one transaction. When it fails the batch is halved until the culprit is alone, so it is called again
+        with parts. What it locks without `locks` it must lock in one order everywhere.
+        """
+
+        def register(handler: H) -> H:
+            if self._tasks:
+                raise RuntimeError(f"consumer {self.group!r} is running: register handlers before it is entered")
+            self._handlers.add_batch(events, _checked(handler), locks)
             return handler
 
         return register
@@ -245,7 +261,7 @@ class _Sink:
         await asyncio.gather(*(lane.stop() for lane in lanes))
 
 
-def _checked(handler: Callable[..., Any]) -> Handler[Any]:
+def _checked(handler: Callable[..., Any]) -> Any:
     if not inspect.iscoroutinefunction(handler):
         raise TypeError(f"{handler!r} must be a coroutine function: async def handler(event, tx)")
     return handler

@@ -7,7 +7,7 @@ circle.
 
 import enum
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +19,11 @@ from backstay.messaging.event import Event, event_spec
 
 E = TypeVar("E", bound=Event)
 Handler = Callable[[E, Transaction], Awaitable[None]] | Callable[[E, Transaction, Envelope], Awaitable[None]]
+BatchHandler = (
+    Callable[[Sequence[E], Transaction], Awaitable[None]]
+    | Callable[[Sequence[E], Transaction, Sequence[Envelope]], Awaitable[None]]
+)
+BatchCall = Callable[[list[Event], Transaction, list[Envelope]], Awaitable[None]]
 Take = Callable[[Transaction, list[str]], Awaitable[object]]
 
 
@@ -45,7 +50,7 @@ SHARED = Shared.SHARED
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """One event type and what is done with it."""
+    """One event type and what is done with it: `call` for each event, or `batch` for many at once."""
 
     event: type[Event]
     topic: str
@@ -55,6 +60,7 @@ class Registration:
     locks: Locks[Any] | None
     order: int  # several kinds of locks are taken in this order, by every batch alike
     may_share: bool
+    batch: BatchCall | None = None
 
 
 class Handlers:
@@ -66,6 +72,21 @@ class Handlers:
 
     def add(self, event: type[E], handler: Handler[E], locks: Locks[E] | Shared | None) -> None:
         """Register; ValueError if the type has a handler."""
+        self._register(event, _with_envelope(handler, "event"), locks, may_share=locks is not None)
+
+    def add_batch(self, events: Iterable[type[E]], handler: BatchHandler[E], locks: Locks[E] | Shared) -> None:
+        """Register one handler for batches that may hold all these types; ValueError if a type has a handler."""
+        batch = _with_envelope(handler, "events")
+
+        async def alone(event: Event, tx: Transaction, envelope: Envelope) -> None:
+            await batch([event], tx, [envelope])
+
+        for event in events:
+            self._register(event, alone, locks, may_share=True, batch=batch)
+
+    def _register(
+        self, event: type[E], call: Any, locks: Locks[E] | Shared | None, *, may_share: bool, batch: Any = None
+    ) -> None:
         spec = event_spec(event)
         name = spec.type.encode()
         if name in self._by_type:
@@ -75,11 +96,17 @@ class Handlers:
             spec.topic,
             spec.type,
             msgspec.json.Decoder(event).decode,
-            _with_envelope(handler),
+            call,
             locks if isinstance(locks, Locks) else None,
             self._order(locks),
-            locks is not None,
+            may_share,
+            batch,
         )
+
+    @property
+    def works_in_batches(self) -> bool:
+        """Whether all of it is handled in batches, so that large ones are worth while."""
+        return all(registration.batch is not None for registration in self._by_type.values())
 
     def _order(self, locks: Locks[E] | Shared | None) -> int:
         if not isinstance(locks, Locks):
@@ -97,12 +124,12 @@ class Handlers:
         return sorted({registration.topic for registration in self._by_type.values()})
 
 
-def _with_envelope(handler: Any) -> Any:
-    """The handler as a function of event, transaction and envelope."""
+def _with_envelope(handler: Any, what: str) -> Any:
+    """The handler as a function of event, transaction and envelope (or many of them)."""
     parameters = inspect.signature(handler).parameters.values()
     places = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
     if len(places) >= 3 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return handler
     if len(places) < 2:
-        raise TypeError(f"{handler!r} must take (event, tx) or (event, tx, envelope)")
+        raise TypeError(f"{handler!r} must take ({what}, tx) or ({what}, tx, envelope{what[5:]})")
     return lambda event, tx, _envelope: handler(event, tx)

@@ -19,6 +19,7 @@ from backstay.messaging.record import Partition, Record
 log = logging.getLogger("backstay.messaging")
 
 BATCH = 100  # events in one transaction, at most
+LARGE_BATCH = 500  # the same where every handler takes batches
 RELEASE_TIMEOUT = 15.0  # seconds for a transaction in flight when the partition is taken away; then it is rolled back
 RESTART_WAIT = 1.0  # seconds before a lane that broke begins again
 
@@ -42,6 +43,7 @@ class Lane:
         self._subscription = subscription
         self._marks = marks
         self._counters = counters
+        self._batch = LARGE_BATCH if handlers.works_in_batches else BATCH
         self._queue: deque[Record | None] = deque()  # None: the end of the partition was here
         self._wake = asyncio.Event()
         self._stopping = False
@@ -130,7 +132,7 @@ class Lane:
     def _gather(self) -> tuple[Record, int, list[Delivery]]:
         """The last of the next records that fit into one transaction, how many they are, and those that concern us."""
         last, size, deliveries = None, 0, list[Delivery]()
-        for record in islice(self._queue, BATCH):
+        for record in islice(self._queue, self._batch):
             delivery = None if record is None else read(record, self._handlers)
             if record is None or (delivery is not None and deliveries and not delivery.may_share):
                 break

@@ -146,13 +146,13 @@ async def test_a_culprit_costs_its_neighbours_one_transaction_per_side() -> None
     assert (desk.counters.handled, desk.counters.dead_letters, desk.counters.retries) == (4, 1, 1)
 
 
-async def test_a_failure_that_nobody_owns_is_looked_for_one_by_one() -> None:
-    """A commit that is refused names no culprit: each event gets a transaction of its own."""
+async def test_a_failure_that_nobody_owns_is_looked_for_by_halves() -> None:
+    """A commit that is refused names no culprit: the batch is halved."""
     desk = Desk()
     desk.db.errors["commit"] = iter([Aborted()])
 
     assert await desk.apply(1, 2, 3) == [1, 2, 3]
-    assert desk.db.transactions == 4
+    assert desk.db.transactions == 3
 
 
 async def test_a_fault_in_the_keys_belongs_to_its_event() -> None:
@@ -241,3 +241,50 @@ async def test_what_another_member_handled_is_a_duplicate() -> None:
 def test_faults_of_the_moment(error: Exception, expected: bool) -> None:
     """What may pass by itself is never held against a record."""
     assert is_of_the_moment(error) is expected
+
+
+class Batched(Desk):
+    """A desk whose handler takes batches."""
+
+    def __init__(self) -> None:
+        super().__init__(attempts=2)
+        self.handlers = Handlers()
+        self.calls: list[list[int]] = []
+        self.handlers.add_batch([Made], self.handle_all, SHARED)
+
+    async def handle_all(self, events: Any, tx: Any, envelopes: Any) -> None:
+        assert len(events) == len(envelopes)
+        self.calls.append([event.number for event in events])
+        for event in events:
+            await self.handle(event, tx)
+
+
+async def test_a_batch_handler_gets_neighbours_together() -> None:
+    """One call, one transaction, in order."""
+    desk = Batched()
+
+    assert await desk.apply(1, 2, 3) == [1, 2, 3]
+    assert (desk.calls, desk.db.transactions, desk.counters.handled) == ([[1, 2, 3]], 1, 3)
+
+
+async def test_the_culprit_of_a_batch_is_found_by_halves() -> None:
+    """It alone is tried again and parked, where it stands; what was handled before it stays so."""
+    desk = Batched()
+    desk.failing[5] = iter([ValueError("bad")] * 99)
+
+    effects = await desk.apply(*range(8))
+
+    assert [effect if isinstance(effect, int) else "parked" for effect in effects] == [0, 1, 2, 3, 4, "parked", 6, 7]
+    assert desk.calls[:4] == [list(range(8)), [0, 1, 2, 3], [4, 5, 6, 7], [4, 5]]
+    assert desk.counters.dead_letters == 1
+
+
+async def test_a_batch_skips_what_was_handled_before() -> None:
+    """The handler sees only what is new to the inbox."""
+    desk = Batched()
+    one, two, three = desk.deliveries(1, 2, 3)
+    await desk.applier.apply([two], desk.waits)
+    await desk.applier.apply([one, two, three, one], desk.waits)
+
+    assert desk.calls == [[2], [1, 3]]
+    assert (desk.counters.handled, desk.counters.duplicates) == (3, 2)

@@ -142,8 +142,9 @@ class World:
         async with Web(self.running.discovery) as discovery:
 
             async def ready() -> bool:
-                found = {i.app: i for i in await registry.instances(discovery) if i.status == registry.UP}
-                return all([name in found and await registry.is_ready(found[name]) for name in services])
+                found = [i for i in await registry.instances(discovery) if i.status == registry.UP]
+                there = {i.app for i in found if i.app in services and await registry.is_ready(i)}
+                return there == set(services)
 
             await eventually(ready, timeout=SETTLE, interval=0.1)
 

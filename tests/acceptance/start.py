@@ -20,7 +20,7 @@ SETTINGS = {
     "RECONCILE_INTERVAL": "0.25",
     "COMPENSATE_INTERVAL": "0.25",
     "PAYMENT_WAIT_OPEN": "1",
-    "STALE_AFTER": "1",
+    "STALE_AFTER": "2",
     "STALE_INTERVAL": "0.25",
     "SANDBOX_SLOW": "2.5",
 }

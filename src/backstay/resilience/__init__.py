@@ -5,6 +5,7 @@ import backstay.resilience as r
 guarded = r.pipeline(r.Retry(3), r.CircuitBreaker("payments"), r.Bulkhead(25), r.TimeLimiter(1.0))(charge)
 """
 
+from backstay.resilience.actuator import Actuator
 from backstay.resilience.budget import Budget, BudgetStatistics
 from backstay.resilience.bulkhead import Bulkhead, BulkheadStatistics
 from backstay.resilience.chaos import FaultInjection
@@ -49,9 +50,12 @@ from backstay.resilience.events import (
     TimedOut,
 )
 from backstay.resilience.fallback import Fallback, fallback
+from backstay.resilience.health import health
+from backstay.resilience.meters import Timers
 from backstay.resilience.pipeline import Pipeline, pipeline
 from backstay.resilience.policy import Block, Policy
 from backstay.resilience.rate_limiter import RateLimiter, RateLimiterStatistics
+from backstay.resilience.registry import EntryAdded, EntryRemoved, EntryReplaced, Keyed, Registry
 from backstay.resilience.retry import (
     HEADER as RETRY_HEADER,
 )
@@ -72,6 +76,7 @@ __all__ = [
     "DEADLINE_HEADER",
     "RETRY_HEADER",
     "STOP_HEADER",
+    "Actuator",
     "Block",
     "BreakerReset",
     "BreakerStatistics",
@@ -92,6 +97,9 @@ __all__ = [
     "CoarseClock",
     "ConfigChanged",
     "DeadlineExceeded",
+    "EntryAdded",
+    "EntryRemoved",
+    "EntryReplaced",
     "Event",
     "FailureRateExceeded",
     "Fallback",
@@ -99,6 +107,7 @@ __all__ = [
     "FaultInjected",
     "FaultInjection",
     "IllegalTransition",
+    "Keyed",
     "MaxRetriesExceeded",
     "NotPermitted",
     "Permit",
@@ -109,6 +118,7 @@ __all__ = [
     "RateLimited",
     "RateLimiter",
     "RateLimiterStatistics",
+    "Registry",
     "Rejected",
     "ResilienceError",
     "ResultRecordedAsFailure",
@@ -127,6 +137,7 @@ __all__ = [
     "TimeLimiter",
     "TimeLimiterStatistics",
     "TimedOut",
+    "Timers",
     "WindowSize",
     "circuit_breaker",
     "clamp",
@@ -135,6 +146,7 @@ __all__ = [
     "exponential",
     "fallback",
     "fixed",
+    "health",
     "last",
     "over",
     "pipeline",

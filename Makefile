@@ -5,11 +5,14 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 READY := .venv/installed
-SETTINGS := DEMO KAFKA DATABASE_URL SMTP_URL GATEWAY_PORT DISCOVERY_PORT BACKSTAY_HOME
+SETTINGS := DEMO KAFKA DATABASE_URL SMTP_URL GATEWAY_PORT DISCOVERY_PORT BACKSTAY_HOME SCALE DOORS
 export $(SETTINGS)
 DIR ?= data/northwind
 CONCURRENCY ?= 16
 STOCK ?= enough
+SEED ?= 1
+KILLS ?= 60
+STORM = $(if $(filter yes,$(CHAOS)),--chaos --seed $(SEED) --kills $(KILLS) $(foreach each,$(SCALE),--scale $(each)))
 WORKERS ?= 2
 EVENTS ?= 500000
 KILLS ?= 100
@@ -33,8 +36,8 @@ format: $(READY) ## put the code into its form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-replay: $(READY) ## replay a real shop's orders and reconcile to the cent (DIR, CONCURRENCY, STOCK=as-is, KAFKA)
-	@$(BIN)/python -m shop replay $(DIR) --concurrency $(CONCURRENCY) --stock $(STOCK)
+replay: $(READY) ## replay a real shop's orders and reconcile to the cent (DIR, CONCURRENCY, STOCK=as-is, KAFKA, CHAOS=yes SEED KILLS)
+	@$(BIN)/python -m shop replay $(DIR) --concurrency $(CONCURRENCY) --stock $(STOCK) $(STORM)
 
 bench: $(READY) ## measure what the design promises
 	@for file in benchmarks/bench_*.py; do [ -e "$$file" ] || continue; $(BIN)/python "$$file" || exit 1; done

@@ -133,20 +133,40 @@ def replay(
     concurrency: Annotated[int, typer.Option(min=1, max=512, help="orders in flight")] = 16,
     stock: Annotated[str, typer.Option(help="enough or as-is")] = "enough",
     against: Annotated[str, typer.Option(help="gateway of a running system instead of a fresh one")] = "",
+    chaos: Annotated[bool, typer.Option("--chaos", help="in a storm of accidents, on Apache Kafka")] = False,
+    seed: Annotated[int, typer.Option(help="of the storm: the same one brings the same accidents")] = 1,
+    kills: Annotated[int, typer.Option(min=0, max=2000, help="accidents: kills, pauses, cuts")] = 60,
+    seconds: Annotated[float, typer.Option(min=0, help="how long the storm lasts; 0: 300 s, longer with kills")] = 0,
+    scale: Annotated[list[str] | None, typer.Option(help="service=n instances, or all=n; with --chaos")] = None,
 ) -> None:
     """Place a real shop's orders through the gateway and reconcile every service with the files, to the cent."""
+    from shop.chaos.command import Chaos, replay_in_a_storm
+    from shop.local.instances import read_scale
     from shop.local.screen import Screen
     from shop.replay.command import replay as start
 
     if stock not in ("enough", "as-is"):
         _fail(f"--stock {stock!r}: allowed are enough and as-is", 2)
+    screen = Screen()
     try:
-        options = _options()
+        options = replace(_options(), scale=read_scale(scale or ()))
     except ConfigError as error:
         _fail(str(error), 2)
-    raise typer.Exit(
-        asyncio.run(start(folder, options, Screen(), concurrency=concurrency, stock=stock, against=against))
+
+    async def storm(history: Any) -> int:
+        enough = stock == "enough"
+        return await replay_in_a_storm(history, options, screen, enough=enough, chaos=Chaos(seed, kills, seconds))
+
+    work = start(
+        folder,
+        options,
+        screen,
+        concurrency=concurrency,
+        stock=stock,
+        against=against,
+        storm=storm if chaos else None,
     )
+    raise typer.Exit(asyncio.run(work))
 
 
 def _main(service: str) -> Any:

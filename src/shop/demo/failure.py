@@ -9,7 +9,7 @@ from shop.local import registry
 from shop.local.waiting import until
 from shop.local.web import Reply, Web
 
-ORDERS = 8  # enough calls for the breaker's verdict, and some after it
+ORDERS = 8  # for each instance of orders: enough calls for its breaker's verdict, and some after it
 SETTLE_TIMEOUT = 60.0  # seconds
 POLL = 0.2  # seconds
 ORDER = {"lines": [{"sku": "NW-001", "quantity": 1}], "payment_method": "pm_card_ok"}
@@ -26,7 +26,7 @@ async def show(stage: Stage, customer: Shopper) -> None:
     with screen.step("payments is stopped"):
         await stage.stop("payments")
     try:
-        placed = [await _place(customer) for _ in range(ORDERS)]
+        placed = [await _place(customer) for _ in range(ORDERS * await _instances(stage))]
         _print(stage, placed)
         screen.say(await _breaker(stage))
     finally:
@@ -35,6 +35,11 @@ async def show(stage: Stage, customer: Shopper) -> None:
     with screen.step(f"all {len(placed)} orders settle by themselves") as step:
         states = await _settled(customer, [reply.body["id"] for reply in placed])
         step.text = f"all {len(placed)} orders settled by themselves: {', '.join(sorted(set(states)))}"
+
+
+async def _instances(stage: Stage) -> int:
+    async with Web(stage.running.discovery) as discovery:
+        return sum(i.app == "orders" for i in await registry.instances(discovery))
 
 
 async def _place(customer: Shopper) -> Reply:
@@ -53,10 +58,13 @@ def _print(stage: Stage, placed: list[Reply]) -> None:
 async def _breaker(stage: Stage) -> str:
     """The state of the breaker between orders and payments, as orders itself tells it."""
     async with Web(stage.running.discovery) as discovery:
-        orders = next(i for i in await registry.instances(discovery) if i.app == "orders")
-    async with Web(orders.address) as web:
-        shown: dict[str, Any] = await web.get("/actuator/circuitbreakers")
-    breaker = shown["circuitBreakers"]["payments"]
+        orders = [i for i in await registry.instances(discovery) if i.app == "orders"]
+    breakers = []
+    for instance in orders:
+        async with Web(instance.address) as web:
+            shown: dict[str, Any] = await web.get("/actuator/circuitbreakers")
+        breakers.append(shown["circuitBreakers"]["payments"])
+    breaker = max(breakers, key=lambda each: each["failedCalls"])
     return (
         f"circuit breaker orders → payments: {breaker['state']}, "
         f"{breaker['failedCalls']} calls failed, {breaker['notPermittedCalls']} refused without a try"

@@ -1,6 +1,7 @@
 """Where a story is told: a running system, and the two ways to touch its processes."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from shop.demo.shopper import Shopper
 from shop.local.control import tell
 from shop.local.environment import ADMIN_EMAIL
 from shop.local.home import Home, Running
+from shop.local.instances import service_of
 from shop.local.screen import Screen
 from shop.local.system import System
 from shop.local.web import Web
@@ -43,23 +45,34 @@ class Stage:
 
 def in_process(system: System, web: Web) -> Stage:
     """The stage of a system that this process runs."""
+    supervisor = system.supervisor
     return Stage(
         running=system.running,
         home=system.home,
         screen=system.screen,
         web=web,
-        stop=system.supervisor.stop,
-        start=system.supervisor.start,
+        stop=lambda name: _each(supervisor.stop, name, supervisor.names()),
+        start=lambda name: _each(supervisor.start, name, supervisor.names()),
     )
 
 
 def remote(home: Home, running: Running, screen: Screen, web: Web) -> Stage:
     """The stage of a system that another process runs."""
+
+    async def every(verb: str, name: str) -> None:
+        names = [child["name"] for child in await tell(running, "status")]
+        await _each(lambda process: tell(running, verb, process), name, names)
+
     return Stage(
         running=running,
         home=home,
         screen=screen,
         web=web,
-        stop=lambda name: tell(running, "stop", name),
-        start=lambda name: tell(running, "start", name),
+        stop=lambda name: every("stop", name),
+        start=lambda name: every("start", name),
     )
+
+
+async def _each(deed: Callable[[str], Awaitable[object]], service: str, processes: Iterable[str]) -> None:
+    """The same to every process of a service."""
+    await asyncio.gather(*(deed(process) for process in processes if service_of(process) == service))

@@ -26,7 +26,7 @@ async def start(
     if options.kafka == APACHE:
         await _fetch_kafka(screen)
     if options.kafka == EMBEDDED:
-        _empty(home, screen)
+        _forget(home, screen)
     with screen.step(_described(options)):
         databases, bootstrap = await asyncio.gather(
             _databases(options, home, supervisor), _broker(options, home, supervisor)
@@ -45,12 +45,20 @@ def _described(options: Options) -> str:
     return f"{database} and {broker.get(options.kafka, f'Kafka at {options.kafka}')}"
 
 
-def _empty(home: Home, screen: Screen) -> None:
+def _forget(home: Home, screen: Screen) -> None:
     """Databases and the embedded broker share a lifetime: the broker forgets, so they do."""
     folder = home.data(EMBEDDED)
+    if folder.exists():
+        screen.note(f"the embedded broker keeps nothing on disk: the databases under {folder} start empty with it")
+        empty(home, EMBEDDED)
+
+
+def empty(home: Home, broker: str) -> None:
+    """Remove databases, broker and mails that a system left on this home; nothing may run on it."""
+    folder = home.data(broker)
     if not folder.exists():
         return
-    screen.note(f"the embedded broker keeps nothing on disk: the databases under {folder} start empty with it")
+    shutil.rmtree(folder / "kafka", ignore_errors=True)
     shutil.rmtree(account.reachable_base(folder / "postgres", account.unprivileged()) / "data", ignore_errors=True)
     shutil.rmtree(home.mail, ignore_errors=True)
     home.mail.mkdir(parents=True)

@@ -119,6 +119,10 @@ class Supervisor:
         """The process of a child, None while it is down; KeyError names the children there are."""
         return self._child(name).pid
 
+    def names(self) -> list[str]:
+        """All children, in the order they were started."""
+        return list(self._children)
+
     def pids_by_name(self) -> dict[str, int]:
         """The children that run now."""
         return {child.name: child.pid for child in self._children.values() if child.pid is not None}

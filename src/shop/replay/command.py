@@ -33,11 +33,20 @@ RAISED: dict[str, str] = {}
 
 
 async def replay(
-    folder: Path | None, options: Options, screen: Screen, *, concurrency: int, stock: str, against: str = ""
+    folder: Path | None,
+    options: Options,
+    screen: Screen,
+    *,
+    concurrency: int,
+    stock: str,
+    against: str = "",
+    storm: Callable[[History], Awaitable[int]] | None = None,
 ) -> int:
     """Replay a folder; returns the exit status: 0 when everything adds up, 1 when anything differs."""
     try:
         history = read(folder or NORTHWIND)
+        if storm is not None:
+            return await storm(history)
         work = Replay(history, screen, concurrency=concurrency, enough=stock == "enough")
         return await (_on_running(work, options, against) if against else _on_fresh(work, options))
     except Stopped:
@@ -81,10 +90,15 @@ async def _on_running(work: "Replay", options: Options, against: str) -> int:
 class Replay:
     """One run over one history."""
 
+    step = TENTH
+    """Every so many-th order is sent a second time."""
+
     def __init__(self, history: History, screen: Screen, *, concurrency: int, enough: bool) -> None:
         self.history, self.screen = history, screen
         self.concurrency, self.enough = concurrency, enough
         self.start = starting_stock(history, enough=enough)
+        self.case: Case | None = None
+        """What was compared last."""
 
     async def run(self, stage: Stage) -> int:
         """Seed, place, repeat, wait, compare; returns the exit status."""
@@ -103,13 +117,12 @@ class Replay:
 
             async def look() -> Case:
                 entries = await _entries(books, stage, placed, customers)
-                return self._case(placed, customers, entries, before, await figures(admin))
+                self.case = self._case(placed, customers, entries, before, await figures(admin))
+                return self.case
 
             with self.screen.step("books of every service, compared with the files"):
                 checks = await _agreed(look)
-        again = Check(
-            "sent a second time", f"{len(self.history.orders[::TENTH])} orders, same answers", tuple(repeated)
-        )
+        again = Check("sent a second time", f"{self._again(placed)} orders, same answers", tuple(repeated))
         return self._report([checks[0], again, *checks[1:]], placing)
 
     async def _place(self, placing: Placing) -> tuple[dict[str, Placed], list[str]]:
@@ -118,8 +131,12 @@ class Replay:
         with self._bar("orders placed", len(self.history.orders)) as done:
             placed = await placing.place(done)
         with self.screen.step("a tenth of the orders sent a second time"):
-            repeated = await placing.repeat(placed)
+            repeated = await placing.repeat(placed, step=self.step)
         return placed, repeated
+
+    def _again(self, placed: dict[str, Placed]) -> int:
+        """How many orders were sent a second time."""
+        return len(range(0, len(placed), self.step))
 
     async def _settle(self, books: Books) -> str:
         """Wait until nothing is under way; gives up when nothing has moved for a while, and the books will show it."""

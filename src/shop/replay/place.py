@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import hmac
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from shop.replay.files import Customer, History, Order
 T = TypeVar("T")
 METHOD = "pm_card_ok"
 TENTH = 10
+AT_ONCE = 32  # repeats in flight, however many orders may be
 REGISTRATIONS = 8  # at once; each costs the service a password hash
 
 
@@ -69,18 +71,21 @@ class Placing:
         await _each(self._shoppers, one, REGISTRATIONS)
         return found
 
-    async def place(self, done: Callable[[], None]) -> dict[str, Placed]:
-        """Every order, in the order of the file as far as many at once have one; the answers by number."""
+    async def place(self, done: Callable[[], None], *, every: float = 0.0) -> dict[str, Placed]:
+        """Every order, in the order of the file as far as many at once have one; the answers by number.
+
+        `every`: seconds from one order to the next, if they are not to come as fast as they are answered.
+        """
         placed: dict[str, Placed] = {}
 
         async def one(order: Order) -> None:
             placed[order.number] = await self._place(order)
             done()
 
-        await _each(self.history.orders, one, self._concurrency)
+        await _each(self.history.orders, one, self._concurrency, every)
         return placed
 
-    async def repeat(self, placed: dict[str, Placed]) -> list[str]:
+    async def repeat(self, placed: dict[str, Placed], *, step: int = TENTH) -> list[str]:
         """A tenth of the orders once more; each line of the answer is one that came out otherwise."""
         differences: list[str] = []
 
@@ -92,7 +97,7 @@ class Placing:
                     f"{first.status} {first.body}"
                 )
 
-        await _each(self.history.orders[::TENTH], one, self._concurrency)
+        await _each(self.history.orders[::step], one, min(self._concurrency, AT_ONCE))
         return differences
 
     async def _place(self, order: Order) -> Placed:
@@ -111,12 +116,14 @@ def same_answer(first: Placed, again: Placed) -> bool:
     return (first.status, first.body) == (again.status, again.body)
 
 
-async def _each(items: Iterable[T], work: Callable[[T], Awaitable[None]], at_once: int) -> None:
-    """`work` on every item, so many at once, taken in order."""
-    todo = iter(items)
+async def _each(items: Iterable[T], work: Callable[[T], Awaitable[None]], at_once: int, every: float = 0.0) -> None:
+    """`work` on every item, so many at once, taken in order, none before its time."""
+    todo, started = enumerate(items), time.monotonic()
 
     async def worker() -> None:
-        for item in todo:
+        for number, item in todo:
+            if every:
+                await asyncio.sleep(max(0.0, started + number * every - time.monotonic()))
             await work(item)
 
     async with asyncio.TaskGroup() as group:

@@ -4,10 +4,14 @@ from shop.demo.stage import Stage
 from shop.local.environment import ADMIN_EMAIL
 
 LABEL = 10  # columns
+FILLING = [
+    "./shop demo    fills the shop, places an order and tells its story",
+    "./shop seed    only fills it",
+]
 
 
-def show(stage: Stage) -> None:
-    """Print where everything is and how to go on."""
+def show(stage: Stage, *, filled: bool = True) -> None:
+    """Print where everything is and how to go on; `filled`: there are products and the demo's customer."""
     running, home = stage.running, stage.home
     stage.screen.title("Ready", "Ctrl-C stops everything")
     rows = [
@@ -17,13 +21,13 @@ def show(stage: Stage) -> None:
         ("Kafka", running.kafka),
         ("mails", running.mail or "at your mail server"),
         ("logs", f"{home.logs}  (./shop logs orders -f)"),
-        ("customer", f"{stage.customer().email}   password in {home.path / 'secrets' / 'customer'}"),
+        *([("customer", f"{stage.customer().email}   password in {home.path / 'secrets' / 'customer'}")] * filled),
         ("admin", f"{ADMIN_EMAIL}   password in {home.path / 'secrets' / 'admin'}"),
     ]
     for label, text in rows:
         stage.screen.plain(f"  {label:<{LABEL}}{text}")
     stage.screen.plain("\n  Try:\n")
-    for line in curl_lines(stage):
+    for line in curl_lines(stage) if filled else FILLING:
         stage.screen.plain(f"    {line}")
     stage.screen.plain("")
 

@@ -20,7 +20,7 @@ async def tell(system: System) -> None:
             with system.screen.step("catalog and stock, known to orders") as step:
                 step.text = f"catalog and stock: {await seed.seed(stage)} products, known to orders"
             await _perform(stage, started=system.started)
-        farewell.show(stage)
+        farewell.show(stage, filled=system.options.demo)
         if (memory := system.memory()) is not None:
             system.screen.say(f"memory of all processes: {memory / MEGABYTE:,.0f} MB")
 

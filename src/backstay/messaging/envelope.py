@@ -34,16 +34,21 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     def read(cls, record: Record) -> "Envelope":
         """The envelope of a record; Unreadable if `id` or `ce_type` is missing or malformed."""
         headers = dict(record.headers)
-        time = headers.get("ce_time")
-        return cls(
-            _event_id(headers),
-            _required(headers, "ce_type"),
-            _text(headers, "ce_source"),
-            _text(headers, "ce_subject"),
-            None if time is None else _time(time),
-            _text(headers, "traceparent"),
-            record,
-        )
+        get = headers.get
+        try:
+            type_, ident = headers["ce_type"].decode(), UUID(headers["id"].decode())
+            time = get("ce_time")
+            return cls(
+                ident,
+                type_ or _required(headers, "ce_type"),
+                None if (source := get("ce_source")) is None else source.decode(),
+                None if (subject := get("ce_subject")) is None else subject.decode(),
+                None if time is None else _time(time),
+                None if (trace := get("traceparent")) is None else trace.decode(),
+                record,
+            )
+        except (KeyError, ValueError):
+            raise _unreadable(headers) from None
 
     @staticmethod
     def record_for(
@@ -93,6 +98,18 @@ def _rfc3339(time: datetime) -> bytes:
     return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z").encode()
 
 
+def _unreadable(headers: dict[str, bytes]) -> Unreadable:
+    """What is wrong with headers that could not be read: the first of them that is."""
+    try:
+        text = _required(headers, "id")
+        _required(headers, "ce_type")
+        for name in ("ce_source", "ce_subject", "traceparent"):
+            _text(headers, name)
+    except Unreadable as error:
+        return error
+    return Unreadable(f"header 'id' is no UUID: {text[:60]!r}")
+
+
 def _required(headers: dict[str, bytes], name: str) -> str:
     text = _text(headers, name)
     if not text:
@@ -108,14 +125,6 @@ def _text(headers: dict[str, bytes], name: str) -> str | None:
         return value.decode()
     except UnicodeDecodeError as error:
         raise Unreadable(f"header {name!r} is not UTF-8: {value[:40]!r}") from error
-
-
-def _event_id(headers: dict[str, bytes]) -> UUID:
-    text = _required(headers, "id")
-    try:
-        return UUID(text)
-    except ValueError as error:
-        raise Unreadable(f"header 'id' is no UUID: {text[:60]!r}") from error
 
 
 def _time(value: bytes) -> datetime | None:

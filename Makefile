@@ -1,7 +1,7 @@
 # One command per task; `make` alone lists them. Needs Python 3.11 or newer, nothing else.
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up test lint format replay bench chaos-outbox clean
+.PHONY: help up test lint format replay bench bench-checkout soak chaos-outbox clean
 
 BIN := .venv/bin
 READY := .venv/installed
@@ -10,10 +10,9 @@ export $(SETTINGS)
 DIR ?= data/northwind
 CONCURRENCY ?= 16
 STOCK ?= enough
-SEED ?= 1
-KILLS ?= 60
-STORM = $(if $(filter yes,$(CHAOS)),--chaos --seed $(SEED) --kills $(KILLS) $(foreach each,$(SCALE),--scale $(each)))
+STORM = $(if $(filter yes,$(CHAOS)),--chaos --seed $(or $(SEED),1) --kills $(KILLS) $(foreach each,$(SCALE),--scale $(each)))
 WORKERS ?= 2
+MINUTES ?= 30
 EVENTS ?= 500000
 KILLS ?= 100
 
@@ -38,6 +37,12 @@ format: $(READY) ## put the code into its form
 
 replay: $(READY) ## replay a real shop's orders and reconcile to the cent (DIR, CONCURRENCY, STOCK=as-is, KAFKA, CHAOS=yes SEED KILLS)
 	@$(BIN)/python -m shop replay $(DIR) --concurrency $(CONCURRENCY) --stock $(STOCK) $(STORM)
+
+soak: $(READY) ## constant load with a fault every 30 s; memory, descriptors and depths plotted (MINUTES)
+	@$(BIN)/python -m shop soak --minutes $(MINUTES)
+
+bench-checkout: $(READY) ## orders a second, CPU and memory of the whole checkout, on Apache Kafka (ARGS)
+	@$(BIN)/python benchmarks/bench_checkout.py $(ARGS)
 
 bench: $(READY) ## measure what the design promises
 	@for file in benchmarks/bench_*.py; do [ -e "$$file" ] || continue; $(BIN)/python "$$file" || exit 1; done

@@ -100,6 +100,10 @@ def run(
     wanted = [role.strip() for role in roles.split(",") if role.strip()]
     if not wanted or not set(wanted) <= set(topology.ROLES):
         _fail(f"--roles {roles!r}: allowed are {', '.join(topology.ROLES)}", 2)
+    if offset := os.environ.get("CLOCK_OFFSET"):
+        from shop.chaos.clock import shift
+
+        shift(float(offset))
     main = _main(service)
     try:
         main.build(main.settings(os.environ)).run(roles=frozenset(wanted))
@@ -167,6 +171,61 @@ def replay(
         storm=storm if chaos else None,
     )
     raise typer.Exit(asyncio.run(work))
+
+
+@app.command()
+def fault(
+    name: Annotated[str, typer.Argument(help="which fault; none: list them")] = "",
+    seconds: Annotated[float, typer.Option("--for", help="seconds until it ends by itself")] = 30.0,
+    on: Annotated[str, typer.Option(help="a service or one process of it (orders, orders-2), or all")] = "",
+    value: Annotated[float | None, typer.Option(help="seconds or percent, see the list")] = None,
+) -> None:
+    """Make something go wrong on the running system, for a while, and say what one should see."""
+    from shop.chaos.faults import FAULTS, Order, written
+    from shop.local.screen import Screen
+
+    screen = Screen()
+    if not name:
+        rows = [(f"  {f.name}", f.what, f.on, f"{f.value:g} {f.unit}" if f.unit else "") for f in FAULTS]
+        screen.rows(("  fault", "what happens", "--on", "--value"), rows)
+        return
+    _, running = _running()
+    _run(_order(running, written(Order(fault=name, seconds=seconds, on=on, value=value)), seconds, screen))
+
+
+@app.command()
+def load(
+    rate: Annotated[float, typer.Option(min=0, help="requests a second; 0: as fast as they are answered")] = 0.0,
+    clients: Annotated[int, typer.Option(min=1, max=1024, help="requests at once, at most")] = 16,
+    seconds: Annotated[float, typer.Option(min=0.1, help="how long")] = 30.0,
+    orders: Annotated[bool, typer.Option("--orders", help="orders only, instead of browse, order and read")] = False,
+    customers: Annotated[int, typer.Option(min=1, max=1000, help="each has its own limit at the gateway")] = 32,
+    plot: Annotated[Path | None, typer.Option(help="SVG of the percentiles")] = None,
+    report: Annotated[Path | None, typer.Option(help="figures as JSON")] = None,
+) -> None:
+    """Load the running system: closed loop, or with --rate an open one, and tell what it was like."""
+    import uvloop
+
+    from shop.load.command import Plan
+    from shop.load.command import load as start
+    from shop.local.screen import Screen
+
+    home, running = _running()
+    plan = Plan(rate, clients, seconds, customers, orders, plot or home.path / "load.svg", report)
+    try:
+        uvloop.run(start(home, running, Screen(), plan))
+    except (BackstayError, RuntimeError, OSError) as error:
+        _fail(str(error))
+
+
+async def _order(running: Any, order: str, seconds: float, screen: Any) -> None:
+    from shop.local.control import tell
+
+    told = await tell(running, "fault", order)
+    screen.say(told["what"])
+    screen.say(f"you should see: {told['see']}")
+    with screen.step("over"):
+        await asyncio.sleep(seconds)
 
 
 def _main(service: str) -> Any:

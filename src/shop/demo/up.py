@@ -1,9 +1,12 @@
 """`make up`: bring the system up, fill the shop, tell the story, and stay until somebody says stop."""
 
 import asyncio
+import contextlib
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from backstay.errors import BackstayError
+from shop.chaos.faults import Faults
 from shop.demo import story
 from shop.local.home import HomeInUse
 from shop.local.options import Options
@@ -15,7 +18,7 @@ from shop.local.system import System
 
 async def up(options: Options, screen: Screen) -> int:
     """Run a system until it is stopped; returns the exit status."""
-    system = System(options, screen)
+    system = System(replace(options, faults=options.faults or options.home / "faults"), screen)
     try:
         await until_stopped(_live(system), at_once=system.kill, tell=screen.note)
     except Stopped:
@@ -30,7 +33,9 @@ async def up(options: Options, screen: Screen) -> int:
 
 async def _live(system: System) -> NoReturn:
     system.screen.title("Backstay", f"home {system.home.path}")
-    async with system:
+    faults = Faults(system)
+    system.teach("fault", faults.order)
+    async with system, contextlib.aclosing(faults):
         telling = asyncio.create_task(story.tell(system), name="story")
         try:
             both: list[asyncio.Future[Any]] = [telling, system.supervisor.failure]

@@ -90,7 +90,7 @@ async def stocked(stage: Stage) -> list[str]:
 
     async def one(sku: str) -> None:
         async with gate:
-            (await admin.ask("PUT", f"/api/v1/inventory/{sku}", {"on_hand": PLENTY})).expect(200)
+            (await admin.ask("PUT", f"/api/v1/stock/{sku}", {"on_hand": PLENTY})).expect(200)
 
     await asyncio.gather(*map(one, skus))
     return skus

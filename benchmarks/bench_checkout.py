@@ -1,0 +1,168 @@
+"""The whole checkout on Apache Kafka: orders a second, latency, CPU by process, memory, consumers behind.
+
+Closed loop with 1, 16 and 64 clients, then an open loop at half of the most it took; each with the system warm and all
+consumers caught up before. Once without mails (`SMTP_URL=null:`), once with them. The load client is a process of its
+own on the same cores and is shown as one; `make bench-checkout ARGS="--seconds 20"`.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from shop.demo import seed
+from shop.demo.stage import in_process
+from shop.load.census import Cost, census
+from shop.load.depths import Depths, Gauge
+from shop.load.plot import Line, percentiles
+from shop.local.options import APACHE, Options
+from shop.local.screen import Screen
+from shop.local.system import System
+from shop.local.web import Web
+
+CLIENTS = (1, 16, 64)
+WARM_UP = 10.0  # seconds with 16 clients
+CATCH_UP = 120.0  # seconds for consumers to catch up at most
+SETTINGS = {"RATE_LIMIT_PER_SECOND": "100000", "RATE_LIMIT_BURST": "100000"}
+"""All load comes from a few customers here."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement. CPU in milliseconds for each order."""
+
+    name: str
+    figures: dict
+    cpu: dict[str, float]
+    memory: int
+    behind: Depths
+    caught_up: float
+
+    @property
+    def total(self) -> float:
+        return sum(cost for name, cost in self.cpu.items() if name != "load client")
+
+
+async def measure(system: System, gauge: Gauge, name: str, *, clients: int, rate: float, seconds: float) -> Row:
+    """Load the system once and look at everything before and after."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        before = costs(system)
+        client = await start_load(system, report, clients=clients, rate=rate, seconds=seconds)
+        status = await client.wait()
+        assert status == 0, f"the load client ended with {status}"
+        behind = await gauge.look()
+        ended = time.monotonic()
+        memory = system.memory() or 0
+        while not (await gauge.look()).caught_up and time.monotonic() < ended + CATCH_UP:
+            await asyncio.sleep(0.1)
+        caught_up = time.monotonic() - ended
+        after = costs(system)
+        figures = json.loads(report.read_text())
+    orders = max(figures["good"], 1)
+    cpu = {n: (cost.cpu - before[n].cpu) * 1000 / orders for n, cost in after.items() if n in before}
+    cpu["load client"] = figures["cpu"] * 1000 / orders
+    return Row(name, figures, cpu, memory, behind, caught_up)
+
+
+async def start_load(
+    system: System, report: Path, *, clients: int, rate: float, seconds: float
+) -> asyncio.subprocess.Process:
+    argv = [sys.executable, "-m", "shop", "load", "--orders", "--clients", str(clients), "--seconds", str(seconds)]
+    argv += ["--rate", str(rate), "--report", str(report), "--customers", "64"]
+    env = {**os.environ, "BACKSTAY_HOME": str(system.home.path)}
+    log = (system.home.logs / "load.log").open("ab")
+    return await asyncio.create_subprocess_exec(*argv, env=env, stdout=log, stderr=log)
+
+
+def costs(system: System) -> dict[str, Cost]:
+    found = census(system.supervisor.pids_by_name())
+    usage = os.times()
+    own = Cost(usage.user + usage.system, 0, 0)
+    return {**found, "supervisor and mailbox": own}
+
+
+async def run(arguments: argparse.Namespace, *, mails: bool) -> list[Row]:
+    with tempfile.TemporaryDirectory(prefix="backstay-bench-", dir="/tmp") as home:
+        os.chmod(home, 0o755)
+        options = Options(
+            home=Path(home),
+            kafka=APACHE,
+            smtp_url="" if mails else "null:",
+            gateway_port=0,
+            discovery_port=0,
+            settings=SETTINGS,
+        )
+        system = System(options, Screen(Console(file=sys.stderr, width=120)))
+        async with system, Web(system.running.gateway) as web, Gauge(system.running.databases) as gauge:
+            await seed.seed(in_process(system, web))
+            await measure(system, gauge, "warm-up", clients=16, rate=0, seconds=arguments.warm_up)
+            rows = []
+            for clients in CLIENTS:
+                name = f"closed, {clients} client{'s' * (clients > 1)}"
+                rows.append(await measure(system, gauge, name, clients=clients, rate=0, seconds=arguments.seconds))
+                tell(rows[-1])
+            rate = max(row.figures["rate"] for row in rows) / 2
+            name = f"open, {rate:,.0f}/s"
+            rows.append(await measure(system, gauge, name, clients=256, rate=rate, seconds=arguments.seconds))
+            tell(rows[-1])
+            return rows
+
+
+def tell(row: Row) -> None:
+    ms, bad = row.figures["ms"], row.figures["bad"]
+    print(
+        f"{row.name:<20} {row.figures['rate']:7,.0f} orders/s   p50 {ms['p50']:6.1f}  p99 {ms['p99']:6.1f} ms   "
+        f"{bad} errors   CPU {row.total:5.2f} ms an order   {row.memory / 1e6:,.0f} MB   "
+        f"{row.behind.outbox:,} events unpublished, at most {max(row.behind.behind.values()):,} orders behind, "
+        f"caught up after {row.caught_up:.1f} s",
+        flush=True,
+    )
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown, for RESULTS.md."""
+    lines = [
+        "| load | orders/s | p50 / p99 ms | errors | CPU ms an order | memory MB | unpublished at the end | "
+        "orders behind at most | caught up after |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        ms = row.figures["ms"]
+        lines.append(
+            f"| {row.name} | {row.figures['rate']:,.0f} | {ms['p50']:.1f} / {ms['p99']:.1f} | {row.figures['bad']} | "
+            f"{row.total:.2f} | {row.memory / 1e6:,.0f} | {row.behind.outbox:,} | "
+            f"{max(row.behind.behind.values()):,} | {row.caught_up:.1f} s |"
+        )
+    names = sorted(rows[-2].cpu, key=lambda name: -rows[-2].cpu[name])
+    lines += ["", "| CPU ms an order | " + " | ".join(row.name for row in rows) + " |", "|---|" + "---:|" * len(rows)]
+    lines += [f"| {name} | " + " | ".join(f"{row.cpu.get(name, 0):.2f}" for row in rows) + " |" for name in names]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    parser.add_argument("--warm-up", type=float, default=WARM_UP)
+    parser.add_argument("--mails", choices=("off", "on", "both"), default="both")
+    parser.add_argument("--plot", type=Path, help="SVG of the percentiles without mails")
+    arguments = parser.parse_args()
+    print(f"checkout on {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} before", flush=True)
+    for mails in {"off": (False,), "on": (True,), "both": (False, True)}[arguments.mails]:
+        print(f"\nmails {'on' if mails else 'off'}", flush=True)
+        rows = asyncio.run(run(arguments, mails=mails))
+        print("\n" + table(rows))
+        if arguments.plot and not mails:
+            lines = [Line(row.name, row.figures["curve"]) for row in rows]
+            arguments.plot.write_text(percentiles("Checkout through the gateway, mails off", lines))
+
+
+if __name__ == "__main__":
+    main()

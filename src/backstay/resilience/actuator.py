@@ -191,7 +191,8 @@ async def _next(
 ) -> bytes:
     """The next thing to send: an event, a ping after a second, nothing for an event that isn't wanted."""
     coming = asyncio.ensure_future(queue.get())
-    await asyncio.wait({coming, gone}, timeout=PING, return_when=asyncio.FIRST_COMPLETED)
+    waits: set[asyncio.Future[Any]] = {coming, gone}
+    await asyncio.wait(waits, timeout=PING, return_when=asyncio.FIRST_COMPLETED)
     if not coming.done():
         coming.cancel()
         return b"" if gone.done() else b": ping\n\n"

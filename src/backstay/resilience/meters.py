@@ -69,14 +69,14 @@ def _adder(total: list[float]) -> Callable[[Any], None]:
 def samples(policies: Iterable[Any], *, tags: Tags | None = None, timers: Timers | None = None) -> Iterator[Sample]:
     """The numbers of these policies."""
     for policy in policies:
-        labels = {"name": policy.name, **(tags(policy) if tags is not None else {})}
-        if isinstance(policy, CircuitBreaker):
-            yield from _circuit_breaker(policy, labels, timers)
+        read = next((read for kind, read in _READERS if isinstance(policy, kind)), None)
+        if read is None:
             continue
-        for kind, read in _READERS:
-            if isinstance(policy, kind):
-                for family, type_, more, value in read(policy):
-                    yield Sample(family, type_, {**labels, **more}, value)
+        labels = {"name": str(policy.name), **(tags(policy) if tags is not None else {})}
+        if isinstance(policy, CircuitBreaker):
+            yield from _times(policy, labels, timers)
+        for family, type_, more, value in read(policy):
+            yield Sample(family, type_, {**labels, **more}, value)
 
 
 def exposition(policies: Iterable[Any], *, tags: Tags | None = None, timers: Timers | None = None) -> str:
@@ -92,33 +92,34 @@ def exposition(policies: Iterable[Any], *, tags: Tags | None = None, timers: Tim
     return "\n".join([*lines, ""])
 
 
-def _circuit_breaker(breaker: CircuitBreaker, labels: dict[str, str], timers: Timers | None) -> Iterator[Sample]:
-    now = breaker.statistics()
-    for state in State:
-        here = {**labels, "state": state.value.lower()}
-        yield Sample("circuitbreaker_state", GAUGE, here, float(state is now.state))
-    succeeded, slow = now.buffered_calls - now.failed_calls, now.slow_calls - now.slow_failed_calls
-    for kind, buffered, slowly in (
-        ("successful", succeeded, slow),
-        ("failed", now.failed_calls, now.slow_failed_calls),
-    ):
-        yield Sample("circuitbreaker_buffered_calls", GAUGE, {**labels, "kind": kind}, buffered)
-        yield Sample("circuitbreaker_slow_calls", GAUGE, {**labels, "kind": kind}, slowly)
-    yield Sample("circuitbreaker_failure_rate", GAUGE, labels, now.failure_rate)
-    yield Sample("circuitbreaker_slow_call_rate", GAUGE, labels, now.slow_call_rate)
-    refused = {**labels, "kind": "not_permitted"}
-    yield Sample("circuitbreaker_not_permitted_calls_total", COUNTER, refused, now.not_permitted_total)
+def _times(breaker: CircuitBreaker, labels: dict[str, str], timers: Timers | None) -> Iterator[Sample]:
+    """How many calls ended how, and how long they took if that is measured."""
+    family, now = "circuitbreaker_calls_seconds", breaker.statistics()
     ended = (("successful", now.succeeded_total), ("failed", now.failed_total), ("ignored", now.ignored_total))
     for kind, count in ended:
         with_kind = {**labels, "kind": kind}
-        yield Sample("circuitbreaker_calls_seconds", SUMMARY, with_kind, count, "_count")
+        yield Sample(family, SUMMARY, with_kind, count, "_count")
         times = timers.seconds.get((breaker.name, kind)) if timers is not None else None
         if times is not None:
-            yield Sample("circuitbreaker_calls_seconds", SUMMARY, with_kind, times[0], "_sum")
-            yield Sample("circuitbreaker_calls_seconds_max", GAUGE, with_kind, times[1])
+            yield Sample(family, SUMMARY, with_kind, times[0], "_sum")
+            yield Sample(f"{family}_max", GAUGE, with_kind, times[1])
 
 
 Numbers = Iterator[tuple[str, str, dict[str, str], float]]
+
+
+def _circuit_breaker(breaker: CircuitBreaker) -> Numbers:
+    now = breaker.statistics()
+    for state in State:
+        yield "circuitbreaker_state", GAUGE, {"state": state.value.lower()}, float(state is now.state)
+    succeeded, slow = now.buffered_calls - now.failed_calls, now.slow_calls - now.slow_failed_calls
+    held = (("successful", succeeded, slow), ("failed", now.failed_calls, now.slow_failed_calls))
+    for kind, buffered, slowly in held:
+        yield "circuitbreaker_buffered_calls", GAUGE, {"kind": kind}, buffered
+        yield "circuitbreaker_slow_calls", GAUGE, {"kind": kind}, slowly
+    yield "circuitbreaker_failure_rate", GAUGE, {}, now.failure_rate
+    yield "circuitbreaker_slow_call_rate", GAUGE, {}, now.slow_call_rate
+    yield "circuitbreaker_not_permitted_calls_total", COUNTER, {"kind": "not_permitted"}, now.not_permitted_total
 
 
 def _retry(retry: Retry) -> Numbers:
@@ -158,6 +159,7 @@ def _time_limiter(limiter: TimeLimiter) -> Numbers:
 
 
 _READERS: tuple[tuple[type, Callable[[Any], Numbers]], ...] = (
+    (CircuitBreaker, _circuit_breaker),
     (Retry, _retry),
     (RateLimiter, _rate_limiter),
     (Bulkhead, _bulkhead),

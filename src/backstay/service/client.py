@@ -19,7 +19,15 @@ from backstay.errors import ConfigError
 from backstay.http.client import HttpClient
 from backstay.http.errors import BadResponse, ConnectFailed, PoolFull
 from backstay.http.messages import Headers, HttpResponse
-from backstay.resilience import DEADLINE_HEADER, Pipeline, Policy, clamp
+from backstay.resilience import (
+    DEADLINE_HEADER,
+    RETRY_HEADER,
+    STOP_HEADER,
+    Pipeline,
+    Policy,
+    clamp,
+    current_attempt,
+)
 from backstay.service.answers import encode
 from backstay.service.errors import ServiceCallError, UpstreamError, UpstreamRefused
 from backstay.telemetry.trace import current
@@ -157,6 +165,8 @@ class Client:
         headers = [*extra, (DEADLINE_HEADER, str(max(1, int(timeout * 1000)))), ("accept", "application/json")]
         if body and all(name.lower() != "content-type" for name, _ in extra):
             headers.append(("content-type", "application/json"))
+        if (attempt := current_attempt()) > 1:
+            headers.append((RETRY_HEADER, str(attempt)))
         context = current()
         if context is not None:
             headers.append(("traceparent", context.child().traceparent))
@@ -206,7 +216,10 @@ class Client:
             problem = msgspec.json.decode(response.body, type=dict[str, Any])
         except msgspec.MsgspecError:
             problem = {}
-        return kind(str(self.target), response.status, problem)
+        error = kind(str(self.target), response.status, problem)
+        error.do_not_retry = STOP_HEADER in response.headers
+        error.retry_after = _seconds(response.headers.get("retry-after"))
+        return error
 
     def _read(self, response: Response, kind: type[T]) -> T:
         try:
@@ -228,6 +241,11 @@ def client(
         timeout: seconds for one attempt.
     """
     return Client(url, pipeline, scope=scope, timeout=timeout)
+
+
+def _seconds(header: str | None) -> float:
+    """A Retry-After in seconds; 0.0 if there is none, or it is a date."""
+    return float(header) if header is not None and header.isdecimal() else 0.0
 
 
 @cache

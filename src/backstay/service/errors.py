@@ -10,8 +10,8 @@ BackstayError
 from backstay.auth import Forbidden as NotAllowed
 from backstay.auth import InvalidToken, KeysUnavailable
 from backstay.errors import BackstayError
+from backstay.resilience import STOP_HEADER, Rejected
 from backstay.resilience import DeadlineExceeded as TimeIsOver
-from backstay.resilience import Rejected
 from backstay.service.problems import DeadlineExceeded, Forbidden, Problem, Unauthorized, Unavailable
 from backstay.telemetry.logs import get_logger
 
@@ -25,6 +25,8 @@ class ServiceCallError(BackstayError):
         self.service = service
         self.status = status
         self.problem = problem or {}
+        self.do_not_retry = False  # the service sheds load: a repetition makes it worse
+        self.retry_after = 0.0  # seconds that the service asks to wait
         said = self.problem.get("detail") or self.problem.get("title") or "no details"
         super().__init__(f"{service} answered {status}: {said}")
 
@@ -56,7 +58,7 @@ def problem_of(error: Exception) -> Problem:
         log.warning("http.timed-out", error=_told(error))
         return DeadlineExceeded("it took too long")
     if isinstance(error, Rejected):
-        return _away(error, error.retry_after or 1.0)
+        return _away(error, error.retry_after or 1.0, headers={STOP_HEADER: "1"})
     if isinstance(error, (ConnectionError, UpstreamError)) or getattr(error, "transient", False):
         return _away(error, 1.0)
     log.error("http.failed", error=_told(error), exc_info=error)
@@ -79,9 +81,9 @@ def insufficient(error: NotAllowed) -> Forbidden:
     return Forbidden(str(error), headers={"WWW-Authenticate": f'Bearer error="insufficient_scope"{scope}'})
 
 
-def _away(error: Exception, retry_after: float) -> Unavailable:
+def _away(error: Exception, retry_after: float, headers: dict[str, str] | None = None) -> Unavailable:
     log.warning("http.unavailable", error=_told(error))
-    return Unavailable("something this service needs is away for the moment", retry_after=retry_after)
+    return Unavailable("something this service needs is away for the moment", retry_after=retry_after, headers=headers)
 
 
 def _told(error: Exception) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
-from backstay.resilience import deadline
+from backstay.resilience import RETRY_HEADER, STOP_HEADER, deadline, repeated_request
 from backstay.resilience.deadline import HEADER
 from backstay.service.endpoint import STATE, Endpoint, Inbound, Limits, Reply, refusal
 from backstay.service.problems import DeadlineExceeded, Unavailable
@@ -23,6 +23,7 @@ LINGER = 2.0
 """Seconds to read on after refusing a body, so that the client gets to read the refusal."""
 
 _DEADLINE = HEADER.encode()
+_RETRY = RETRY_HEADER.encode()
 
 
 class Front:
@@ -44,6 +45,10 @@ class Front:
         self._all: dict[str, RouteCounters] = {}
         self.active = 0
         """Requests being answered right now."""
+        self.shed = 0
+        """Requests refused because too many were being answered."""
+        self.late = 0
+        """Requests refused because their deadline had passed when they arrived."""
 
     def statistics(self) -> list[RouteStatistics]:
         """What each route has answered; those that nobody asked for are left out."""
@@ -71,20 +76,31 @@ class Front:
     async def _answer(self, scope: Scope, receive: Receive, inbound: Inbound, left: float, send: Send) -> None:
         try:
             if self.active > self._limits.active:
-                raise Unavailable("too many requests are being answered at this moment")
+                self.shed += 1
+                raise Unavailable("too many requests are being answered at this moment", headers={STOP_HEADER: "1"})
             if left <= 0:
+                self.late += 1
                 raise DeadlineExceeded("the deadline had passed when the request arrived")
             if scope["method"] == "HEAD":  # is GET without the body, which the server leaves out
                 scope = {**scope, "method": "GET"}
             endpoint = self._endpoints.get((scope["method"], scope["path"]))
-            if endpoint is not None:
-                inbound.reply = await endpoint(scope, receive, inbound)
-                return
-            await self._inner(scope, receive, send)
+            if _RETRY in inbound.headers:
+                with repeated_request():
+                    await self._answer_with(endpoint, scope, receive, inbound, send)
+            else:
+                await self._answer_with(endpoint, scope, receive, inbound, send)
         except Disconnected:
             return
         except Exception as error:  # noqa: BLE001 - the client gets a problem, whatever happened
             inbound.reply = refusal(error, scope, inbound)
+
+    async def _answer_with(
+        self, endpoint: Endpoint | None, scope: Scope, receive: Receive, inbound: Inbound, send: Send
+    ) -> None:
+        if endpoint is not None:
+            inbound.reply = await endpoint(scope, receive, inbound)
+        else:
+            await self._inner(scope, receive, send)
 
     def _time_left(self, headers: Mapping[bytes, bytes]) -> float:
         given = headers.get(_DEADLINE)

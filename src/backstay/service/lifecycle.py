@@ -94,7 +94,9 @@ class Running:
         """Everything that is counted here, in Prometheus' text form."""
         routes = self._front.statistics() if self._front is not None else []
         parts = [*self.service.owns, *self.service.jobs, self.http, self.verifier, self._eureka]
-        return exposition(self.service.name, routes, self._front.active if self._front else 0, parts)
+        front = self._front
+        refused = {"deadline": front.late, "overload": front.shed} if front else {}
+        return exposition(self.service.name, routes, front.active if front else 0, parts, refused=refused)
 
     # The steps of the start, in their order. What each enters is left in reverse.
 

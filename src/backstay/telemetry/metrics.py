@@ -1,12 +1,13 @@
 """Metrics: what is counted anyway, as plain integers in `statistics()`, is read when somebody asks for it.
 
 Every part with a `statistics()` shows its numbers as `backstay_<kind>_<field>{name="..."}`; states show as 1 under
-their name. Nothing is measured twice and nothing costs anything between two readings.
+their name. Policies of `backstay.resilience` show under Resilience4j's names as well. Nothing is measured twice and
+nothing costs anything between two readings.
 """
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -18,27 +19,39 @@ from prometheus_client.core import (
     Metric,
 )
 
+from backstay.resilience.meters import samples
+
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _process: CollectorRegistry | None = None
 
 
-def exposition(service: str, routes: Sequence[Any], active: int, parts: Iterable[Any]) -> bytes:
-    """The text form of the routes' counts and of the statistics of all parts."""
+def exposition(
+    service: str, routes: Sequence[Any], active: int, parts: Iterable[Any], *, refused: Mapping[str, int] | None = None
+) -> bytes:
+    """The text form of the routes' counts, of refusals by reason, and of the statistics of all parts."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(service, routes, active, parts))
+    registry.register(_Collector(service, routes, active, parts, refused or {}))
     return generate_latest(registry) + generate_latest(_process_registry())
 
 
 class _Collector:
-    def __init__(self, service: str, routes: Sequence[Any], active: int, parts: Iterable[Any]) -> None:
+    def __init__(
+        self, service: str, routes: Sequence[Any], active: int, parts: Iterable[Any], refused: Mapping[str, int]
+    ) -> None:
         self._service = service
         self._routes = routes
         self._active = active
         self._parts = list(parts)
+        self._refused = refused
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("http_server_active_requests", "Requests being answered now.", value=self._active)
         yield from _requests(self._routes)
+        refusals = CounterMetricFamily("http_server_refused", "Requests refused before any work.", labels=["reason"])
+        for reason, count in self._refused.items():
+            refusals.add_metric([reason], count)
+        yield refusals
+        yield from _resilience(_with_inner(self._parts))
         gauges: dict[str, GaugeMetricFamily] = {}
         names: dict[tuple[str, str], int] = {}
         for part in _with_inner(self._parts):
@@ -72,6 +85,21 @@ def _requests(routes: Sequence[Any]) -> Iterator[Metric]:
         times.add_metric([route.method, path], buckets, route.seconds)
     yield counts
     yield times
+
+
+def _resilience(parts: Iterable[Any]) -> Iterator[Metric]:
+    """The policies among the parts as Micrometer shows Resilience4j's; of two of one kind and name, the first."""
+    families: dict[str, Metric] = {}
+    shown: set[tuple[str, ...]] = set()
+    for sample in samples(parts):
+        series = (sample.family, sample.suffix, *sample.labels.values())
+        if series in shown:
+            continue
+        shown.add(series)
+        name = f"resilience4j_{sample.family}"
+        family = families.setdefault(name, Metric(name.removesuffix("_total"), "As in Resilience4j.", sample.type))
+        family.add_sample(name + sample.suffix, dict(sample.labels), sample.value)
+    yield from families.values()
 
 
 def _with_inner(parts: Iterable[Any]) -> Iterator[Any]:

@@ -154,7 +154,7 @@ async def test_each_group_has_its_own_inbox(world: World) -> None:
 @pytest.mark.parametrize("options", [{}, {"locks": SHARED}], ids=["alone", "shared"])
 async def test_a_failing_event_is_parked_and_the_partition_goes_on(world: World, options: dict[str, Any]) -> None:
     """Its neighbours in the batch keep their effects and their order; it is kept with cause, place and attempts."""
-    consumer = world.consumer(attempts=3)
+    consumer = world.consumer(attempts=3, hold_keys=False)
     tries: list[int] = []
 
     @consumer.on(world.event, **options)
@@ -181,7 +181,7 @@ async def test_a_failing_event_is_parked_and_the_partition_goes_on(world: World,
 @BOTH
 async def test_unreadable_records_are_parked_with_their_reason(world: World) -> None:
     """A bad payload, a missing field, a tombstone, no id, no type: kept and passed by."""
-    good, consumer = world.record(1), writing(world, world.consumer(), locks=SHARED)
+    good, consumer = world.record(1, "another"), writing(world, world.consumer(), locks=SHARED)
     await world.publish(
         world.raw(b"not json"),
         world.raw(b'{"key": "k"}'),
@@ -373,7 +373,7 @@ async def test_what_a_broken_lane_held_is_handled_after_its_restart(world: World
 @BOTH
 async def test_a_replayed_dead_letter_gets_its_handler_again(world: World) -> None:
     """Dry run says what would be done; a replay has its effect once and leaves the list."""
-    consumer, mended = world.consumer(attempts=1), asyncio.Event()
+    consumer, mended = world.consumer(hold_keys=False, attempts=1), asyncio.Event()
 
     @consumer.on(world.event)
     async def handle(event: Any, tx: Transaction, envelope: Envelope) -> None:

@@ -2,7 +2,15 @@
 
 from backstay.messaging.broker import Broker, Producer, Sink, Subscription, SubscriptionStatus, Tail
 from backstay.messaging.consumer import Consumer, ConsumerStatistics
-from backstay.messaging.dead_letters import DeadLetter, list_dead_letters, replay
+from backstay.messaging.dead_letters import (
+    DeadLetter,
+    Decision,
+    Parked,
+    audit,
+    discard,
+    list_dead_letters,
+    replay,
+)
 from backstay.messaging.envelope import Envelope
 from backstay.messaging.errors import BrokerUnavailable, MessagingError, PublishError, TopicError, Unreadable
 from backstay.messaging.event import Event, EventSpec, event_spec
@@ -20,6 +28,7 @@ __all__ = [
     "Consumer",
     "ConsumerStatistics",
     "DeadLetter",
+    "Decision",
     "Envelope",
     "Event",
     "EventSpec",
@@ -27,6 +36,7 @@ __all__ = [
     "Locks",
     "MemoryBroker",
     "MessagingError",
+    "Parked",
     "Partition",
     "Producer",
     "PublishError",
@@ -37,6 +47,8 @@ __all__ = [
     "Tail",
     "TopicError",
     "Unreadable",
+    "audit",
+    "discard",
     "event_spec",
     "forget_start",
     "list_dead_letters",

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from backstay import faults
 from backstay.db import Database, DatabaseError, Deadlock, SerializationFailure, Transaction
-from backstay.messaging.dead_letters import park
+from backstay.messaging.dead_letters import OnParked, hold_back, park
 from backstay.messaging.delivery import Delivery, words
 from backstay.messaging.handlers import BatchCall, Take
 from backstay.messaging.inbox import claim
@@ -46,6 +46,7 @@ class Counters:
     repeats: int = 0
     outages: int = 0
     replayed: int = 0
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +69,34 @@ class Applier:
     """Applies deliveries of one group.
 
     attempts: tries of a record before it is parked; retry_wait: seconds before the second, doubled each time;
-    concurrency: transactions at the same moment.
+    concurrency: transactions at the same moment; hold_keys: a parked record holds back the later ones of its key.
     """
 
     def __init__(
-        self, db: Database, group: str, counters: Counters, *, attempts: int, retry_wait: float, concurrency: int
+        self,
+        db: Database,
+        group: str,
+        counters: Counters,
+        *,
+        attempts: int,
+        retry_wait: float,
+        concurrency: int,
+        hold_keys: bool = True,
     ) -> None:
         self._db = db
         self._group = group
         self._counters = counters
         self._attempts = attempts
         self._retry_wait = retry_wait
+        self._hold_keys = hold_keys
+        self._on_parked: OnParked | None = None
         self._gate = asyncio.Semaphore(concurrency)
         self._before_commit = f"{group}.consume.before-commit"
         self._after_commit = f"{group}.consume.after-commit"
+
+    def on_parked(self, hook: OnParked) -> None:
+        """Call the hook in the transaction in which a record is parked."""
+        self._on_parked = hook
 
     async def apply(self, deliveries: Sequence[Delivery], patience: Patience) -> None:
         """Apply these in order; returns when each has had its effect, or is parked."""
@@ -135,17 +150,21 @@ class Applier:
 
     async def _transact(self, fresh: list[Delivery], progress: _Progress) -> list[Delivery]:
         async with self._gate, self._db.transaction() as tx:
-            taken = await claim(tx, self._group, [delivery.id for delivery in fresh])
+            taken, held = await claim(tx, self._group, [delivery.id for delivery in fresh])
             progress.claimed = True
             fresh[:] = [delivery for delivery in fresh if delivery.id in taken]
+            if self._hold_keys:
+                await hold_back(tx, self._group, fresh, look=held)
             await self.handle(tx, fresh, progress)
             await faults.point(self._before_commit)
         return fresh
 
     async def _handle_one(self, tx: Transaction, delivery: Delivery) -> None:
         registration, envelope, event = delivery.registration, delivery.envelope, delivery.event
-        if delivery.fault is not None or registration is None or envelope is None or event is None:
-            await park(tx, self._group, delivery)
+        if delivery.fault is not None or delivery.held or registration is None or envelope is None or event is None:
+            parked = await park(tx, self._group, delivery, holds=self._hold_keys)
+            if self._on_parked is not None:
+                await self._on_parked(tx, parked)
             return
         with use(TraceContext.parse(envelope.traceparent)):
             await registration.call(event, tx, envelope)
@@ -182,7 +201,9 @@ class Applier:
         return float(min(self._retry_wait * 2 ** min(tries - 1, 10), MAX_WAIT) * random.uniform(0.75, 1.25))  # noqa: S311
 
     def _count(self, run: list[Delivery], handled: list[Delivery]) -> None:
-        parked = sum(delivery.fault is not None for delivery in handled)
+        held = sum(delivery.held and delivery.fault is None for delivery in handled)
+        parked = held + sum(delivery.fault is not None for delivery in handled)
+        self._counters.held += held
         self._counters.handled += len(handled) - parked
         self._counters.dead_letters += parked
         self._counters.duplicates += len(run) - len(handled)
@@ -207,7 +228,7 @@ def _locks(deliveries: Sequence[Delivery], progress: _Progress) -> list[tuple[Ta
     keys: dict[int, set[str]] = {}
     for index, delivery in enumerate(deliveries):
         registration = delivery.registration
-        if delivery.fault is None and registration is not None and registration.locks is not None:
+        if delivery.fault is None and not delivery.held and registration is not None and registration.locks is not None:
             progress.index = index
             takes[registration.order] = registration.locks.take
             keys.setdefault(registration.order, set()).update(registration.locks.keys(delivery.event))
@@ -226,7 +247,7 @@ def _batch_at(deliveries: Sequence[Delivery], start: int) -> Sequence[Delivery]:
 
 def _batch_handler(delivery: Delivery) -> BatchCall | None:
     registration = delivery.registration
-    return None if registration is None or delivery.fault is not None else registration.batch
+    return None if registration is None or delivery.fault is not None or delivery.held else registration.batch
 
 
 async def _handle_batch(tx: Transaction, deliveries: Sequence[Delivery]) -> None:

@@ -17,6 +17,7 @@ from backstay.db import Database, DatabaseError
 from backstay.errors import ConfigError
 from backstay.messaging.applier import Applier, Counters
 from backstay.messaging.broker import Broker, Subscription, SubscriptionStatus
+from backstay.messaging.dead_letters import OnParked, dead_letter_topics
 from backstay.messaging.delivery import words
 from backstay.messaging.event import Event
 from backstay.messaging.handlers import SHARED, Handlers, Locks, Shared
@@ -44,9 +45,10 @@ class ConsumerStatistics:
     """A snapshot, counted since the start.
 
     handled: events whose effect happened; duplicates: deliveries that the inbox knew; skipped: records of types without
-    a handler; dead_letters: records parked; retries: further tries of a failing record; repeats: transactions repeated
-    after a deadlock; outages: transactions repeated because something was away; replayed: dead letters replayed;
-    lag: records behind, None = unknown; assigned: partitions held; reason: why `healthy` is False.
+    a handler; dead_letters: records parked; held: those of them that only wait for an earlier one of their key;
+    retries: further tries of a failing record; repeats: transactions repeated after a deadlock; outages: transactions
+    repeated because something was away; replayed: dead letters replayed; lag: records behind, None = unknown;
+    assigned: partitions of this member; reason: why `healthy` is False.
     """
 
     handled: int
@@ -57,6 +59,7 @@ class ConsumerStatistics:
     repeats: int
     outages: int
     replayed: int
+    held: int
     lag: int | None
     assigned: tuple[Partition, ...]
     healthy: bool
@@ -68,7 +71,8 @@ class Consumer:
 
     group: the group's name, the inbox is kept per group; db: where effects and inbox live; catch_up: topics whose first
     catching up `caught_up` reports; attempts: tries of a record before it becomes a dead letter; retry_wait: seconds
-    before the second try; concurrency: transactions at the same moment.
+    before the second try; concurrency: transactions at the same moment; hold_keys: while a record is parked, the later
+    ones of its key are parked behind it (False: they go on without it).
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Consumer:
         retry_wait: float = RETRY_WAIT,
         concurrency: int = CONCURRENCY,
         replay_every: float = REPLAY_EVERY,
+        hold_keys: bool = True,
     ) -> None:
         if attempts < 1 or concurrency < 1:
             raise ConfigError(f"consumer {group!r}: attempts={attempts}, concurrency={concurrency}: at least 1 each")
@@ -92,7 +97,13 @@ class Consumer:
         self._handlers = Handlers()
         self._counters = Counters()
         self._applier = Applier(
-            db, group, self._counters, attempts=attempts, retry_wait=retry_wait, concurrency=concurrency
+            db,
+            group,
+            self._counters,
+            attempts=attempts,
+            retry_wait=retry_wait,
+            concurrency=concurrency,
+            hold_keys=hold_keys,
         )
         self._replayer = Replayer(db, group, self._handlers, self._applier, self._counters, every=replay_every)
         self._marks = Marks(db, group)
@@ -136,6 +147,19 @@ class Consumer:
             return handler
 
         return register
+
+    def on_parked(self, hook: OnParked) -> None:
+        """Call `hook(tx, parked)` in the transaction in which a record becomes a dead letter, to tell others of it."""
+        self._applier.on_parked(hook)
+
+    @property
+    def broker(self) -> Broker | None:
+        """Where it reads from."""
+        return self._broker
+
+    async def dead_letter_topics(self) -> set[str]:
+        """The topics for copies of all records of this group that are in the table of dead letters."""
+        return await dead_letter_topics(self._db, self.group)
 
     def use_broker(self, broker: Broker) -> None:
         """Set the broker; only before entering."""

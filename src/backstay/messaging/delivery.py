@@ -14,10 +14,11 @@ from backstay.messaging.record import Record
 class Delivery:
     """One record that concerns us.
 
-    id: the event's, or one made from the record where it carries none; fault: why it can only be parked.
+    id: the event's, or one made from the record where it carries none; fault: why it can only be parked; held: an
+    earlier record of its key is parked, so this one is too; ours: it is of a type that is handled, readable or not.
     """
 
-    __slots__ = ("attempts", "envelope", "event", "fault", "id", "record", "registration")
+    __slots__ = ("attempts", "envelope", "event", "fault", "held", "id", "ours", "record", "registration")
 
     def __init__(
         self,
@@ -27,6 +28,8 @@ class Delivery:
         envelope: Envelope | None = None,
         event: Event | None = None,
         fault: Exception | None = None,
+        *,
+        ours: bool = True,
     ) -> None:
         self.record = record
         self.id = id
@@ -34,7 +37,14 @@ class Delivery:
         self.envelope = envelope
         self.event = event
         self.fault = fault
+        self.held = False
+        self.ours = ours
         self.attempts = 1
+
+    @property
+    def place(self) -> tuple[str, bytes] | None:
+        """Topic and key, within which order counts; None if it has none."""
+        return None if self.record.key is None or not self.ours else (self.record.topic, self.record.key)
 
     @property
     def may_share(self) -> bool:
@@ -46,7 +56,8 @@ def read(record: Record, handlers: Handlers) -> Delivery | None:
     """What the record is to us; None if its type has no handler here."""
     type_ = record.header("ce_type")
     if not type_:
-        return _unreadable(record, None, Unreadable("header 'ce_type' is missing: the record is no event of ours"))
+        fault = Unreadable("header 'ce_type' is missing: the record is no event of ours")
+        return Delivery(record, _made_id(record), fault=fault, ours=False)
     registration = handlers.find(type_)
     if registration is None:
         return None

@@ -1,6 +1,6 @@
 """The memory that makes an effect happen once: one row per group and event, written in the handler's transaction."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID
@@ -13,12 +13,15 @@ PRUNE_BATCH = 5000  # rows deleted by one statement
 sql = Queries.load(__package__)
 
 
-async def claim(tx: Transaction, group: str, ids: Iterable[UUID]) -> set[UUID]:
-    """Take these events for the group; returns those that were not taken before.
+async def claim(tx: Transaction, group: str, ids: Sequence[UUID]) -> tuple[set[UUID], bool]:
+    """Take these events for the group; returns those that were not taken before, and whether any key may be held.
 
     If another transaction is about to take one, this waits for its outcome.
     """
-    return {row["event_id"] for row in await tx.fetch(sql.claim, group, list(ids))}
+    rows = await tx.fetch(sql.claim, group, ids)
+    # Whoever took the others may have parked them just now: then the answer about keys is older than that.
+    held = 0 < len(rows) < len(ids) or any(row["held"] for row in rows)
+    return {row["event_id"] for row in rows}, held
 
 
 async def prune_inbox(db: Database, *, older_than: datetime) -> int:

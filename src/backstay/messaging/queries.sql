@@ -1,9 +1,25 @@
 -- name: claim
--- Takes events for a group; returns those that nobody had taken before.
-INSERT INTO inbox (consumer_group, event_id)
-SELECT $1, event_id FROM unnest($2::uuid[]) AS event_id ORDER BY event_id
-ON CONFLICT DO NOTHING
-RETURNING event_id
+-- Takes events for a group; returns those that nobody had taken before, and whether any key of the group is held.
+WITH taken AS (
+    INSERT INTO inbox (consumer_group, event_id)
+    SELECT $1, event_id FROM unnest($2::uuid[]) AS event_id ORDER BY event_id
+    ON CONFLICT DO NOTHING
+    RETURNING event_id
+)
+SELECT event_id, EXISTS (
+    SELECT FROM dead_letters
+    WHERE consumer_group = $1 AND holds AND replayed_at IS NULL AND discarded_at IS NULL
+) AS held
+FROM taken
+
+-- name: held_keys
+-- Which of these keys are held by a dead letter; waits for whoever is about to resolve one, and looks again then.
+SELECT d.topic, d.key
+FROM dead_letters d
+JOIN unnest($2::text[], $3::bytea[]) AS k(topic, key) USING (topic, key)
+WHERE d.consumer_group = $1 AND d.holds AND d.replayed_at IS NULL AND d.discarded_at IS NULL
+ORDER BY d.id
+FOR SHARE OF d
 
 -- name: prune_inbox
 -- Forgets events handled before a moment, a bounded number at a time.
@@ -12,13 +28,14 @@ DELETE FROM inbox WHERE (consumer_group, event_id) IN (
 )
 
 -- name: park
--- Keeps a record that could not be handled; a parked one that failed again is open again.
+-- Keeps a record that could not be handled, or has to wait; a parked one that failed again is open again.
 INSERT INTO dead_letters (
     consumer_group, event_id, type, topic, partition, "offset", recorded_at, key, value,
-    header_names, header_values, cause, attempts
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+    header_names, header_values, cause, attempts, holds, waiting
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 ON CONFLICT (consumer_group, event_id) DO UPDATE
-SET cause = excluded.cause, attempts = dead_letters.attempts + excluded.attempts, failed_at = now(), replayed_at = NULL
+SET cause = excluded.cause, attempts = dead_letters.attempts + excluded.attempts, failed_at = now(),
+    replayed_at = NULL, discarded_at = NULL, holds = excluded.holds, waiting = excluded.waiting
 
 -- name: list_dead_letters
 -- Dead letters, oldest first; NULL means any. The open ones, or those replayed.
@@ -27,28 +44,77 @@ WHERE ($1::bigint[] IS NULL OR id = ANY ($1))
   AND ($2::text IS NULL OR consumer_group = $2)
   AND ($3::text IS NULL OR type = $3)
   AND (replayed_at IS NOT NULL) = $4
+  AND discarded_at IS NULL
+  AND ($6::text IS NULL OR topic = $6)
+  AND ($7::bytea IS NULL OR key = $7)
+  AND ($8::text IS NULL OR strpos(cause, $8) > 0)
+  AND ($9::timestamptz IS NULL OR parked_at >= $9)
+  AND ($10::timestamptz IS NULL OR parked_at < $10)
 ORDER BY id LIMIT $5
 
+-- name: dead_letter_sources
+-- Whose records a group has parked.
+SELECT DISTINCT topic FROM dead_letters WHERE consumer_group = $1
+
 -- name: request_replay
--- Asks the running consumer to handle these again.
-UPDATE dead_letters SET replay_requested_at = now()
-WHERE id = ANY ($1) AND replayed_at IS NULL
+-- Asks the running consumer to handle these again, and notes who asked for what.
+WITH asked AS (
+    UPDATE dead_letters SET replay_requested_at = now()
+    WHERE id = ANY ($1) AND replayed_at IS NULL AND discarded_at IS NULL
+    RETURNING id
+)
+INSERT INTO dead_letter_audit (actor, action, filters, letters)
+SELECT $2, 'replay', $3::jsonb, array_agg(id ORDER BY id) FROM asked HAVING count(*) > 0
+
+-- name: discard
+-- Gives these up, lets those that waited for them alone be handled, and notes who decided it.
+WITH gone AS (
+    UPDATE dead_letters SET discarded_at = now(), replay_requested_at = NULL
+    WHERE id = ANY ($1) AND replayed_at IS NULL AND discarded_at IS NULL
+    RETURNING id, consumer_group, topic, key
+), freed AS (
+    UPDATE dead_letters d SET replay_requested_at = now()
+    FROM gone
+    WHERE d.consumer_group = gone.consumer_group AND d.topic = gone.topic AND d.key = gone.key AND d.waiting
+      AND d.id <> ALL ($1) AND d.replayed_at IS NULL AND d.discarded_at IS NULL
+)
+INSERT INTO dead_letter_audit (actor, action, filters, letters)
+SELECT $2, 'discard', $3::jsonb, array_agg(id ORDER BY id) FROM gone HAVING count(*) > 0
+
+-- name: audit
+-- Who decided what about dead letters, the latest first.
+SELECT * FROM dead_letter_audit ORDER BY id DESC LIMIT $1
 
 -- name: requested
--- Which dead letters of a group are waiting to be handled again.
-SELECT id FROM dead_letters WHERE consumer_group = $1 AND replay_requested_at IS NOT NULL ORDER BY id LIMIT $2
+-- Which dead letters of a group are to be handled again now: those that no earlier one of their key holds back.
+SELECT id FROM dead_letters d
+WHERE consumer_group = $1 AND replay_requested_at IS NOT NULL AND discarded_at IS NULL
+  AND NOT EXISTS (
+    SELECT FROM dead_letters e
+    WHERE e.consumer_group = d.consumer_group AND e.topic = d.topic AND e.key = d.key AND e.id < d.id
+      AND e.holds AND e.replayed_at IS NULL AND e.discarded_at IS NULL
+  )
+ORDER BY id LIMIT $2
 
 -- name: lock_requested
 -- One of them, unless somebody else is at it.
 SELECT * FROM dead_letters WHERE id = $1 AND replay_requested_at IS NOT NULL FOR UPDATE SKIP LOCKED
 
 -- name: replayed
--- Its effect has happened.
-UPDATE dead_letters SET replayed_at = now(), replay_requested_at = NULL, attempts = attempts + 1 WHERE id = $1
+-- Its effect has happened; those that waited for it come next.
+WITH done AS (
+    UPDATE dead_letters SET replayed_at = now(), replay_requested_at = NULL, attempts = attempts + 1
+    WHERE id = $1 RETURNING id, consumer_group, topic, key
+)
+UPDATE dead_letters d SET replay_requested_at = now()
+FROM done
+WHERE d.consumer_group = done.consumer_group AND d.topic = done.topic AND d.key = done.key AND d.id > done.id
+  AND d.waiting AND d.replayed_at IS NULL AND d.discarded_at IS NULL AND d.replay_requested_at IS NULL
 
 -- name: failed_again
 -- It failed again: the new cause, and no further try until somebody asks.
-UPDATE dead_letters SET cause = $2, attempts = attempts + 1, failed_at = now(), replay_requested_at = NULL
+UPDATE dead_letters
+SET cause = $2, attempts = attempts + 1, failed_at = now(), replay_requested_at = NULL, waiting = false
 WHERE id = $1
 
 -- name: mark_started

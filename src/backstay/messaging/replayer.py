@@ -39,9 +39,15 @@ class Replayer:
             await asyncio.sleep(self._every)
 
     async def replay_requested(self) -> None:
-        """One round: try each dead letter that is asked for."""
-        for row in await self._db.fetch(sql.requested, self._group, BATCH):
-            await self._try(row["id"])
+        """Try what is asked for, until nothing is left that can be tried; those of a key come one after another."""
+        tried: set[int] = set()
+        while rows := await self._db.fetch(sql.requested, self._group, BATCH):
+            fresh = [row["id"] for row in rows if row["id"] not in tried]
+            if not fresh:
+                return
+            for number in fresh:
+                tried.add(number)
+                await self._try(number)
 
     async def _try(self, number: int) -> None:
         try:

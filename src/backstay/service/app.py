@@ -132,7 +132,15 @@ class Service:
             found.append(pruning(database))
         if database is not None and any(role_of(thing) == "consumer" for thing in self.owns):
             found.append(every(PRUNE_INBOX_EVERY, partial(_prune_inbox, database), name="prune-inbox"))
+        if any(role_of(thing) == "relay" for thing in self.owns):
+            found += [_dead_letter_copies(thing) for thing in self.owns if hasattr(thing, "on_parked")]
         return found
+
+
+def _dead_letter_copies(consumer: Any) -> Job:
+    from backstay.service.dead_letters import DeadLetterTopics
+
+    return DeadLetterTopics(consumer).job()
 
 
 async def _prune_inbox(database: Any) -> None:

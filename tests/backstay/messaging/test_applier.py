@@ -40,12 +40,14 @@ class FakeTransaction:
         self.claimed: set[UUID] = set()
         self.effects: list[object] = []
 
-    async def fetch(self, statement: str, group: str, ids: list[UUID]) -> list[dict[str, UUID]]:
+    async def fetch(self, statement: str, group: str, ids: list[Any], *keys: Any) -> list[dict[str, Any]]:
+        if statement == sql.held_keys:
+            return [{"topic": "t", "key": key} for key in keys[0] if key in self._database.held]
         assert statement == sql.claim
         self._database.fail("claim")
         fresh = [event_id for event_id in ids if event_id not in self._database.inbox]
         self.claimed.update(fresh)
-        return [{"event_id": event_id} for event_id in fresh]
+        return [{"event_id": event_id, "held": bool(self._database.held)} for event_id in fresh]
 
     async def execute(self, statement: str, *args: Any) -> None:
         assert statement == sql.park
@@ -58,6 +60,7 @@ class FakeDatabase:
 
     def __init__(self) -> None:
         self.inbox: set[UUID] = set()
+        self.held: set[bytes] = set()
         self.effects: list[object] = []
         self.transactions = 0
         self.errors: dict[str, Iterator[Exception]] = {}

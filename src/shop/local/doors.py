@@ -1,14 +1,14 @@
 """A door before the broker or the database: a TCP proxy that can be cut, shut, slowed and held, for all or for some.
 
-Each connection knows the process it belongs to, so trouble can be meant for one process alone. Order of bytes is kept
-whatever changes meanwhile.
+Trouble can be meant for one process alone: whose a connection is, is asked only then, since asking takes time that all
+others would wait. Order of bytes is kept whatever changes meanwhile.
 """
 
 import asyncio
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -39,10 +39,12 @@ class Trouble:
 class Door:
     """Listens on `port` and passes on to `target`, both on the loopback. An async context manager."""
 
-    def __init__(self, port: int, target: int, *, owner: Callable[[int], str | None] = lambda _port: None) -> None:
-        """`owner` tells the process behind a client's port."""
+    def __init__(
+        self, port: int, target: int, *, owners: Callable[[Collection[int]], Mapping[int, str]] = lambda _ports: {}
+    ) -> None:
+        """`owners` tells the processes behind clients' ports."""
         self.port, self.target = port, target
-        self._owner = owner
+        self._owners = owners
         self._troubles: list[Trouble] = []
         self._links: set[_Link] = set()
         self._server: asyncio.Server | None = None
@@ -63,6 +65,8 @@ class Door:
 
     def cut(self, who: Collection[str] | None = None) -> int:
         """Reset the connections of these processes, of all if None; new ones come through. Returns how many it were."""
+        if who is not None:
+            self._ask(self._links)
         links = [link for link in self._links if who is None or link.owner in who]
         for link in links:
             link.abort()
@@ -72,6 +76,8 @@ class Door:
     def trouble(self, kind: Kind, who: Collection[str] | None = None, *, delay: float = 0.0) -> Iterator[None]:
         """Trouble as long as the context lasts; `refuse` also cuts what is there."""
         trouble = Trouble(kind, None if who is None else frozenset(who), delay)
+        if who is not None:
+            self._ask(self._links)
         self._troubles.append(trouble)
         if kind == "refuse":
             self.cut(who)
@@ -85,9 +91,12 @@ class Door:
     def _of(self, owner: str | None, kind: Kind) -> list[Trouble]:
         return [trouble for trouble in self._troubles if trouble.kind == kind and trouble.meets(owner)]
 
-    def _name(self, transport: asyncio.Transport) -> str | None:
-        peer = transport.get_extra_info("peername")
-        return self._owner(peer[1]) if peer else None
+    def _ask(self, links: Collection["_Link"]) -> None:
+        """Find out whose connections these are, as far as nobody asked before."""
+        unknown = {link.port: link for link in links if not link.asked}
+        owners = self._owners(list(unknown)) if unknown else {}
+        for port, link in unknown.items():
+            link.owner, link.asked = owners.get(port), True
 
 
 class _Link:
@@ -96,6 +105,8 @@ class _Link:
     def __init__(self, door: Door) -> None:
         self.door = door
         self.owner: str | None = None
+        self.asked = False
+        self.port = 0
         self.client, self.server = _Side(self), _Side(self)
         self._opening: asyncio.Task[None] | None = None
 
@@ -104,7 +115,9 @@ class _Link:
 
     def open(self, transport: asyncio.Transport) -> None:
         """The client is there: pass its bytes on as soon as the target is."""
-        self.owner = self.door._name(transport)
+        self.port = (transport.get_extra_info("peername") or ("", 0))[1]
+        if any(trouble.who is not None for trouble in self.door._troubles):
+            self.door._ask([self])
         if self.door._of(self.owner, "refuse"):
             _reset(transport)
             return

@@ -6,7 +6,7 @@ from shop.local import registry
 from shop.local.control import tell
 from shop.local.home import Home, Running
 from shop.local.memory import proportional_set_size
-from shop.local.owners import owner_of
+from shop.local.owners import owners_of
 from shop.local.screen import Screen
 from shop.local.supervisor import ChildStatus
 from shop.local.web import Web
@@ -32,9 +32,10 @@ def _by_process(children: list[ChildStatus], found: list[registry.Instance]) -> 
     """Which entry is whose: the kernel knows it; where it doesn't tell, a service's only entry is its own."""
     pids = {child.name: child.pid for child in children if child.pid}
     shown: dict[str, registry.Instance] = {}
-    for instance in found:
-        port = int(instance.address.rpartition(":")[2])
-        shown[owner_of(port, pids) or instance.app] = instance
+    ports = {int(instance.address.rpartition(":")[2]): instance for instance in found}
+    owners = owners_of(ports, pids)
+    for port, instance in ports.items():
+        shown[owners.get(port, instance.app)] = instance
     return shown
 
 

@@ -25,7 +25,7 @@ from shop.local.instances import Instance, expanded, instances
 from shop.local.mailbox import Mailbox
 from shop.local.memory import proportional_set_size
 from shop.local.options import Options
-from shop.local.owners import owner_of
+from shop.local.owners import owners_of
 from shop.local.ports import HOST, choose, free_port
 from shop.local.program import Program, started_at
 from shop.local.screen import Screen
@@ -154,7 +154,7 @@ class System:
         self._resources = replace(self._resources, databases=doored)
 
     async def _open_door(self, name: str, port: int, target: int) -> None:
-        door = Door(port, target, owner=lambda client: owner_of(client, self.supervisor.pids_by_name()))
+        door = Door(port, target, owners=lambda clients: owners_of(clients, self.supervisor.pids_by_name()))
         self._doors[name] = await self._open.enter_async_context(door)
 
     def _described(self) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -35,6 +35,10 @@ class Caller:
 
     async def __aexit__(self, *_: object) -> None:
         self.writer.close()
+
+    @property
+    def port_of_mine(self) -> int:
+        return int(self.writer.get_extra_info("sockname")[1])
 
     async def ask(self, words: bytes, within: float = 2.0) -> bytes:
         self.writer.write(words)
@@ -73,11 +77,12 @@ async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
 
 async def test_a_cut_meets_whom_it_is_meant_for(echo: int) -> None:
     """One process loses its connections, another keeps them, and whoever was cut may come back at once."""
-    names = iter(["orders", "payments", "orders"])
-    owner: Callable[[int], str] = lambda _port: next(names)  # noqa: E731
-    async with Door(free_port(), echo, owner=owner) as door, Caller(door.port) as mine:
+    names: dict[int, str] = {}
+    async with Door(free_port(), echo, owners=lambda _ports: names) as door, Caller(door.port) as mine:
+        names[mine.port_of_mine] = "orders"
         assert await mine.ask(b"hello") == b"hello"
         async with Caller(door.port) as other:
+            names[other.port_of_mine] = "payments"
             assert await other.ask(b"hello") == b"hello"
             assert door.cut(["orders"]) == 1
             with pytest.raises(BROKEN):

@@ -27,6 +27,8 @@ async def start(
         await _fetch_kafka(screen)
     if options.kafka == EMBEDDED:
         _forget(home, screen)
+    elif options.fresh and options.kafka_is_ours:
+        empty(home, options.kafka)
     with screen.step(_described(options)):
         databases, bootstrap = await asyncio.gather(
             _databases(options, home, supervisor), _broker(options, home, supervisor)

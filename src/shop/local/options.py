@@ -33,6 +33,8 @@ class Options:
     gateway_port: int = GATEWAY_PORT
     discovery_port: int = DISCOVERY_PORT
     demo: bool = True
+    fresh: bool = False
+    """Whether what an earlier run left in our own databases and broker goes first."""
     faults: Path | None = None
     """A folder of fault files, `<process>` each."""
     kafka_proxy: tuple[int, int] | None = None

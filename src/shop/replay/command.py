@@ -61,7 +61,8 @@ async def replay(
 
 async def _on_fresh(work: "Replay", options: Options) -> int:
     """A system of its own beside whatever runs, emptied at its start and gone at the end."""
-    own = replace(options, home=options.home / "replay", gateway_port=0, discovery_port=0, settings=RAISED)
+    home = options.home / "replay"
+    own = replace(options, home=home, gateway_port=0, discovery_port=0, settings=RAISED, fresh=True)
     system = System(own, work.screen)
 
     async def live() -> int:

@@ -165,10 +165,7 @@ class Retry(Policy):
     def after_error(self, attempt: int, error: Exception) -> float:
         """The seconds until the next attempt; raises `error` when there is none. Called while it is handled."""
         if isinstance(error, self._ignore) or not self._is_worth_it(error):
-            if attempt > 1:
-                self._exhausted += 1
-            else:
-                self._failed += 1
+            self._failed += 1
             self._events.emit(events.RetryIgnored, self.name, error=error)
             raise error
         wait = self._wait_before(attempt, error)

@@ -37,6 +37,7 @@ JAVA_ERRORS: dict[str, type[BaseException]] = {
     "java.net.UnknownHostException": OSError,
     "java.util.concurrent.TimeoutException": TimeoutError,
 }
+NO_CAP = 1e9  # seconds
 MULTIPLIER, FACTOR = 1.5, 0.5  # Resilience4j's, where the file gives none
 NEUTRAL = ("baseConfig", "registerHealthIndicator", "allowHealthIndicatorToFail", "eventConsumerBufferSize", "tags")
 """Keys of every kind that say nothing about its policy."""
@@ -308,7 +309,7 @@ class _Values:
             return randomised(length, jitter=jitter)
         if multiplier is None:
             most, multiplier = None, MULTIPLIER  # as there: a cap is heard only beside a multiplier
-        return exponential(length, multiplier=multiplier, cap=max(length, most or float("1e9")), jitter=jitter)
+        return exponential(length, multiplier=multiplier, cap=max(length, most or NO_CAP), jitter=jitter, whole_ms=True)
 
 
 def _circuit_breaker(values: _Values) -> Options:

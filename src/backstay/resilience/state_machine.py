@@ -111,7 +111,8 @@ class StateMachine:
         state = config.initial_state
         self.attempts = 1 if state in COUNTING else 0
         self._window: Window = open_window(config.window, now)
-        self._needed = self._permits = 0
+        self._needed = config.needed
+        self._permits = 0
         self._half_until = self._open_until = 0.0
         self._adopt(config)
         self._enter(state, self._window if state is OPEN else self._fresh(state, now), now)
@@ -292,7 +293,8 @@ class StateMachine:
         self._window = window
         self.era += 1  # what began before now is stale from here on
         self._permits = config.half_open.calls if state is HALF_OPEN else 0
-        self._needed = min(config.min_calls, config.half_open.calls) if state is HALF_OPEN else config.needed
+        if state is not OPEN:  # an open breaker keeps the window it came with, and what that one needs
+            self._needed = min(config.min_calls, config.half_open.calls) if state is HALF_OPEN else config.needed
         self._open_until = now + (config.wait(self.attempts) if wait is None else wait) if state is OPEN else PASSED
         limit = config.half_open.max_wait
         self._half_until = now + limit if state is HALF_OPEN and limit else float("inf")

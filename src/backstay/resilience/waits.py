@@ -23,8 +23,12 @@ def exponential(
     cap: Seconds = 30.0,
     jitter: float = 0.5,
     rng: random.Random | None = None,
+    whole_ms: bool = False,
 ) -> Wait:
-    """Waits that grow by `multiplier` up to `cap` seconds, each moved at random by up to ± `jitter` of itself."""
+    """Waits that grow by `multiplier` up to `cap` seconds, each moved at random by up to ± `jitter` of itself.
+
+    whole_ms: cut each step to whole milliseconds, as Resilience4j does: 500, 750, 1125, 1687, 2530.
+    """
     first, most = in_seconds(initial), in_seconds(cap)
     check(
         "exponential wait",
@@ -36,10 +40,18 @@ def exponential(
     chance = rng or random
 
     def wait(attempt: int) -> float:
-        base = min(most, first * multiplier ** min(attempt - 1, MAX_EXPONENT))
+        steps = min(attempt - 1, MAX_EXPONENT)
+        base = min(most, _in_steps(first, multiplier, steps) if whole_ms else first * multiplier**steps)
         return base * (1 + jitter * chance.uniform(-1.0, 1.0)) if jitter else base
 
     return wait
+
+
+def _in_steps(first: float, multiplier: float, steps: int) -> float:
+    length = round(first * 1000)
+    for _ in range(steps):
+        length = int(length * multiplier)
+    return length / 1000
 
 
 def randomised(seconds: Seconds, *, jitter: float = 0.5, rng: random.Random | None = None) -> Wait:

@@ -218,6 +218,23 @@ def load(
         _fail(str(error))
 
 
+@app.command()
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.5, help="how long")] = 30.0,
+    seed: Annotated[int, typer.Option(help="of its faults")] = 1,
+    rate: Annotated[float, typer.Option(min=1, help="requests a second, a fifth of them orders")] = 40.0,
+) -> None:
+    """Constant load on a system of its own with a fault every 30 s, on Apache Kafka: nothing may grow."""
+    from shop.chaos.soak import soak as start
+    from shop.local.screen import Screen
+
+    try:
+        options = _options()
+    except ConfigError as error:
+        _fail(str(error), 2)
+    raise typer.Exit(asyncio.run(start(options, Screen(), minutes=minutes, seed_of_storm=seed, rate=rate)))
+
+
 async def _order(running: Any, order: str, seconds: float, screen: Any) -> None:
     from shop.local.control import tell
 

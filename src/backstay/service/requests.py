@@ -123,6 +123,10 @@ def check_json(headers: Mapping[bytes, bytes]) -> None:
         )
 
 
+_TO_THE_END = msgspec.json.Decoder(float_hook=str)
+"""Reads any JSON, also numbers that no float can hold."""
+
+
 def decode_body(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     """The body as its model.
 
@@ -133,10 +137,10 @@ def decode_body(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     try:
         value = _decoded(decoder, body)
     except msgspec.ValidationError as error:
-        _decoded(msgspec.json, body)  # the decoder stops at the first wrong field; what follows may be no JSON at all
+        _decoded(_TO_THE_END, body)  # the decoder stops at the first wrong field; what follows may be no JSON at all
         raise Unprocessable(errors=[field_error(error)]) from None
     if b"\\u0000" in body and _NUL.search(body):
-        pointer = _pointer_to_nul(msgspec.json.decode(body)) or ""
+        pointer = _pointer_to_nul(_TO_THE_END.decode(body)) or ""
         raise Unprocessable(errors=[FieldError(pointer, "the character U+0000 is not allowed in text")])
     return value
 

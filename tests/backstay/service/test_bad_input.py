@@ -41,6 +41,8 @@ def lines(**changed: Any) -> dict[str, Any]:
         (lines(quantity=0), 422, "unprocessable", ["/lines/1/quantity"]),
         (lines(quantity="2"), 422, "unprocessable", ["/lines/1/quantity"]),
         (lines(quantity=1.5), 422, "unprocessable", ["/lines/1/quantity"]),
+        (b'{"lines":[{"sku":"tea","quantity":1e400}]}', 422, "unprocessable", ["/lines/0/quantity"]),
+        (b'{"lines":[{"sku":"a\\u0000b","quantity":1}],"x":1e400}', 422, "unprocessable", ["/lines/0/sku"]),
         (lines(quantity=10**30), 422, "unprocessable", ["/lines/1/quantity"]),
         (lines(sku=None), 422, "unprocessable", ["/lines/1/sku"]),
         ({"lines": [{"sku": "tea"}]}, 422, "unprocessable", ["/lines/0/quantity"]),

@@ -22,10 +22,29 @@ ORDER BY d.id
 FOR SHARE OF d
 
 -- name: prune_inbox
--- Forgets events handled before a moment, a bounded number at a time.
-DELETE FROM inbox WHERE (consumer_group, event_id) IN (
-    SELECT consumer_group, event_id FROM inbox WHERE handled_at < $1 LIMIT $2
+-- Forgets events of the rest that were handled before a moment, a bounded number at a time.
+DELETE FROM inbox_rest WHERE (consumer_group, event_id) IN (
+    SELECT consumer_group, event_id FROM inbox_rest WHERE handled_at < $1 LIMIT $2
 )
+
+-- name: inbox_days
+-- The partitions of days.
+SELECT c.relname AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'inbox'::regclass AND c.relname ~ '^inbox_[0-9]{8}$' ORDER BY c.relname
+
+-- name: lock_inbox_days
+-- Whether it is ours to change the partitions, until the end of the transaction.
+SELECT pg_try_advisory_xact_lock(hashtext('backstay inbox of ' || current_schema()))
+
+-- name: may_make_inbox_day
+-- Whether it is ours to make this partition, and it can be made: it isn't there, and nothing of it is in the rest.
+SELECT pg_try_advisory_xact_lock(hashtext('backstay inbox of ' || current_schema()))
+   AND to_regclass($1) IS NULL
+   AND NOT EXISTS (SELECT FROM inbox_rest WHERE event_id >= $2 AND event_id < $3)
+
+-- name: inbox_day_rows
+-- About how many rows a partition has.
+SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass($1)
 
 -- name: park
 -- Keeps a record that could not be handled, or has to wait; a parked one that failed again is open again.

@@ -13,7 +13,7 @@ from shop.payments.config import FAULT_POINTS as PAYMENTS
 pytestmark = [
     pytest.mark.acceptance,
     pytest.mark.kafka,
-    pytest.mark.xdist_group("acceptance"),
+    pytest.mark.xdist_group("kills"),
     pytest.mark.timeout(300),
     pytest.mark.usefixtures("healed"),
 ]

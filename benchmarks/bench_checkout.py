@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+import profiling
 from shop.demo import seed
 from shop.demo.stage import in_process
 from shop.load.census import Cost, census
@@ -28,6 +29,7 @@ from shop.local.system import System
 from shop.local.web import Web
 
 CLIENTS = (1, 16, 64)
+SPY_START = 8.0  # seconds until the load has begun in earnest
 WARM_UP = 10.0  # seconds with 16 clients
 CATCH_UP = 120.0  # seconds for consumers to catch up at most
 SETTINGS = {"RATE_LIMIT_PER_SECOND": "100000", "RATE_LIMIT_BURST": "100000"}
@@ -109,11 +111,28 @@ async def run(arguments: argparse.Namespace, *, mails: bool) -> list[Row]:
                 name = f"closed, {clients} client{'s' * (clients > 1)}"
                 rows.append(await measure(system, gauge, name, clients=clients, rate=0, seconds=arguments.seconds))
                 tell(rows[-1])
+            if arguments.profile:
+                await profiled(system, gauge, arguments)
             rate = max(row.figures["rate"] for row in rows) / 2
             name = f"open, {rate:,.0f}/s"
             rows.append(await measure(system, gauge, name, clients=256, rate=rate, seconds=arguments.seconds))
             tell(rows[-1])
             return rows
+
+
+async def profiled(system: System, gauge: Gauge, arguments: argparse.Namespace) -> None:
+    """64 clients once more, every process watched; its figures don't count."""
+    pids = {name: pid for name, pid in system.supervisor.pids_by_name().items() if name not in ("postgres", "kafka")}
+    load = asyncio.create_task(
+        measure(system, gauge, "profiled", clients=64, rate=0, seconds=arguments.seconds + SPY_START)
+    )
+    await asyncio.sleep(SPY_START)
+    await profiling.record(pids, arguments.profile, seconds=arguments.seconds - 2)
+    await load
+    for name in sorted(pids):
+        file = arguments.profile / f"{name}.txt"
+        if file.exists() and file.stat().st_size:
+            print("\n" + profiling.summary(file), flush=True)
 
 
 def tell(row: Row) -> None:
@@ -152,6 +171,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     parser.add_argument("--warm-up", type=float, default=WARM_UP)
     parser.add_argument("--mails", choices=("off", "on", "both"), default="both")
+    parser.add_argument("--profile", type=Path, help="folder for py-spy's stacks, if it is on the PATH")
     parser.add_argument("--plot", type=Path, help="SVG of the percentiles without mails")
     arguments = parser.parse_args()
     print(f"checkout on {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} before", flush=True)

@@ -1,6 +1,7 @@
 """`shop replay --chaos`: a real shop's orders in a storm, the same reconciliation, then I1 to I8 one by one."""
 
 import asyncio
+import itertools
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from backstay.db import Database, Queries
 from shop import topology
@@ -55,15 +57,18 @@ class Chaos:
 
 
 class Witness(Web):
-    """A client that remembers how each try of a checkout went."""
+    """A client of several gateways in turn that remembers how each try of a checkout went."""
 
-    def __init__(self, base: str, *, max_connections: int) -> None:
-        super().__init__(base, max_connections=max_connections)
+    def __init__(self, gateways: Sequence[str], *, max_connections: int) -> None:
+        super().__init__(gateways[0], max_connections=max_connections)
         self.attempts: list[Attempt] = []
+        addresses = [urlsplit(gateway) for gateway in gateways]
+        self._gateways = itertools.cycle([(each.hostname or "", each.port or 80) for each in addresses])
 
     async def call(self, method: str, path: str, body: Any = None, **more: Any) -> Reply:
-        """As `Web.call`."""
+        """As `Web.call`; a repeat goes to the next gateway."""
         at, status = time.time(), None
+        self._host, self._port = next(self._gateways)
         try:
             reply = await super().call(method, path, body, **more)
             status = reply.status
@@ -92,7 +97,7 @@ async def replay_in_a_storm(history: History, options: Options, screen: Screen, 
 
     async def live() -> int:
         screen.title("Replay in a storm", f"seed {chaos.seed}, {chaos.kills} accidents, home {own.home}")
-        async with system, Witness(system.running.gateway, max_connections=CONCURRENCY) as web:
+        async with system, Witness(system.running.gateways, max_connections=CONCURRENCY) as web:
             work = StormyReplay(history, system, web, chaos, enough=enough)
             return await work.run(in_process(system, web))
 

@@ -135,6 +135,15 @@ class Supervisor:
             told.pop(key, None)
         child.program = replace(child.program, env=told)
 
+    async def lose(self, name: str) -> None:
+        """kill -9, and leave it dead until it is started: a machine that doesn't come back."""
+        child = self._child(name)
+        child.wanted = False
+        if child.pid is not None:
+            kill_session(child.pid)
+        await self._stop(child)
+        self._record()
+
     def kill(self, name: str, signal: int) -> None:
         """Send a signal to a child, as an accident would; what follows is what follows an accident."""
         child = self._child(name)

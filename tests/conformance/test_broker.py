@@ -23,13 +23,20 @@ class KafkaAddress(Protocol):
     flavor: str
 
 
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+KINDS = ["memory", pytest.param("kafka", marks=pytest.mark.kafka)]
+GROUPS = pytest.mark.parametrize("broker", [*KINDS, pytest.param("kip-848", marks=pytest.mark.kafka)], indirect=True)
+
+
+@pytest.fixture(params=KINDS)
 async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
     if request.param == "memory":
         yield MemoryBroker()
         return
     kafka = request.getfixturevalue("kafka")
-    broker = KafkaBroker(kafka.bootstrap, flavor=kafka.flavor)
+    new = request.param == "kip-848"
+    if new and kafka.flavor == "embedded":
+        pytest.skip("the embedded broker has no such groups")
+    broker = KafkaBroker(kafka.bootstrap, flavor=kafka.flavor, protocol="consumer" if new else "classic")
     yield broker
     await broker.aclose()
 
@@ -158,6 +165,7 @@ async def test_an_empty_batch_is_nothing(broker: Broker) -> None:
         assert await producer.publish([]) == []
 
 
+@GROUPS
 async def test_a_group_goes_on_where_it_was(broker: Broker, topic: str) -> None:
     """What one member finished, the next one does not see again."""
     same = group()
@@ -172,6 +180,7 @@ async def test_a_group_goes_on_where_it_was(broker: Broker, topic: str) -> None:
     assert sorted(first.sink.revocations) == sorted(first.sink.assignments)
 
 
+@GROUPS
 async def test_what_is_not_finished_is_delivered_again(broker: Broker, topic: str) -> None:
     """Delivery alone moves no offset."""
     same = group()
@@ -184,6 +193,7 @@ async def test_what_is_not_finished_is_delivered_again(broker: Broker, topic: st
     assert first.sink.begun == []
 
 
+@GROUPS
 async def test_first_offsets_are_reported_when_committed(broker: Broker, topic: str) -> None:
     """The group's start in a partition becomes known once it can be relied upon."""
     await send(broker, topic, "a", "b", key="one")
@@ -193,6 +203,7 @@ async def test_first_offsets_are_reported_when_committed(broker: Broker, topic: 
     assert member.sink.begun == [Partition(topic, partition_of(b"one", PARTITIONS))]
 
 
+@GROUPS
 async def test_a_lost_offset_is_a_problem_not_a_jump(broker: Broker, topic: str) -> None:
     """Where the group had started, it never silently starts again."""
     everywhere = [Partition(topic, number) for number in range(PARTITIONS)]
@@ -210,6 +221,7 @@ async def test_groups_do_not_disturb_each_other(broker: Broker, topic: str) -> N
         await eventually(lambda: len(one.sink.records) == len(two.sink.records) == 10, timeout=20)
 
 
+@GROUPS
 async def test_two_members_share_the_partitions(broker: Broker, topic: str) -> None:
     """A member that joins takes over partitions after the other let go of them, and gives them back when it leaves."""
     same = group()
@@ -230,6 +242,7 @@ def owned(*members: Member) -> list[Partition]:
     return [partition for member in members for partition in member.subscription.status().assigned]
 
 
+@GROUPS
 async def test_a_paused_partition_rests_and_goes_on(broker: Broker, topic: str) -> None:
     """Pausing one partition stops that one alone; nothing of it is lost."""
     resting = Partition(topic, partition_of(b"rest", PARTITIONS))
@@ -248,6 +261,7 @@ async def test_a_paused_partition_rests_and_goes_on(broker: Broker, topic: str) 
     assert member.sink.values() == [b"move", b"move", b"r1", b"r2"]
 
 
+@GROUPS
 async def test_a_member_that_finishes_nothing_is_given_a_bounded_number(broker: Broker, topic: str) -> None:
     """Memory is bounded; when room is made, the rest follows, each record once."""
     async with broker.producer() as producer:
@@ -265,6 +279,7 @@ async def test_a_member_that_finishes_nothing_is_given_a_bounded_number(broker: 
         await eventually(lambda: len(member.sink.records) == 9000, timeout=20)
 
 
+@GROUPS
 async def test_the_end_is_reported_once_per_partition(broker: Broker, topic: str) -> None:
     """All that lay there at the start is delivered before the end is reported, also where nothing lay."""
     await send(broker, topic, *texts(0, 20), key="only-one-partition")

@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import KafkaError
 
+from backstay.errors import ConfigError
 from backstay.messaging import BrokerUnavailable, KafkaBroker, Partition, Record, TopicError
 from backstay.messaging.kafka.faults import publish_error
 from backstay.messaging.kafka.producer import KafkaProducer
@@ -28,10 +29,13 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 class Recorder:
     """A sink that finishes everything at once."""
 
+    assignments: list[Partition] = field(default_factory=list)
+    revocations: list[Partition] = field(default_factory=list)
     values: list[bytes | None] = field(default_factory=list)
     done: Callable[[Partition, int, int], None] = lambda *_: None
 
-    def assigned(self, partitions: Sequence[Partition], counts: Mapping[str, int]) -> None: ...
+    def assigned(self, partitions: Sequence[Partition], counts: Mapping[str, int]) -> None:
+        self.assignments += partitions
 
     def deliver(self, partition: Partition, records: Sequence[Record]) -> None:
         self.values += [record.value for record in records]
@@ -41,7 +45,8 @@ class Recorder:
 
     def started(self, partitions: Sequence[Partition]) -> None: ...
 
-    async def revoked(self, partitions: Sequence[Partition]) -> None: ...
+    async def revoked(self, partitions: Sequence[Partition]) -> None:
+        self.revocations += partitions
 
 
 @pytest.fixture
@@ -169,6 +174,40 @@ async def test_a_member_that_finds_no_broker_can_be_stopped() -> None:
     async with asyncio.timeout(15):
         async with subscription:
             await eventually(lambda: "away" in (subscription.status().problem or ""))
+
+
+async def test_a_static_member_comes_back_to_its_partitions(kafka: Any, topic: str) -> None:
+    """Its restart disturbs nobody: the other member keeps what it has and gets nothing more."""
+    if kafka.flavor == "embedded":
+        pytest.skip("the embedded broker has no static members")
+    ours, theirs = (KafkaBroker(kafka.bootstrap, instance=f"{topic}-{n}") for n in "ab")
+    await ours.create_topics({topic: 4})
+    other, other_sink = subscribed(theirs, topic)
+    member, _ = subscribed(ours, topic)
+    async with other:
+        async with member:
+            await eventually(lambda: len(other.status().assigned) == len(member.status().assigned) == 2, timeout=60)
+            before, kept, taken = (
+                set(member.status().assigned),
+                set(other.status().assigned),
+                list(other_sink.revocations),
+            )
+        again, _ = subscribed(ours, topic)
+        async with again:
+            await eventually(lambda: len(again.status().assigned) == 2, timeout=60)
+            assert set(again.status().assigned) == before
+            assert set(other.status().assigned) == kept
+            assert other_sink.revocations == taken
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"protocol": "newest"}, {"flavor": "embedded", "protocol": "consumer"}, {"flavor": "embedded", "instance": "a"}],
+)
+def test_what_a_broker_cannot_do_is_refused_at_once(options: dict[str, Any]) -> None:
+    """An unknown protocol, or one that the embedded broker never answers."""
+    with pytest.raises(ConfigError):
+        KafkaBroker("127.0.0.1:1", **options)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from backstay.messaging.broker import Sink
 from backstay.messaging.errors import BrokerUnavailable, TopicError
 from backstay.messaging.kafka.faults import cause, words
 from backstay.messaging.kafka.producer import KafkaProducer
-from backstay.messaging.kafka.settings import Flavor, Settings
+from backstay.messaging.kafka.settings import Flavor, Protocol, Settings
 from backstay.messaging.kafka.subscription import KafkaSubscription
 from backstay.messaging.kafka.tail import KafkaTail
 from backstay.messaging.record import Partition
@@ -27,7 +27,8 @@ class KafkaBroker:
 
     bootstrap: `host:port[,host:port…]`; flavor: `apache`, or `embedded` for the demo's small broker; options: more
     librdkafka settings for every client, such as TLS and SASL; replication: of topics it creates, None = the broker's
-    default.
+    default; protocol: of consumer groups, `classic` or `consumer` (KIP-848, Apache Kafka 4); instance: a name that
+    stays when this process is started again, and that no other one has, makes its members static.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class KafkaBroker:
         client_id: str = "backstay",
         replication: int | None = None,
         options: Mapping[str, Any] | None = None,
+        protocol: Protocol = "classic",
+        instance: str | None = None,
     ) -> None:
-        self._settings = Settings(bootstrap, flavor, client_id, options or {})
+        self._settings = Settings(bootstrap, flavor, client_id, options or {}, protocol, instance)
         self._replication = replication or (1 if flavor == "embedded" else -1)
         self._admin: AdminClient | None = None
 

@@ -2,6 +2,10 @@
 
 `apache` is Apache Kafka or any broker that does what it does. `embedded` is the small broker of the demo and of tests
 without Java: groups need short sessions and the range assignor there, watermarks and times cannot be trusted.
+
+Groups are `classic` (cooperative-sticky) or `consumer` (KIP-848, Apache Kafka 4: the broker assigns, and its settings
+say how long a silent member is waited for). With an `instance` membership is static: a member that comes back within
+its session gets its partitions back, and nobody else is disturbed by its restart.
 """
 
 import logging
@@ -9,7 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from backstay.errors import ConfigError
+
 Flavor = Literal["apache", "embedded"]
+Protocol = Literal["classic", "consumer"]
 
 log = logging.getLogger("backstay.messaging.kafka")
 
@@ -49,16 +56,33 @@ _MEMBER: dict[Flavor, Mapping[str, Any]] = {
         "fetch.wait.max.ms": 50,
     },
 }
+# A restart has to fit into the session of a static member, or it was for nothing.
+_STATIC_SESSION: Mapping[str, Any] = {"session.timeout.ms": 20_000, "heartbeat.interval.ms": 3000}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to reach a cluster. `options` are librdkafka settings that go to every client, such as TLS and SASL."""
+    """How to reach a cluster, and how to be a member of a group there.
+
+    options: librdkafka settings that go to every client, such as TLS and SASL; instance: the name of this instance of
+    a service, for static membership.
+    """
 
     bootstrap: str
     flavor: Flavor
     client_id: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    protocol: Protocol = "classic"
+    instance: str | None = None
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.protocol not in ("classic", "consumer"):
+            problems.append(f"group protocol {self.protocol!r}: must be 'classic' or 'consumer'")
+        if self.flavor == "embedded" and (self.protocol != "classic" or self.instance is not None):
+            problems.append("the embedded broker knows classic groups without static members only: use Apache Kafka")
+        if problems:
+            raise ConfigError(problems)
 
     def admin(self) -> dict[str, Any]:
         """For the client that creates topics and pings."""
@@ -71,7 +95,13 @@ class Settings:
     def member(self, group: str, *, watch_end: bool) -> dict[str, Any]:
         """For a member of a group that commits by itself and never jumps to another offset."""
         own = {"group.id": group, "auto.offset.reset": "error", "enable.partition.eof": watch_end}
-        return self._for({**_CONSUMER, **_MEMBER[self.flavor], **own})
+        return self._for({**_CONSUMER, **self._membership(), **own})
+
+    def _membership(self) -> dict[str, Any]:
+        static = {} if self.instance is None else {"group.instance.id": self.instance}
+        if self.protocol == "consumer":
+            return {"group.protocol": "consumer", **static}
+        return {**_MEMBER[self.flavor], **(_STATIC_SESSION if static else {}), **static}
 
     def reader(self, name: str) -> dict[str, Any]:
         """For a reader without a group; `name` is demanded by the library and never reaches the broker."""

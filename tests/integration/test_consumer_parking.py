@@ -225,3 +225,19 @@ async def test_others_are_told_in_the_transaction_that_parks(world: World) -> No
         (False, "count.made", 0),
         (True, "count.made", 1),
     ]
+
+
+async def test_events_that_arrive_during_a_replay_neither_overtake_nor_get_stuck(world: World) -> None:
+    """While the tail of a key drains, new events of it join the end, until the key flows by itself again."""
+    world.bad = {0}
+    async with world.consumer():
+        await world.publish(*range(20))
+        await eventually(world.open(20), timeout=30)
+        world.bad = set()
+        await replay(world.db, key="k")
+        for number in range(20, 80, 3):
+            await world.publish(number, number + 1, number + 2)
+            await world.wrote()()  # some time passes
+        await eventually(world.wrote(*range(80)), timeout=60)
+
+    assert await list_dead_letters(world.db) == []

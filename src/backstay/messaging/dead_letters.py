@@ -179,6 +179,10 @@ def _user() -> str:
 async def hold_back(tx: Transaction, group: str, deliveries: Sequence[Delivery], *, look: bool) -> None:
     """Mark what comes after a parked record of its key: parked before (`look` for that), or parked just now."""
     held = await _held(tx, group, deliveries) if look else set()
+    if not held and all(delivery.fault is None for delivery in deliveries):
+        for delivery in deliveries:
+            delivery.held = False
+        return
     for delivery in deliveries:
         place = delivery.place
         delivery.held = place is not None and place in held

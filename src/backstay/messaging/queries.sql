@@ -14,12 +14,15 @@ FROM taken
 
 -- name: held_keys
 -- Which of these keys are held by a dead letter; waits for whoever is about to resolve one, and looks again then.
-SELECT d.topic, d.key
-FROM dead_letters d
-JOIN unnest($2::text[], $3::bytea[]) AS k(topic, key) USING (topic, key)
-WHERE d.consumer_group = $1 AND d.holds AND d.replayed_at IS NULL AND d.discarded_at IS NULL
-ORDER BY d.id
-FOR SHARE OF d
+SELECT k.topic, k.key
+FROM unnest($2::text[], $3::bytea[]) AS k(topic, key)
+CROSS JOIN LATERAL (
+    SELECT FROM dead_letters d
+    WHERE d.consumer_group = $1 AND d.topic = k.topic AND md5(d.key) = md5(k.key)
+      AND d.holds AND d.replayed_at IS NULL AND d.discarded_at IS NULL
+    ORDER BY d.id LIMIT 1
+    FOR SHARE
+) AS head
 
 -- name: prune_inbox
 -- Forgets events of the rest that were handled before a moment, a bounded number at a time.
@@ -94,8 +97,8 @@ WITH gone AS (
 ), freed AS (
     UPDATE dead_letters d SET replay_requested_at = now()
     FROM gone
-    WHERE d.consumer_group = gone.consumer_group AND d.topic = gone.topic AND d.key = gone.key AND d.waiting
-      AND d.id <> ALL ($1) AND d.replayed_at IS NULL AND d.discarded_at IS NULL
+    WHERE d.consumer_group = gone.consumer_group AND d.topic = gone.topic AND md5(d.key) = md5(gone.key)
+      AND d.waiting AND d.holds AND d.id <> ALL ($1) AND d.replayed_at IS NULL AND d.discarded_at IS NULL
 )
 INSERT INTO dead_letter_audit (actor, action, filters, letters)
 SELECT $2, 'discard', $3::jsonb, array_agg(id ORDER BY id) FROM gone HAVING count(*) > 0
@@ -110,7 +113,7 @@ SELECT id FROM dead_letters d
 WHERE consumer_group = $1 AND replay_requested_at IS NOT NULL AND discarded_at IS NULL
   AND NOT EXISTS (
     SELECT FROM dead_letters e
-    WHERE e.consumer_group = d.consumer_group AND e.topic = d.topic AND e.key = d.key AND e.id < d.id
+    WHERE e.consumer_group = d.consumer_group AND e.topic = d.topic AND md5(e.key) = md5(d.key) AND e.id < d.id
       AND e.holds AND e.replayed_at IS NULL AND e.discarded_at IS NULL
   )
 ORDER BY id LIMIT $2
@@ -127,8 +130,8 @@ WITH done AS (
 )
 UPDATE dead_letters d SET replay_requested_at = now()
 FROM done
-WHERE d.consumer_group = done.consumer_group AND d.topic = done.topic AND d.key = done.key AND d.id > done.id
-  AND d.waiting AND d.replayed_at IS NULL AND d.discarded_at IS NULL AND d.replay_requested_at IS NULL
+WHERE d.consumer_group = done.consumer_group AND d.topic = done.topic AND md5(d.key) = md5(done.key)
+  AND d.id > done.id AND d.waiting AND d.holds AND d.replayed_at IS NULL AND d.discarded_at IS NULL AND d.replay_requested_at IS NULL
 
 -- name: failed_again
 -- It failed again: the new cause, and no further try until somebody asks.

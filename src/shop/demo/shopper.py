@@ -1,11 +1,11 @@
-"""A person with an account: registers, logs in, logs in again when the token is over, and asks with patience."""
+"""A person with an account: registers, logs in, renews the token when it is over, and asks with patience."""
 
 from typing import Any
 
 from shop.demo.patience import Retries, patiently
 from shop.local.web import Reply, Web
 
-LOGIN_PATIENCE = 60.0  # seconds
+LOGIN_PATIENCE = 180.0  # seconds
 
 
 class Shopper:
@@ -15,6 +15,7 @@ class Shopper:
         self.email, self._password = email, password
         self._web, self._retries = web, retries
         self.token = ""
+        self._refresh = ""
 
     async def register(self, name: str) -> None:
         """Ask for the account; a known address is answered the same."""
@@ -24,15 +25,25 @@ class Shopper:
     async def login(self) -> None:
         """Get an access token."""
         body = {"email": self.email, "password": self._password}
-        self.token = (await self._patiently("POST", "/api/v1/auth/login", body)).expect(200).body["access_token"]
+        self._keep((await self._patiently("POST", "/api/v1/auth/login", body)).expect(200))
+
+    async def renew(self) -> None:
+        """A fresh access token: by the refresh token, which counts once, and by the password where that fails."""
+        body, self._refresh = {"refresh_token": self._refresh}, ""
+        if body["refresh_token"]:
+            reply = await self._patiently("POST", "/api/v1/auth/refresh", body)
+            if reply.status == 200:
+                self._keep(reply)
+                return
+        await self.login()
 
     async def ask(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> Reply:
-        """One request as this person, repeated where that is right; a new login when the token is over."""
+        """One request as this person, repeated where that is right; a new token when the old one is over."""
         if not self.token:
             await self.login()
         reply = await self._authorised(method, path, body, key)
         if reply.status == 401:
-            await self.login()
+            await self.renew()
             reply = await self._authorised(method, path, body, key)
         return reply
 
@@ -55,6 +66,9 @@ class Shopper:
         """The account's id."""
         me = await self.get("/api/v1/auth/me")
         return str(me["id"])
+
+    def _keep(self, reply: Reply) -> None:
+        self.token, self._refresh = reply.body["access_token"], reply.body["refresh_token"]
 
     async def _authorised(self, method: str, path: str, body: Any, key: str | None) -> Reply:
         return await patiently(

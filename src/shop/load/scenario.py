@@ -29,14 +29,17 @@ class Visitor:
     @classmethod
     async def of(cls, shopper: Shopper) -> "Visitor":
         """Logged in."""
-        visitor = cls(shopper, [])
-        await visitor.renew()
-        return visitor
+        await shopper.login()
+        return cls(shopper, _headers(shopper))
 
     async def renew(self) -> None:
         """A new token: they live for five minutes."""
-        await self.shopper.login()
-        self.headers = [("accept", "application/json"), ("authorization", f"Bearer {self.shopper.token}")]
+        await self.shopper.renew()
+        self.headers = _headers(self.shopper)
+
+
+def _headers(shopper: Shopper) -> list[tuple[str, str]]:
+    return [("accept", "application/json"), ("authorization", f"Bearer {shopper.token}")]
 
 
 @dataclass(frozen=True, slots=True)

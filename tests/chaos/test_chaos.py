@@ -10,7 +10,7 @@ import pytest
 from shop.local import apache
 
 ROOT = Path(__file__).parents[2]
-WHAT = "--seed 11 --events 6000 --kills 4 --brokers 1 --rate 1000 --interval 1.5"
+WHAT = "--seed 11 --events 4000 --kills 3 --brokers 1 --rate 1000 --interval 1.5"
 
 
 @pytest.mark.apache

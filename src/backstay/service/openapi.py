@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Litestar
+from litestar.enums import MediaType
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
@@ -34,6 +35,7 @@ def _described(route: Route) -> HTTPRouteHandler:
         route.path.replace("}", ":str}"),
         http_method=[route.method],
         status_code=route.status,
+        media_type=MediaType.JSON,
         summary=route.summary,
         description=inspect.getdoc(route.handler),
         operation_id=route.handler.__name__,
@@ -80,6 +82,8 @@ def _errors(route: Route) -> dict[int, str]:
     errors = {500: "Something went wrong", 503: "Something needed is away"}
     if not route.public:
         errors |= {401: "No valid access token", 403: "The token does not allow it"}
+    elif route.method == "POST":
+        errors |= {401: "The credentials are wrong", 429: "Too many tries"}
     if route.path_parameters:
         errors[404] = "Nothing there, or nothing you may see"
     if route.takes_body is not None or route.takes_key or route.path_parameters or route.query_parameters:

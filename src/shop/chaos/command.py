@@ -39,6 +39,8 @@ SHORTEST = 300.0  # seconds over which orders are paced
 CONCURRENCY = 256  # orders waiting for an answer
 CALM_TIMEOUT = 90.0  # seconds until everybody must be back after the storm
 RESTART_DELAY = 1.0  # seconds at most before the dead are started again
+PULSE = 0.1  # seconds between two looks whether this process gets its CPU
+STALL = 0.3  # seconds that it may have to wait for it
 STORIES = 5  # orders whose whole story is told
 
 
@@ -115,6 +117,7 @@ class StormyReplay(Replay):
         self._began = datetime.now(UTC) - timedelta(seconds=120)
         self._storm: Storm | None = None
         self._repeated: list[str] = []
+        self._stalls: list[tuple[float, float]] = []
         self._checks: list[Check] = []
 
     def accidents(self) -> list[Accident]:
@@ -147,12 +150,22 @@ class StormyReplay(Replay):
             async with asyncio.TaskGroup() as group:
                 group.create_task(storm.run())
                 placing_all = group.create_task(placing.place(done, every=pace))
+                feeling = asyncio.create_task(self._feel())
+                placing_all.add_done_callback(lambda _: feeling.cancel())
         placed = placing_all.result()
         with self.screen.step(f"{len(storm.struck)} accidents happened; everybody is back"):
             await self._calm()
         with self.screen.step("every order sent a second time"):
             self._repeated = await placing.repeat(placed, step=self.step)
         return placed, self._repeated
+
+    async def _feel(self) -> None:
+        """Notice when this process itself gets no CPU."""
+        while True:
+            asleep = time.time()
+            await asyncio.sleep(PULSE)
+            if (late := time.time() - asleep - PULSE) > STALL:
+                self._stalls.append((asleep, asleep + PULSE + late))
 
     async def _calm(self) -> None:
         wanted = tuple(each.service.name for each in self._system.instances if each.service is not topology.DISCOVERY)
@@ -206,6 +219,7 @@ class StormyReplay(Replay):
             otherwise=self._repeated,
             attempts=[each for each in self._web.attempts if each.at <= self._last()],
             struck=self._storm.struck,
+            stalls=self._stalls,
             reconciled=self._checks,
         )
 

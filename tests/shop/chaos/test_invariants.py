@@ -113,6 +113,14 @@ def test_a_difference_names_the_order_of_the_file() -> None:
     assert "order 10248 (o1)" in lost.differences[0]
 
 
+def test_a_machine_that_stands_still_keeps_no_deadline() -> None:
+    """What was late while the client itself got no CPU says nothing about the shop."""
+    late = (Attempt(500.0, 9.0, 202),)
+
+    assert broken(evidence(attempts=late, stalls=((503.0, 505.0),))) == []
+    assert broken(evidence(attempts=late, stalls=((600.0, 605.0),))) == ["I8"]
+
+
 @pytest.mark.parametrize(
     ("kind", "target", "counts"),
     [

@@ -1,58 +1,128 @@
-"""What the policies cost over a bare await: `make bench-resilience`."""
+"""Resilience beside its rivals, in one run per Python: `make bench-resilience`. Writes its section of RESULTS.md."""
 
-import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
-import backstay.resilience as r
-from benchmarks.pairing import bare, bare_await, environment, over_bare
-
-
-class Boom(Exception):
-    """The failure of the measured call."""
-
-
-async def boom() -> int:
-    """A call that fails."""
-    raise Boom
-
-
-def breaker(**options: object) -> r.CircuitBreaker:
-    """The measured configuration: 100 calls, both rates."""
-    return r.CircuitBreaker("bench", slow=r.over(1.0), **options)  # type: ignore[arg-type]
-
-
-async def dirty() -> object:
-    """A breaker whose window holds one failure among its last hundred calls."""
-    guard = breaker(window=r.last(100))
-    guarded = guard(bare)
-    for _ in range(100):
-        await guarded()
-    guard.permit().failure(Boom())
-    return guarded
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = Path(os.environ.get("BACKSTAY_CACHE") or ROOT / ".cache")
+RESULTS = ROOT / "benchmarks" / "RESULTS.md"
+BEGIN, END = "<!-- resilience: begin -->", "<!-- resilience: end -->"
+PYTHONS = ("3.11", "3.13")
+POLICIES = ("retry", "bulkhead", "rate limiter", "time limiter", "five layers")
+BOUNDS = {  # µs over a bare await, as the issue has them
+    "closed": "≤ 0.6",
+    "closed, dirty window": "≤ 0.8",
+    "closed, time window 60 s": "≤ 0.8",
+    "closed, threads": "≤ 1.3",
+    "closed, coarse clock": "≤ 0.3",
+    "failing": "≤ 1.0",
+    "refused": "≤ 0.8 (absolute)",
+    "five layers": "≤ 1.6 / 1.2",
+}
 
 
-async def main() -> None:
-    """Print a line for each policy."""
-    unit = await bare_await()
-    print(environment())
-    print(f"bare await {unit * 1e9:.0f} ns; below: ns over it, by the median of 60 paired slices")
-    opened = breaker()
-    opened.transition_to(r.State.OPEN)
-    pipe = r.pipeline(r.Fallback({Boom: lambda error: 0}), r.Retry(3), breaker(), r.Bulkhead(25), r.TimeLimiter(10.0))
-    cases = (
-        ("breaker, closed, clean window", breaker()(bare), False),
-        ("breaker, closed, time window 60 s", breaker(window=r.last(seconds=60))(bare), False),
-        ("breaker, failing call", breaker(failure_rate=100, min_calls=100, record=(), ignore=())(boom), True),
-        ("breaker, open: refused", opened(bare), True),
-        ("retry", r.Retry(3)(bare), False),
-        ("bulkhead", r.Bulkhead(25)(bare), False),
-        ("rate limiter", r.RateLimiter(10**9)(bare), False),
-        ("time limiter", r.TimeLimiter(10.0)(bare), False),
-        ("pipeline of five", pipe(bare), False),
-    )
-    for name, call, failing in cases:
-        ratio = await over_bare(call, failing=failing)
-        print(f"{name:36} {(ratio - 1) * unit * 1e9:8.0f} ns   {ratio:6.1f} × a bare await")
+def environment(version: str) -> Path | None:
+    """A Python of that version with the rivals; None if the machine has none."""
+    home = CACHE / f"rivals-{version}"
+    python = home / "bin" / "python"
+    if not python.exists():
+        found = shutil.which(f"python{version}")
+        if found is None or subprocess.run([found, "--version"], capture_output=True, check=False).returncode:
+            return None
+        subprocess.run([found, "-m", "venv", str(home)], check=True)
+    subprocess.run([str(python), "-m", "pip", "install", "-q", "-r", "benchmarks/rivals.txt"], check=True, cwd=ROOT)
+    return python
+
+
+def run(python: Path, slices: int) -> dict[str, Any]:
+    """What `benchmarks.rivals` measures there."""
+    settings = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    argv = [str(python), "-W", "ignore", "-m", "benchmarks.rivals", str(slices)]
+    done = subprocess.run(argv, cwd=ROOT, env=settings, stdout=subprocess.PIPE, text=True, check=True, timeout=900)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def section(runs: list[dict[str, Any]]) -> str:
+    """The section as Markdown."""
+    pythons = " / ".join(run["python"] for run in runs)
+    bare = " / ".join(f"{run['times']['bare await']:.0f}" for run in runs)
+    lines = [
+        BEGIN,
+        "## Resilience",
+        "",
+        f"`make bench-resilience`, CPython {pythons}. Nanoseconds over a bare await ({bare} ns), the median of",
+        "paired slices in one run; *failing* is over the bare failing call, *refused* is absolute with the caller's",
+        "try/except.",
+        "",
+        "| what | bound, µs | measured, ns | best rival with the same features, ns |",
+        "|---|---|---:|---:|",
+    ]
+    lines += [_bounded(case, bound, runs) for case, bound in BOUNDS.items()]
+    lines += ["", "| library | breaker | closed | failing | refused | " + " | ".join(POLICIES) + " |"]
+    lines += ["|---|---|" + "---:|" * (3 + len(POLICIES))]
+    versions = {"Backstay": "", **runs[0]["versions"]}
+    for name in [*versions, "asyncio"]:
+        if any(name in run["times"] for run in runs):
+            title = f"**{name}**" if name == "Backstay" else f"{name} {versions.get(name, '(standard library)')}"
+            cells = [_cell(runs, name, case) for case in ("closed", "failing", "refused", *POLICIES)]
+            lines.append(f"| {title} | {runs[0]['kinds'].get(name, '–')} | {' | '.join(cells)} |")
+    lines += ["", "What a breaker with three half-open probes does, each seen by running it:", ""]
+    cases = list(runs[0]["behaviour"]["Backstay"])
+    lines += ["| | " + " | ".join(cases) + " |", "|---|" + "---|" * len(cases)]
+    for name, seen in runs[0]["behaviour"].items():
+        if seen["1000 callers, 3 probes"] == "1000":
+            seen = {**seen, "hung trials": "no limit"}
+        lines.append(f"| {name} | " + " | ".join(seen[case] for case in cases) + " |")
+    return "\n".join([*lines, END, ""])
+
+
+def _cell(runs: list[dict[str, Any]], name: str, case: str) -> str:
+    found = [run["times"].get(name, {}).get(case) for run in runs]
+    return " / ".join("–" if each is None else str(each) for each in found) if any(found) else "–"
+
+
+def _bounded(case: str, bound: str, runs: list[dict[str, Any]]) -> str:
+    rivals = []
+    for run_ in runs:
+        same = [name for name, kind in run_["kinds"].items() if "slow rate" in kind and name != "Backstay"]
+        found = {name: run_["times"].get(name, {}).get(case.split(",")[0]) for name in same}
+        best = min((value, name) for name, value in found.items() if value is not None)
+        rivals.append(f"{best[0]} ({best[1]})")
+    return f"| {case} | {bound} | {_cell(runs, 'Backstay', case)} | {' / '.join(rivals)} |"
+
+
+def write(text: str) -> None:
+    """Put the section into RESULTS.md, in place of its former self; the rest of the file stays."""
+    old = RESULTS.read_text() if RESULTS.exists() else "# Results\n\nMeasured here, by the commands named.\n\n"
+    if BEGIN in old:
+        before, rest = old.split(BEGIN, 1)
+        RESULTS.write_text(before + text + rest.split(END, 1)[1].removeprefix("\n"))
+    else:
+        RESULTS.write_text(old.rstrip("\n") + "\n\n" + text)
+
+
+def main() -> None:
+    """Measure with every Python that is there, print and write the section."""
+    slices = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+    runs = []
+    for version in PYTHONS:
+        python = environment(version)
+        if python is None:
+            print(f"no Python {version} here: left out")
+        else:
+            runs.append(run(python, slices))
+    if not runs:
+        sys.exit("none of the Pythons to measure with is here")
+    text = section(runs)
+    print(text)
+    write(text)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -35,7 +35,9 @@ def test_everything_public_is_documented(name: str) -> None:
             missing += [
                 f"{item}.{method}"
                 for method, body in vars(thing).items()
-                if inspect.isfunction(body) and not method.startswith("_") and not inspect.getdoc(getattr(thing, method))
+                if inspect.isfunction(body)
+                and not method.startswith("_")
+                and not inspect.getdoc(getattr(thing, method))
             ]
 
     assert missing == []

@@ -314,7 +314,8 @@ def differs(line: str, mine: str, real: str) -> str | None:
         if deliberate(its):
             return None
         if my != its:
-            return f"{line}\nstep {at} {step}\nours         {my}\nResilience4j {its}\nbefore       {mine.split(';')[at - 1]}"
+            before = mine.split(";")[at - 1]
+            return f"{line}\nstep {at} {step}\nours         {my}\nResilience4j {its}\nbefore       {before}"
     return None
 
 

@@ -98,7 +98,7 @@ async def test_registrations_end_on_the_beat(house: House) -> None:
         registering = asyncio.create_task(accounts.register(email, PASSWORD, "Ann"))
         await asyncio.sleep(0)
         house.clock.advance(spent)
-        await eventually(lambda: house.clock.sleepers > others)
+        await eventually(lambda others=others: house.clock.sleepers > others)
         house.clock.advance(0.099 - spent % 0.1)
         await asyncio.sleep(0)
         assert not registering.done()

@@ -4,7 +4,7 @@ It may be empty (then every policy has its defaults), or read from the `resilien
 it is seen by metrics, health and actuator.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -95,11 +95,12 @@ class Registry:
         environ: Mapping[str, str] | None = None,
         errors: Errors | None = None,
         functions: Functions | None = None,
+        only: Collection[str] | None = None,
         tags: Mapping[str, str] | None = None,
         clock: Clock = SYSTEM,
     ) -> "Registry":
-        """A registry with the instances of a file; each is made, and so checked, at once."""
-        found = spring_config.read_file(file, environ=environ, errors=errors, functions=functions)
+        """A registry with the instances of a file (or only these of them); each is made, and so checked, at once."""
+        found = spring_config.read_file(file, environ=environ, errors=errors, functions=functions, only=only)
         registry = cls(found, tags=tags, clock=clock)
         for kind, names in found.items():
             for name in names:

@@ -8,7 +8,7 @@ is allowed. Of an instance, each value comes from itself, else its base config, 
 
 import builtins
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,14 @@ def read_file(
     environ: Mapping[str, str] | None = None,
     errors: Errors | None = None,
     functions: Functions | None = None,
+    only: Collection[str] | None = None,
 ) -> dict[str, dict[str, Options]]:
     """What `read` finds in a file."""
     try:
         text = Path(file).read_text()
     except OSError as error:
         raise ConfigError([f"{file}: can't be read: {error.strerror}"]) from error
-    return read(text, where=str(file), environ=environ, errors=errors, functions=functions)
+    return read(text, where=str(file), environ=environ, errors=errors, functions=functions, only=only)
 
 
 def read(
@@ -85,8 +86,12 @@ def read(
     environ: Mapping[str, str] | None = None,
     errors: Errors | None = None,
     functions: Functions | None = None,
+    only: Collection[str] | None = None,
 ) -> dict[str, dict[str, Options]]:
-    """The options of each policy, by kind (as in `KEYS`) and instance; `default` is what other names get."""
+    """The options of each policy, by kind (as in `KEYS`) and instance; `default` is what other names get.
+
+    only: the instances wanted; others in the file aren't looked at.
+    """
     from backstay.spring import canonical, lookup, read_document
 
     try:
@@ -94,7 +99,7 @@ def read(
     except ConfigError as error:
         raise ConfigError([f"{where}: {problem}" for problem in error.problems]) from None
     root = lookup(tree, "resilience4j") or {}
-    reader = _Reader(where, errors or {}, functions or {})
+    reader = _Reader(where, errors or {}, functions or {}, only)
     kinds = {canonical(key): (key, section) for key, section in root.items()}
     for key, _ in (found for kind, found in kinds.items() if kind not in KEYS and kind not in _ACCEPTED):
         reader.problem(f"resilience4j.{key}", f"unknown; there are: {', '.join(KEYS)}")
@@ -107,7 +112,8 @@ def read(
 class _Reader:
     """Reads kind after kind and collects what is wrong."""
 
-    def __init__(self, where: str, errors: Errors, functions: Functions) -> None:
+    def __init__(self, where: str, errors: Errors, functions: Functions, only: Collection[str] | None) -> None:
+        self._only = only
         self.problems: list[str] = []
         self._where = where
         self.errors = {**JAVA_ERRORS, **errors}
@@ -129,7 +135,10 @@ class _Reader:
             if canonical(each) not in ("configs", "instances", "backends", "tags", canonical(f"{kind}AspectOrder")):
                 self.problem(f"{path}.{each}", "unknown; there are: configs, instances, tags")
         configs = self._entries(kind, f"{path}.configs", lookup(section, "configs"))
-        instances = self._entries(kind, f"{path}.instances", lookup(section, "instances"))
+        given = lookup(section, "instances")
+        if self._only is not None and isinstance(given, Mapping):
+            given = {name: values for name, values in given.items() if name in self._only}
+        instances = self._entries(kind, f"{path}.instances", given)
         common = lookup(section, "tags") or {}
         result = {name: _Values(self, path, "configs", configs[name]).options(kind) for name in configs}
         defaults = {DEFAULT: result.get(DEFAULT, {})}

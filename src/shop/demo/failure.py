@@ -35,6 +35,8 @@ async def show(stage: Stage, customer: Shopper) -> None:
     with screen.step(f"all {len(placed)} orders settle by themselves") as step:
         states = await _settled(customer, [reply.body["id"] for reply in placed])
         step.text = f"all {len(placed)} orders settled by themselves: {', '.join(sorted(set(states)))}"
+    moves = await _transitions(stage)
+    screen.say(f"the breaker's events: {', '.join(move.replace('_TO_', ' → ') for move in moves[-6:]) or 'none'}")
 
 
 async def _instances(stage: Stage) -> int:
@@ -69,6 +71,18 @@ async def _breaker(stage: Stage) -> str:
         f"circuit breaker orders → payments: {breaker['state']}, "
         f"{breaker['failedCalls']} calls failed, {breaker['notPermittedCalls']} refused without a try"
     )
+
+
+async def _transitions(stage: Stage) -> list[str]:
+    """What the breakers between orders and payments told of their states, the latest last."""
+    async with Web(stage.running.discovery) as discovery:
+        orders = [i for i in await registry.instances(discovery) if i.app == "orders"]
+    told: list[dict[str, Any]] = []
+    for instance in orders:
+        async with Web(instance.address) as web:
+            told += (await web.get("/actuator/circuitbreakerevents"))["circuitBreakerEvents"]
+    moves = [event for event in told if event["type"] == "STATE_TRANSITION"]
+    return [event["stateTransition"] for event in sorted(moves, key=lambda event: str(event["creationTime"]))]
 
 
 async def _settled(customer: Shopper, orders: list[str]) -> list[str]:

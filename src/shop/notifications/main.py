@@ -10,7 +10,7 @@ from shop.notifications.api import routes
 from shop.notifications.config import Settings
 from shop.notifications.handlers import register
 from shop.notifications.jobs import jobs
-from shop.notifications.providers import mailer
+from shop.notifications.providers import guarded, mailer
 from shop.notifications.service import Notifications
 
 
@@ -23,7 +23,7 @@ def build(settings: Settings) -> Service:
     """The service, ready to run."""
     db = Database("notifications", migrations="migrations", max_size=settings.database_connections)
     box = Outbox(db)
-    mail = mailer(settings.smtp_url, sender=settings.mail_from)
+    mail = guarded(mailer(settings.smtp_url, sender=settings.mail_from))
     notifications = Notifications(db, box, mail)
     consumer = Consumer("notifications", db=db)
     register(consumer, notifications)

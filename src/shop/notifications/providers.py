@@ -18,6 +18,8 @@ import aiosmtplib
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from backstay.errors import BackstayError
+from backstay.resilience import Pipeline, Rejected
+from shop.kernel.resilience import policies
 from shop.notifications.model import Due
 
 CONNECTIONS = 4  # kept open; one is busy with one message at a time
@@ -183,6 +185,40 @@ class SmtpMailer:
     def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().close()
+
+
+class GuardedMailer:
+    """A mailer behind policies: a mail server that is away isn't asked for a while, and messages wait."""
+
+    def __init__(self, mailer: Mailer, pipeline: Pipeline) -> None:
+        self._mailer = mailer
+        self.pipeline = pipeline
+        self._send = pipeline(mailer.send)
+
+    def __repr__(self) -> str:
+        return f"GuardedMailer({self._mailer!r}, {self.pipeline!r})"
+
+    async def __aenter__(self) -> Self:
+        await self._mailer.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._mailer.__aexit__(kind, error, trace)
+
+    async def send(self, mail: Mail) -> None:
+        """Returns when the server took the message. Raises MailRefused, MailDeferred or MailUnavailable."""
+        try:
+            await self._send(mail)
+        except Rejected as error:
+            raise MailUnavailable(str(error)) from error
+
+
+def guarded(mailer: Mailer) -> GuardedMailer:
+    """The mailer behind the policies of `resilience.yaml`."""
+    registry = policies("smtp", {}, {"MailUnavailable": MailUnavailable})
+    return GuardedMailer(mailer, registry.pipeline("smtp"))
 
 
 class NullMailer:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from backstay.resilience import CircuitBreaker
+from backstay.resilience import Actuator, CircuitBreaker
 from backstay.resilience.actuator import circuit_breakers
 from backstay.service import (
     Answer,
@@ -70,7 +70,14 @@ def actuator(breakers: list[CircuitBreaker]) -> list[Route]:
         """The circuit breakers, as Resilience4j's actuator shows them."""
         return circuit_breakers(breakers)
 
-    return [show]
+    last = Actuator(lambda: breakers)
+
+    @get("/actuator/circuitbreakerevents", public=True, hidden=True)
+    async def events() -> dict[str, Any]:
+        """What they told last."""
+        return last.events()
+
+    return [show, events]
 
 
 def _customer(who: Principal) -> UUID:

@@ -11,11 +11,12 @@ from backstay import resilience as r
 from backstay.service import Client, UpstreamError, UpstreamRefused, client
 from backstay.telemetry.logs import get_logger
 from shop.contracts.payments import ChargeRequest, PaymentView, ReversalRequest
+from shop.kernel.resilience import Seconds, policies
 from shop.orders.config import Settings
 from shop.orders.model import Compensation, Kind, Order, Outcome, Result
 
 SCOPES = "payments:charge payments:read payments:void payments:refund"
-FAILURES = (TimeoutError, ConnectionError, UpstreamError)
+DURATIONS = {"payment_retry_wait", "payment_wait_open", "payment_queue_wait", "payment_timeout"}
 
 log = get_logger()
 
@@ -34,29 +35,15 @@ class PaymentsPort(Protocol):
 
 
 def pipeline(settings: Settings) -> r.Pipeline:
-    """The policies between orders and payments, with the numbers of the settings."""
-    breaker = r.CircuitBreaker(
-        "payments",
-        failure_rate=settings.payment_failure_rate,
-        window=r.last(settings.payment_window),
-        min_calls=settings.payment_min_calls,
-        wait_open=settings.payment_wait_open,
-        half_open=r.probes(settings.payment_probes, max_wait=settings.payment_wait_open),
-    )
-    breaker.on(r.StateTransition, _tell)
-    return r.pipeline(
-        r.Retry(
-            settings.payment_attempts,
-            wait=r.exponential(settings.payment_retry_wait, jitter=0.5),
-            on=FAILURES,
-            budget=r.Budget(settings.payment_retry_ratio, minimum=settings.payment_retry_minimum),
-            name="payments",
-        ),
-        breaker,
-        r.Bulkhead(settings.payment_calls, max_wait=settings.payment_queue_wait, name="payments"),
-        r.TimeLimiter(settings.payment_timeout, name="payments"),
-        name="payments",
-    )
+    """The policies between orders and payments: those of `resilience.yaml` with the numbers of the settings."""
+    numbers = {
+        name.upper(): Seconds(value) if name in DURATIONS else value
+        for name, value in vars(settings).items()
+        if name.startswith("payment_")
+    }
+    registry = policies("payments", numbers, {"UpstreamError": UpstreamError})
+    registry.circuit_breaker("payments").on(r.StateTransition, _tell)
+    return registry.pipeline("payments")
 
 
 class PaymentsClient:
@@ -102,9 +89,9 @@ class PaymentsClient:
         return _outcome(await self._http.post(path, body, PaymentView, headers=key))
 
 
-def payments_client(policies: r.Pipeline) -> Client:
+def payments_client(guard: r.Pipeline) -> Client:
     """The connection to payments, to be owned by the service."""
-    return client("lb://payments", policies, scope=SCOPES)
+    return client("lb://payments", guard, scope=SCOPES)
 
 
 def _outcome(payment: PaymentView) -> Outcome:

@@ -88,7 +88,7 @@ async def test_row_and_record(db: Database, box: Outbox) -> None:
     async with box.relay(broker, **FAST):
         await eventually(lambda: len(broker.records("brews")) == 2)
 
-    assert [row["aggregateversion"] for row in rows] == [7, 7]
+    assert [row["aggregateversion"] for row in rows] == [7, None]
     assert [json.loads(row["payload"])["n"] for row in rows] == [1, 2]
     record = broker.records("brews")[0]
     assert record.key == str(order).encode()
@@ -208,8 +208,8 @@ async def test_killed_relay_is_replaced(db: Database, box: Outbox) -> None:
     async with box.relay(broker, name="heir", **FAST) as heir:
         await eventually(lambda: heir.statistics().shards_owned == SHARDS)
         async with PostgresStore(db).open() as session:
-            assert await session.delete(dead.id, [(shard, seq)], {shard: old[shard]}) == frozenset()
-            assert await session.delete(heir.id, [(shard, seq)], {shard: old[shard]}) == frozenset()
+            assert await session.delete(dead.id, {shard: [seq]}, {shard: old[shard]}) == frozenset()
+            assert await session.delete(heir.id, {shard: [seq]}, {shard: old[shard]}) == frozenset()
         assert await pending(db) == 1
         broker.heal()
         await eventually(lambda: drained(db))
@@ -235,8 +235,8 @@ async def test_order_under_retriable_failures(db: Database, box: Outbox) -> None
     assert first_occurrences(broker) == written
 
 
-async def test_blocked_key_and_waiting_topic(db: Database, box: Outbox) -> None:
-    """The statement that reads leaves out what waits, and nothing else."""
+async def test_poison_and_waiting_topic(db: Database, box: Outbox) -> None:
+    """A poison record parks its key with its successors, a missing topic waits, and all else flows on."""
     broker = MemoryBroker()
     broker.refuse = lambda record: {
         "brews": PublishError("record", "too large") if record.key == b"bad" else None,
@@ -248,12 +248,16 @@ async def test_blocked_key_and_waiting_topic(db: Database, box: Outbox) -> None:
     async with box.relay(broker, **FAST) as relay:
         await eventually(lambda: relay.statistics().published == 1)
         await eventually(lambda: relay.statistics().waiting_topics == 1)
-        await asyncio.gather(eventually(lambda: relay.statistics().refused == 1))
+        await eventually(lambda: relay.statistics().parked == 1)
         broker.refuse = lambda record: None if record.topic == "gone" else PublishError("record", "too large")
         await eventually(lambda: relay.statistics().published == 3)
+        await eventually(lambda: relay.statistics().parked_keys == 1)
 
-    left = await db.fetch("SELECT aggregatetype, aggregateid FROM outbox ORDER BY seq")
+    assert await pending(db) == 0
+    left = await db.fetch("SELECT aggregatetype, aggregateid FROM outbox_parked ORDER BY seq")
     assert [tuple(row) for row in left] == [("brews", "bad")] * 2
+    [key] = await db.fetch("SELECT aggregatetype, aggregateid, reason FROM outbox_parked_keys")
+    assert tuple(key) == ("brews", "bad", "too large")
 
 
 async def test_late_commit(db: Database, box: Outbox) -> None:

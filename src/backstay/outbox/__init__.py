@@ -7,7 +7,7 @@ async with db.transaction() as tx:
 async with box.relay(broker): ...
 """
 
-from backstay.outbox.errors import OutboxError, UnusableEvent
+from backstay.outbox.errors import OutboxError, UnusableEvent, VersionConflict
 from backstay.outbox.memory import MemoryStore
 from backstay.outbox.options import RelayOptions, RelayStatistics
 from backstay.outbox.outbox import Outbox, append
@@ -29,6 +29,7 @@ __all__ = [
     "RelayStatus",
     "Store",
     "UnusableEvent",
+    "VersionConflict",
     "append",
     "read_status",
 ]

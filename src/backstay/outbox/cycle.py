@@ -21,12 +21,13 @@ from backstay import faults
 from backstay.clock import Clock
 from backstay.db import DatabaseError, Unavailable
 from backstay.messaging import Producer, PublishError
-from backstay.outbox import wire
 from backstay.outbox.errors import OutboxError
 from backstay.outbox.leases import Leases, decide
 from backstay.outbox.options import Counters, RelayOptions
 from backstay.outbox.store import Backlog, Row, Session
-from backstay.outbox.window import Batch, Pending, Window
+from backstay.outbox.waiting import Pending, Poison
+from backstay.outbox.window import Batch, Outcome, Window
+from backstay.outbox.wire import Encoder
 
 LOOK = 1.0  # seconds between looks at who owns what
 EAGER_LOOK = 0.1  # seconds between looks while shards are about to change hands
@@ -68,14 +69,19 @@ class Cycle:
         self.window = Window(max_rows=options.window_rows, max_bytes=options.window_bytes)
         self.backlog = Backlog(0, 0.0)
         self.established = False
+        self.parked = 0
         self._me, self._name = me, name
-        self._source = source
+        self._encoder = Encoder(source)
         self._options, self._counters, self._clock = options, counters, clock
         self._session: Session
         self._producer: Producer
         self._idle = options.min_idle
         self._renew_at = 0.0
         self._blocked = False  # the pump waits for room or for a shard
+        self._read_at = 0.0
+        self._backlogged = False  # the last read has left something for the next
+        self._around = True  # parked keys must be left out; also while it isn't known that there are none
+        self._parks = 0
         self._wake = asyncio.Event()
         self._acknowledged = asyncio.Event()
         self._stop = asyncio.Event()
@@ -132,7 +138,11 @@ class Cycle:
 
     async def _share(self) -> bool:
         """Take and give shards."""
+        parks = self._parks
         view = await self._session.view()
+        self.parked = view.parked
+        if parks == self._parks:
+            self._around = view.parked > 0
         if lost := self.leases.seen(self._me, view.shards):
             self._lost(lost, "another relay has taken it")
         decision = decide(self._me, self.leases.epochs, view)
@@ -143,6 +153,7 @@ class Cycle:
             for shard in drained:
                 self.leases.dropped(shard)
         if decision.acquire:
+            self._around = True  # their owner may have parked keys since we looked
             self.leases.acquired(await self._session.acquire(self._me, decision.acquire, self._options.lease))
             self.nudge()
         return decision.eager or bool(self.leases.leaving())
@@ -162,10 +173,11 @@ class Cycle:
     async def _read(self, group: asyncio.TaskGroup) -> _Found:
         now, options = self._clock.monotonic(), self._options
         room = not self.window.full and len(self._publishes) < options.publishes
-        shards = self.window.readable(self.leases.readable(now)) if room else []
+        shards = self.window.readable(self.leases.readable(now), now, backlog=self._backlogged) if room else []
         self._blocked = not shards
         if self._blocked:
             return _Found.NOT_READ
+        self._read_at = now
         try:
             rows = await self._session.read(
                 shards,
@@ -173,7 +185,8 @@ class Cycle:
                 per_shard=options.per_shard,
                 known=self.window.known(shards),
                 topics=self.window.waiting_topics(now),
-                keys=self.window.waiting_keys(now),
+                keys=self.window.waiting_keys(),
+                around=self._around,
             )
         except DatabaseError as error:
             await self._endure(error)
@@ -184,11 +197,12 @@ class Cycle:
         held = {shard: self.leases.epochs[shard] for shard in self.leases.readable(self._clock.monotonic())}
         batch = self.window.take(records, held)
         more = len(rows) >= options.per_shard
+        again, self._backlogged = self._backlogged and not more, more
         if batch is not None:
             task = group.create_task(self._publish(batch, more=more), name="outbox-publish")
             self._publishes.add(task)
             task.add_done_callback(self._publishes.discard)
-        return _Found.MORE if more else _Found.SOME if rows else _Found.NOTHING
+        return _Found.MORE if more or again else _Found.SOME if rows else _Found.NOTHING
 
     async def _prepare(self, rows: Sequence[Row]) -> list[Pending]:
         """The records of the rows; a full batch takes a while, and others share the event loop."""
@@ -196,7 +210,7 @@ class Cycle:
         for start in range(0, len(rows), SLICE):
             if start:
                 await asyncio.sleep(0)
-            records += [wire.pending(row, self._source) for row in rows[start : start + SLICE]]
+            records += self._encoder.encode(rows[start : start + SLICE])
         return records
 
     async def _publish(self, batch: Batch, *, more: bool) -> None:
@@ -210,6 +224,14 @@ class Cycle:
             results = [PublishError("producer", "the lease was over before the send")] * len(batch.rows)
         await faults.point("outbox.relay.after-publish")
         outcome = self.window.settle(batch, results, self.leases.epochs, self._clock.monotonic())
+        self._count(outcome, results)
+        for poison in outcome.poison:
+            await self._park(poison, batch.epochs[poison.row.shard])
+        # Rows may have come to these shards while they were busy: only who looked meanwhile could have missed them.
+        if more or self._blocked or self._counters.reads != reads:
+            self._wake.set()
+
+    def _count(self, outcome: Outcome, results: "Sequence[PublishError | None]") -> None:
         self._counters.published += outcome.acknowledged
         self._counters.failed += outcome.failed
         self._counters.refused += outcome.refused
@@ -217,9 +239,26 @@ class Cycle:
             self._acknowledged.set()
         if outcome.failed or outcome.refused:
             self._report(results)
-        # Rows may have come to these shards while they were busy: only who looked meanwhile could have missed them.
-        if more or self._blocked or self._counters.reads != reads:
-            self._wake.set()
+
+    async def _park(self, poison: Poison, epoch: int) -> None:
+        """Put the key of a record that will never be taken aside, with what follows it."""
+        row = poison.row
+        await faults.point("outbox.relay.before-park")
+        while True:
+            self._around, self._parks = True, self._parks + 1
+            known = self.window.in_hand([row.shard])
+            try:
+                held = await self._session.park(self._me, row.shard, epoch, row.key, poison.reason, known)
+                break
+            except DatabaseError as error:
+                await self._endure(error)
+        if not held:
+            self._counters.epoch_conflicts += 1
+            self._lost([row.shard], "its epoch has changed")
+        self._counters.parked += 1
+        self.window.waits.parked(row.key)
+        shown = (row.record.key or b"").decode(errors="replace")
+        log.error("outbox.key-parked", extra={"topic": row.record.topic, "key": shown, "reason": poison.reason})
 
     async def _rest(self, found: _Found) -> None:
         if found is _Found.MORE:
@@ -227,11 +266,11 @@ class Cycle:
             return
         if found is _Found.SOME:
             self._idle = self._options.min_idle
-            await _within(self._stop, self._options.min_idle)
+            await _within(self._stop, self._read_at + self._options.min_idle - self._clock.monotonic())
             return
         pause = self._idle
         self._idle = min(self._idle * IDLE_GROWTH, self._options.max_idle)
-        if (retry := self.window.next_retry(self._clock.monotonic())) is not None:
+        if (retry := self.window.waits.next_retry(self._clock.monotonic())) is not None:
             pause = min(pause, retry)
         await _within(self._wake, pause)
 
@@ -259,7 +298,7 @@ class Cycle:
         await faults.point("outbox.relay.before-delete")
         held = await self._session.delete(self._me, rows, epochs)
         self._counters.deletes += 1
-        self.window.deleted(row for row in rows if row[0] in held)
+        self.window.deleted({shard: seqs for shard, seqs in rows.items() if shard in held})
         if refused := [shard for shard in epochs if shard not in held]:
             self._counters.epoch_conflicts += len(refused)
             self._lost(refused, "its epoch has changed")
@@ -271,6 +310,9 @@ class Cycle:
             try:
                 if self.leases.epochs:
                     self.backlog = await self._session.backlog(sorted(self.leases.epochs))
+                if self.parked and self.leases.epochs:
+                    epochs = dict(self.leases.epochs)
+                    await self._session.gather(self._me, epochs, self.window.in_hand(epochs))
             except DatabaseError as error:
                 await self._endure(error)
             await asyncio.sleep(GAUGE_INTERVAL)
@@ -301,7 +343,7 @@ class Cycle:
         log.warning("outbox.database-trouble", extra={"reason": str(error)})
         await asyncio.sleep(DATABASE_PAUSE)
 
-    def _report(self, results: "list[PublishError | None]") -> None:
+    def _report(self, results: "Sequence[PublishError | None]") -> None:
         error = next(error for error in results if error is not None)
         failed = sum(one is not None for one in results)
         log.warning("outbox.publish-failed", extra={"rows": failed, "kind": error.kind, "reason": str(error)})
@@ -317,6 +359,9 @@ async def _twice(step: Callable[[], Awaitable[None]]) -> None:
 
 async def _within(event: asyncio.Event, seconds: float) -> None:
     """Wait for `event`, at most so long."""
+    if seconds <= 0:
+        await asyncio.sleep(0)
+        return
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -1,6 +1,7 @@
 """What can go wrong with the outbox.
 
 OutboxError(BackstayError)
+├── VersionConflict    another transaction has published this version of the aggregate
 └── UnusableEvent      an event can't be written: its key, payload, topic or headers are refused
 """
 
@@ -13,3 +14,7 @@ class OutboxError(BackstayError):
 
 class UnusableEvent(OutboxError, ValueError):
     """An event can't be written to the outbox. Raised before anything is written, and names the event."""
+
+
+class VersionConflict(OutboxError):
+    """Another transaction has published an event with this version of the aggregate."""

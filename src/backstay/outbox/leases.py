@@ -23,10 +23,11 @@ class ShardState:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a relay saw when it renewed: every shard, and how many relays there are."""
+    """What a relay saw when it renewed: every shard, how many relays there are, and how many keys are parked."""
 
     shards: tuple[ShardState, ...]
     members: int
+    parked: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The outbox table in memory, for tests of what appends and relays: same shards, leases, epochs and refusals."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,6 +34,8 @@ class MemoryStore:
         self._rows: dict[int, dict[int, Row]] = {shard: {} for shard in range(SHARDS)}
         self._shards = [_Shard() for _ in range(SHARDS)]
         self._members: dict[UUID, float] = {}
+        self.parked: dict[tuple[str, str], str] = {}  # topic and key → reason
+        self.parked_rows: dict[int, Row] = {}
 
     def add(self, topic: str, key: str, type: str, payload: str | None = "{}") -> Row:  # noqa: A002
         """Commit one event."""
@@ -45,7 +47,7 @@ class MemoryStore:
         """An event that has its place in the order, and isn't committed yet."""
         shard = crc32(key.encode()) % SHARDS
         time: datetime = self._clock.now()
-        return Row(shard, next(self._seq), uuid7(), topic, key, type, payload, None, None, time)
+        return Row(shard, next(self._seq), str(uuid7()), topic, key, type, payload, None, None, time)
 
     def commit(self, row: Row) -> None:
         """Let a drawn event be seen."""
@@ -79,7 +81,7 @@ class MemoryStore:
         """All shards and the number of relays."""
         now = self._now()
         states = (ShardState(n, one.owner, one.epoch, one.until > now) for n, one in enumerate(self._shards))
-        return View(tuple(states), sum(until > now for until in self._members.values()))
+        return View(tuple(states), sum(until > now for until in self._members.values()), len(self.parked))
 
     async def acquire(self, relay: UUID, shards: Sequence[int], lease: float) -> dict[int, int]:
         """Take what is free or ours."""
@@ -113,6 +115,7 @@ class MemoryStore:
         known: Sequence[int],
         topics: Sequence[str],
         keys: Sequence[tuple[str, bytes | None]],
+        around: bool,
     ) -> list[Row]:
         """The next rows."""
         self._now()
@@ -122,25 +125,57 @@ class MemoryStore:
         for shard in shards:
             rows = (self._rows[shard][seq] for seq in sorted(self._rows[shard]) if seq not in skip)
             fit = [row for row in rows if row.topic not in waiting and (row.topic, row.key.encode()) not in held]
+            fit = [row for row in fit if not (around and (row.topic, row.key) in self.parked)]
             found += fit[:per_shard]
         return found[:limit]
 
-    async def delete(self, relay: UUID, rows: Sequence[tuple[int, int]], epochs: Mapping[int, int]) -> frozenset[int]:
+    async def delete(
+        self, relay: UUID, rows: Mapping[int, Collection[int]], epochs: Mapping[int, int]
+    ) -> frozenset[int]:
         """Delete what is still held."""
         self._now()
         self.deletes += 1
-        held = {s for s, epoch in epochs.items() if (self._shards[s].owner, self._shards[s].epoch) == (relay, epoch)}
+        held = {shard for shard, epoch in epochs.items() if self._holds(relay, shard, epoch)}
         self.refused.update(set(epochs) - held)
-        for shard, seq in rows:
-            if shard in held:
+        for shard in held:
+            for seq in rows.get(shard, ()):
                 self._rows[shard].pop(seq, None)
         return frozenset(held)
+
+    async def park(
+        self, relay: UUID, shard: int, epoch: int, key: tuple[str, bytes | None], reason: str, known: Sequence[int]
+    ) -> bool:
+        """Park a key."""
+        self._now()
+        if not self._holds(relay, shard, epoch):
+            return False
+        self.parked.setdefault((key[0], (key[1] or b"").decode()), reason)
+        await self.gather(relay, {shard: epoch}, known)
+        return True
+
+    async def gather(self, relay: UUID, epochs: Mapping[int, int], known: Sequence[int]) -> None:
+        """Park what has come since."""
+        self._now()
+        for shard in (shard for shard, epoch in epochs.items() if self._holds(relay, shard, epoch)):
+            for seq, row in list(self._rows[shard].items()):
+                if (row.topic, row.key) in self.parked and seq not in known:
+                    self.parked_rows[seq] = self._rows[shard].pop(seq)
+
+    def resume(self, topic: str, key: str) -> None:
+        """Let a parked key go on."""
+        del self.parked[topic, key]
+        for seq, row in list(self.parked_rows.items()):
+            if (row.topic, row.key) == (topic, key):
+                self.commit(self.parked_rows.pop(seq))
 
     async def backlog(self, shards: Sequence[int]) -> Backlog:
         """How much waits."""
         self._now()
         times = [row.timestamp for shard in shards for row in self._rows[shard].values()]
         return Backlog(len(times), (self._clock.now() - min(times)).total_seconds() if times else 0.0)
+
+    def _holds(self, relay: UUID, shard: int, epoch: int) -> bool:
+        return (self._shards[shard].owner, self._shards[shard].epoch) == (relay, epoch)
 
     def _now(self) -> float:
         if self.error is not None:

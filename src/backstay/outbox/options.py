@@ -62,7 +62,12 @@ class RelayStatistics:
     lease_lost: int
     epoch_conflicts: int
     waiting_topics: int
-    blocked_keys: int
+    suspected_keys: int
+    """Keys of which a record was refused together with others; each is offered alone."""
+    parked_keys: int
+    """In the whole table: what waits for an operator."""
+    parked: int
+    """Keys that this relay has parked."""
     reads: int
     """SQL statements."""
     deletes: int
@@ -79,6 +84,7 @@ class Counters:
     published: int = 0
     failed: int = 0
     refused: int = 0
+    parked: int = 0
     lease_lost: int = 0
     epoch_conflicts: int = 0
     reads: int = 0

@@ -1,18 +1,18 @@
 """Appending: the event is written on the connection, and in the transaction, of the state it belongs to."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 from uuid import UUID
 
 import msgspec
 
-from backstay.db import Database, Transaction
-from backstay.messaging import Broker, Event
-from backstay.outbox.errors import UnusableEvent
+from backstay.db import Database, Transaction, UniqueViolation
+from backstay.messaging import Broker, Event, event_spec
+from backstay.outbox.errors import UnusableEvent, VersionConflict
 from backstay.outbox.options import RelayOptions
 from backstay.outbox.relay import Relay
 from backstay.outbox.rows import OutboxRows, add, current_trace, encode_events
-from backstay.outbox.store import COMPONENT, PostgresStore, sql
+from backstay.outbox.store import COMPONENT, VERSION_INDEX, PostgresStore, sql
 
 
 class Outbox:
@@ -28,11 +28,18 @@ class Outbox:
         """Write events in the transaction of their state, in one round trip; their relay is woken by its commit.
 
         Append after the aggregate's row is locked or version-checked: the order of the inserts is the order of the
-        events. UnusableEvent names an event that can't be written.
+        events. UnusableEvent names an event that can't be written. `version` is the aggregate's after this change;
+        VersionConflict: another transaction has published the same one.
         """
-        if events:
+        if not events:
+            return
+        try:
             await tx.execute(sql.append, *self.rows(*events, version=version).arguments)
-            self.appended(tx)
+        except UniqueViolation as error:
+            if error.constraint != VERSION_INDEX:
+                raise
+            raise VersionConflict(_conflict(events, version)) from error
+        self.appended(tx)
 
     def rows(self, *events: Event, version: int | None = None) -> OutboxRows:
         """The same for a statement of the caller's own: see `OutboxRows.insert`. Call `appended` too."""
@@ -61,6 +68,14 @@ class Outbox:
     def _nudge(self) -> None:
         for nudge in self._nudges:
             nudge()
+
+
+def _conflict(events: Sequence[Event], version: int | None) -> str:
+    spec = event_spec(events[0])
+    return (
+        f"event {spec.type!r} with key {spec.key_of(events[0])!r}: version {version} has been published by another"
+        " transaction: lock or version-check the aggregate's row before appending"
+    )
 
 
 class Execute(Protocol):

@@ -9,7 +9,7 @@ ORDER BY r.n
 -- name: read
 -- The next rows of the given shards, shard by shard, each in order: at most $3 of a shard and $2 in all. Leaves out
 -- rows that are known ($4), topics that wait ($5) and keys that wait ($6, topic and key joined by a unit separator).
-SELECT e.shard, e.seq, e.id, e.aggregatetype, e.aggregateid, e.type, e.payload, e.headers, e.tracingspancontext,
+SELECT e.shard, e.seq, e.id::text, e.aggregatetype, e.aggregateid, e.type, e.payload, e.headers, e.tracingspancontext,
        e.timestamp
 FROM unnest($1::smallint[]) AS s(shard)
 CROSS JOIN LATERAL (
@@ -20,6 +20,7 @@ CROSS JOIN LATERAL (
       AND ($5::text[] = '{}' OR o.aggregatetype <> ALL ($5::text[]))
       AND ($6::text[] = '{}' OR o.aggregatetype || E'\x1f' || o.aggregateid <> ALL ($6::text[]))
       AND (o.available_at IS NULL OR o.available_at <= now())
+      -- around
     ORDER BY o.seq
     LIMIT $3
 ) AS e
@@ -29,14 +30,61 @@ LIMIT $2
 -- Deletes exactly these acknowledged rows of shards that relay $5 still holds under the given epochs; tells which.
 WITH held AS MATERIALIZED (
     SELECT s.shard
-    FROM outbox_shards s JOIN unnest($3::smallint[], $4::bigint[]) AS h(shard, epoch) USING (shard, epoch)
+    FROM unnest($3::smallint[], $4::bigint[]) AS h(shard, epoch) JOIN outbox_shards s USING (shard, epoch)
     WHERE s.owner = $5
 ), gone AS (
     DELETE FROM outbox o
     USING unnest($1::smallint[], $2::bigint[]) AS a(shard, seq)
-    WHERE o.shard = a.shard AND o.seq = a.seq AND a.shard IN (SELECT shard FROM held)
+    WHERE o.shard = a.shard AND o.seq = a.seq AND a.shard = ANY (ARRAY(SELECT shard FROM held))
 )
 SELECT shard FROM held
+
+-- name: park
+-- Parks key $4 $5 of shard $2, if relay $1 still holds it under epoch $3: no row of it is read again. Takes its rows
+-- out of the outbox, but those that are published or on their way ($7). Tells whether the shard was held.
+WITH held AS MATERIALIZED (
+    SELECT shard FROM outbox_shards WHERE shard = $2::smallint AND epoch = $3::bigint AND owner = $1::uuid FOR SHARE
+), key AS (
+    INSERT INTO outbox_parked_keys (aggregatetype, aggregateid, reason)
+    SELECT $4::text, $5::text, $6::text FROM held
+    ON CONFLICT DO NOTHING
+), gone AS (
+    DELETE FROM outbox o USING held
+    WHERE o.shard = held.shard AND o.aggregatetype = $4::text AND o.aggregateid = $5::text
+      AND o.seq <> ALL ($7::bigint[])
+    RETURNING o.*
+), moved AS (
+    INSERT INTO outbox_parked (seq, id, aggregatetype, aggregateid, type, payload, aggregateversion, headers,
+                               tracingspancontext, timestamp, available_at)
+    SELECT seq, id, aggregatetype, aggregateid, type, payload, aggregateversion, headers,
+           tracingspancontext, timestamp, available_at
+    FROM gone
+)
+SELECT EXISTS (SELECT FROM held)
+
+-- name: gather
+-- Takes the rows of parked keys that have come since out of the outbox, in shards that relay $1 holds under the given
+-- epochs, but those that are published or on their way ($4).
+WITH held AS MATERIALIZED (
+    SELECT s.shard
+    FROM outbox_shards s JOIN unnest($2::smallint[], $3::bigint[]) AS h(shard, epoch) USING (shard, epoch)
+    WHERE s.owner = $1
+    FOR SHARE OF s
+), keys AS MATERIALIZED (
+    SELECT k.shard, k.aggregatetype, k.aggregateid
+    FROM outbox_parked_keys k JOIN held USING (shard)
+    FOR SHARE OF k
+), gone AS (
+    DELETE FROM outbox o USING keys k
+    WHERE o.shard = k.shard AND o.aggregatetype = k.aggregatetype AND o.aggregateid = k.aggregateid
+      AND o.seq <> ALL ($4::bigint[])
+    RETURNING o.*
+)
+INSERT INTO outbox_parked (seq, id, aggregatetype, aggregateid, type, payload, aggregateversion, headers,
+                           tracingspancontext, timestamp, available_at)
+SELECT seq, id, aggregatetype, aggregateid, type, payload, aggregateversion, headers,
+       tracingspancontext, timestamp, available_at
+FROM gone
 
 -- name: renew
 -- Says that relay $1 is there, and prolongs the leases it still has.
@@ -50,9 +98,10 @@ SET lease_until = clock_timestamp() + make_interval(secs => $3)
 WHERE owner = $1 AND lease_until > clock_timestamp()
 
 -- name: shards
--- Every shard: its owner, its epoch, whether the lease still runs; and how many relays are there.
+-- Every shard: its owner, its epoch, whether the lease still runs; how many relays are there, and parked keys.
 SELECT shard, owner, epoch, coalesce(lease_until > clock_timestamp(), false) AS live,
-       (SELECT count(*) FROM outbox_relays WHERE expires_at > clock_timestamp()) AS members
+       (SELECT count(*) FROM outbox_relays WHERE expires_at > clock_timestamp()) AS members,
+       (SELECT count(*) FROM outbox_parked_keys) AS parked
 FROM outbox_shards
 ORDER BY shard
 

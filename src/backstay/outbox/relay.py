@@ -94,15 +94,7 @@ class Relay:
             return "it is not running"
         if not self._cycle.established:
             return self._problem
-        window = self._cycle.window
-        if window.topics:
-            topic, waiting = next(iter(window.topics.items()))
-            return f"topic {topic!r} can't be published to ({waiting.failures} failures): {waiting.reason}"
-        if window.keys:
-            (topic, key), waiting = next(iter(window.keys.items()))
-            shown = (key or b"").decode(errors="replace")
-            return f"{len(window.keys)} keys are blocked, such as {shown!r} of topic {topic!r}: {waiting.reason}"
-        return None
+        return next(self._cycle.window.waits.problems(), None)
 
     def statistics(self) -> RelayStatistics:
         """The relay's state and its counts since the start."""
@@ -117,8 +109,10 @@ class Relay:
             shards_owned=len(cycle.leases),
             lease_lost=counters.lease_lost,
             epoch_conflicts=counters.epoch_conflicts,
-            waiting_topics=len(cycle.window.topics),
-            blocked_keys=len(cycle.window.keys),
+            waiting_topics=len(cycle.window.waits.topics),
+            suspected_keys=len(cycle.window.waits.suspects),
+            parked_keys=cycle.parked,
+            parked=counters.parked,
             reads=counters.reads,
             deletes=counters.deletes,
             restarts=counters.restarts,

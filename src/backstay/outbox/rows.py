@@ -61,12 +61,16 @@ class OutboxRows:
 
 
 def encode_events(events: Sequence[Event], version: int | None) -> OutboxRows:
-    """The rows of `events`, all of which get the aggregate's `version` and the current trace."""
+    """The rows of `events`, with the current trace; the first event of each aggregate carries its `version`."""
     rows, trace = OutboxRows(), current_trace()
+    versioned: set[tuple[str, str]] = set()
     for event in events:
         spec = event_spec(event)
+        key = spec.key_of(event)
         payload = msgspec.json.encode(event).decode()
-        add(rows, spec.topic, spec.key_of(event), spec.type, payload, version=version, trace=trace)
+        mine = None if version is None or (spec.topic, key) in versioned else version
+        versioned.add((spec.topic, key))
+        add(rows, spec.topic, key, spec.type, payload, version=mine, trace=trace)
     return rows
 
 

@@ -6,12 +6,13 @@ number is found, and a forgotten transaction elsewhere holds nothing up.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import repeat
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol, cast
 from uuid import UUID
 
 from backstay.db import Component, Database, Executor, Queries
@@ -19,18 +20,21 @@ from backstay.outbox.leases import ShardState, View
 
 COMPONENT = Component("outbox", Path(__file__).parent / "migrations")
 SHARDS = 64
+VERSION_INDEX = "outbox_version"  # what a second event with the same version breaks
 BACKLOG_LIMIT = 10_000  # rows that are counted; more than that is "at least"
 
 sql = Queries.load(Path(__file__).parent / "queries.sql")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One event as it lies in the table. `headers` is a JSON object, `trace` Java properties."""
+class Row(NamedTuple):
+    """One event as it lies in the table. `headers` is a JSON object, `trace` Java properties.
+
+    A session may hand out any tuple of these fields: unpack it, don't name them.
+    """
 
     shard: int
     seq: int
-    id: UUID
+    id: str
     topic: str
     key: str
     type: str
@@ -38,6 +42,13 @@ class Row:
     headers: str | None
     trace: str | None
     timestamp: datetime
+
+
+_READ_AROUND = sql.read.replace(
+    "-- around",
+    "AND NOT EXISTS (SELECT FROM outbox_parked_keys k"
+    " WHERE k.aggregatetype = o.aggregatetype AND k.aggregateid = o.aggregateid)",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +91,28 @@ class Session(Protocol):
         known: Sequence[int],
         topics: Sequence[str],
         keys: Sequence[tuple[str, bytes | None]],
+        around: bool,
     ) -> list[Row]:
-        """The next rows of the shards, in order, without those `known` and without the topics and keys that wait."""
+        """The next rows of the shards, in order, without those `known` and without the topics and keys that wait.
+
+        `around`: leave out parked keys too; not asked for while there are none.
+        """
         ...
 
-    async def delete(self, relay: UUID, rows: Sequence[tuple[int, int]], epochs: Mapping[int, int]) -> frozenset[int]:
-        """Delete acknowledged rows (shard, seq) of shards that are held under these epochs; returns those shards."""
+    async def delete(
+        self, relay: UUID, rows: Mapping[int, Collection[int]], epochs: Mapping[int, int]
+    ) -> frozenset[int]:
+        """Delete acknowledged rows (shard → seqs) of shards that are held under these epochs; returns those shards."""
+        ...
+
+    async def park(
+        self, relay: UUID, shard: int, epoch: int, key: tuple[str, bytes | None], reason: str, known: Sequence[int]
+    ) -> bool:
+        """Park topic and key, with all its rows but those `known`; False when the shard isn't held any more."""
+        ...
+
+    async def gather(self, relay: UUID, epochs: Mapping[int, int], known: Sequence[int]) -> None:
+        """Park what has come since for keys that are parked."""
         ...
 
     async def backlog(self, shards: Sequence[int]) -> Backlog:
@@ -133,7 +160,7 @@ class _PostgresSession:
     async def view(self) -> View:
         rows = await self._leases.fetch(sql.shards)
         states = tuple(ShardState(row["shard"], row["owner"], row["epoch"], row["live"]) for row in rows)
-        return View(states, rows[0]["members"] if rows else 0)
+        return View(states, rows[0]["members"], rows[0]["parked"]) if rows else View(states, 0, 0)
 
     async def acquire(self, relay: UUID, shards: Sequence[int], lease: float) -> dict[int, int]:
         rows = await self._leases.fetch(sql.acquire, relay, shards, lease)
@@ -155,17 +182,36 @@ class _PostgresSession:
         known: Sequence[int],
         topics: Sequence[str],
         keys: Sequence[tuple[str, bytes | None]],
+        around: bool,
     ) -> list[Row]:
         joined = [f"{topic}\x1f{(key or b'').decode()}" for topic, key in keys]
+        statement = _READ_AROUND if around else sql.read
         async with self._turn:
-            rows = await self._work.fetch(sql.read, shards, limit, per_shard, known, topics, joined)
-        return [Row(*row) for row in rows]
+            rows = await self._work.fetch(statement, shards, limit, per_shard, known, topics, joined)
+        return cast("list[Row]", rows)
 
-    async def delete(self, relay: UUID, rows: Sequence[tuple[int, int]], epochs: Mapping[int, int]) -> frozenset[int]:
-        shards, seqs = [shard for shard, _ in rows], [seq for _, seq in rows]
+    async def delete(
+        self, relay: UUID, rows: Mapping[int, Collection[int]], epochs: Mapping[int, int]
+    ) -> frozenset[int]:
+        shards: list[int] = []
+        seqs: list[int] = []
+        for shard, some in rows.items():
+            seqs.extend(some)
+            shards.extend(repeat(shard, len(some)))
         async with self._turn:
             held = await self._work.fetch(sql.delete, shards, seqs, list(epochs), list(epochs.values()), relay)
         return frozenset(row["shard"] for row in held)
+
+    async def park(
+        self, relay: UUID, shard: int, epoch: int, key: tuple[str, bytes | None], reason: str, known: Sequence[int]
+    ) -> bool:
+        topic, text = key[0], (key[1] or b"").decode()
+        async with self._turn:
+            return bool(await self._work.fetchval(sql.park, relay, shard, epoch, topic, text, reason, known))
+
+    async def gather(self, relay: UUID, epochs: Mapping[int, int], known: Sequence[int]) -> None:
+        async with self._turn:
+            await self._work.execute(sql.gather, relay, list(epochs), list(epochs.values()), known)
 
     async def backlog(self, shards: Sequence[int]) -> Backlog:
         async with self._turn:

@@ -1,45 +1,99 @@
-"""From a row to the record that goes out."""
+"""From rows to the records that go out: CloudEvents in binary mode, as `Envelope.record_for` writes them.
+
+Written out flat because every event passes here: what is the same for all events of a type is made once.
+"""
 
 import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
-from backstay.messaging import Envelope
+from backstay.messaging import Record
 from backstay.outbox.store import Row
-from backstay.outbox.window import Pending
+from backstay.outbox.waiting import Pending
 
 _ROW_OVERHEAD = 1500  # bytes of objects around one payload, roughly
 _TRACE_KEY = "traceparent="
+_MAX_TYPES = 10_000  # remembered; more than that many types are no types
+
+_OURS = frozenset(
+    {
+        "id",
+        "ce_id",
+        "ce_type",
+        "ce_source",
+        "ce_subject",
+        "ce_partitionkey",
+        "ce_specversion",
+        "ce_time",
+        "content-type",
+        "traceparent",
+    }
+)
+_SPEC = ("ce_specversion", b"1.0")
+_JSON = ("content-type", b"application/json")
+
+Header = tuple[str, bytes]
 
 
-def pending(row: Row, source: str) -> Pending:
-    """The record of a row, ready to be published."""
-    data = None if row.payload is None else row.payload.encode()
-    record = Envelope.record_for(
-        topic=row.topic,
-        key=row.key,
-        id=row.id,
-        type=row.type,
-        source=source,
-        data=data,
-        time=row.timestamp,
-        traceparent=_traceparent(row.trace),
-        extra=_extra(row.headers) if row.headers else (),
-    )
-    return Pending(row.shard, row.seq, record, _ROW_OVERHEAD + (len(data) if data else 0))
+class Encoder:
+    """Makes records of rows for one `source`."""
+
+    def __init__(self, source: str) -> None:
+        self._source: Header = ("ce_source", source.encode())
+        self._types: dict[str, Header] = {}
+
+    def encode(self, rows: Sequence[Row]) -> list[Pending]:
+        """The records of the rows, ready to be published."""
+        source, types = self._source, self._types
+        made: list[Pending] = []
+        for shard, seq, id_, topic, key, kind, payload, headers, trace, time in rows:
+            ident, subject = id_.encode(), key.encode()
+            data = None if payload is None else payload.encode()
+            all_headers: tuple[Header, ...] = (
+                ("id", ident),
+                _SPEC,
+                ("ce_id", ident),
+                source,
+                types.get(kind) or self._learn(kind),
+                ("ce_subject", subject),
+                ("ce_partitionkey", subject),
+                _JSON,
+                ("ce_time", _rfc3339(time)),
+            )
+            if trace is not None and (parent := _traceparent(trace)):
+                all_headers += (("traceparent", parent),)
+            if headers is not None:
+                all_headers += _extra(headers)
+            size = _ROW_OVERHEAD + (len(data) if data else 0)
+            made.append(Pending(shard, seq, Record(topic, subject, data, all_headers), size))
+        return made
+
+    def _learn(self, kind: str) -> Header:
+        if len(self._types) >= _MAX_TYPES:
+            self._types.clear()
+        header = self._types[kind] = ("ce_type", kind.encode())
+        return header
 
 
-def _traceparent(trace: str | None) -> str | None:
+def _rfc3339(time: datetime) -> bytes:
+    if time.tzinfo is not UTC:
+        time = time.astimezone(UTC)
+    return (time.isoformat("T", "microseconds")[:-6] + "Z").encode()
+
+
+def _traceparent(trace: str) -> bytes | None:
     """The column holds Java properties, one `name=value` a line."""
-    if trace is None:
-        return None
-    if trace.startswith(_TRACE_KEY):
-        return trace[len(_TRACE_KEY) :].split("\n", 1)[0].strip()
+    if trace.startswith(_TRACE_KEY) and "\n" not in trace:
+        return trace[len(_TRACE_KEY) :].strip().encode()
     lines = (line.strip() for line in trace.splitlines())
-    return next((line[len(_TRACE_KEY) :] for line in lines if line.startswith(_TRACE_KEY)), None)
+    return next((line[len(_TRACE_KEY) :].strip().encode() for line in lines if line.startswith(_TRACE_KEY)), None)
 
 
-def _extra(headers: str) -> tuple[tuple[str, bytes], ...]:
-    """More headers; whatever isn't an object of strings is written as JSON text rather than lost."""
+def _extra(headers: str) -> tuple[Header, ...]:
+    """More headers, but those with names of ours; what isn't an object of strings is written as JSON text."""
     parsed = json.loads(headers)
     if not isinstance(parsed, dict):
         return (("headers", headers.encode()),)
-    return tuple((name, (v if isinstance(v, str) else json.dumps(v)).encode()) for name, v in parsed.items())
+    return tuple(
+        (name, (v if isinstance(v, str) else json.dumps(v)).encode()) for name, v in parsed.items() if name not in _OURS
+    )

@@ -113,8 +113,8 @@ async def test_retriable_failures_keep_the_order() -> None:
     assert first_occurrences(broker) == written
 
 
-async def test_refused_record_blocks_its_key() -> None:
-    """A record that the broker will never take holds up its own key only, and is reported."""
+async def test_poison_parks_its_key() -> None:
+    """A record that the broker will never take is parked with its key's successors; all else flows, in few tries."""
     store, broker = MemoryStore(), MemoryBroker()
     bad = store.add("orders", "bad", "order.created", '"poison"')
     broker.refuse = lambda record: PublishError("record", "too large") if record.value == b'"poison"' else None
@@ -122,12 +122,83 @@ async def test_refused_record_blocks_its_key() -> None:
     for n in range(50):
         store.add("orders", f"good-{n}", "order.created")
     async with relay_of(store, broker) as relay:
-        await eventually(lambda: len(store.rows) == 2)
-        assert [row.id for row in store.rows] == [bad.id, successor.id]
+        await eventually(lambda: not store.rows)
+        assert store.parked == {("orders", "bad"): "too large"}
+        assert [row.id for row in store.parked_rows.values()] == [bad.id, successor.id]
         assert len(ids(broker)) == 50
-        assert relay.statistics().blocked_keys == 1
-        assert "bad" in str(relay.problem)
-        assert "too large" in str(relay.problem)
+        assert relay.statistics().parked == 1
+        assert relay.statistics().refused == 2
+        await eventually(lambda: relay.problem is None)
+
+        late = store.add("orders", "bad", "order.cancelled")
+        store.add("orders", "last", "order.created")
+        await eventually(lambda: len(ids(broker)) == 51)
+        assert late in store.rows
+        broker.refuse = lambda record: None
+        store.resume("orders", "bad")
+        await eventually(lambda: not store.rows)
+
+    assert first_occurrences(broker)[b"bad"] == [bad.id, successor.id, late.id]
+
+
+async def test_innocent_neighbours_are_not_parked() -> None:
+    """A broker that refuses whole batches gets the records one by one, and only the poison is parked."""
+    store, broker = MemoryStore(), MemoryBroker()
+    written = fill(store, 40, keys=8)
+    bad = store.add("orders", "bad", "order.created", '"poison"')
+    original, company = broker.producer, [0]
+
+    def producer() -> object:
+        made = original()
+        publish = made.publish
+
+        async def strict(records: "list[Record]") -> "list[PublishError | None]":
+            if any(record.value == b'"poison"' for record in records):
+                company[0] += len(records) > 1
+                return [PublishError("record", "batch too large")] * len(records)
+            return await publish(records)
+
+        made.publish = strict  # type: ignore[method-assign,assignment]
+        return made
+
+    broker.producer = producer  # type: ignore[method-assign,assignment]
+    async with relay_of(store, broker):
+        await eventually(lambda: not store.rows)
+
+    assert list(store.parked) == [("orders", "bad")]
+    assert [row.id for row in store.parked_rows.values()] == [bad.id]
+    assert first_occurrences(broker) == written
+    assert company[0] >= 1
+
+
+async def test_an_operator_parks() -> None:
+    """A key that somebody else parks is left out after the next look, and its rows are put aside."""
+    store, broker = MemoryStore(), MemoryBroker()
+    async with relay_of(store, broker) as relay:
+        await eventually(lambda: relay.statistics().shards_owned == SHARDS)
+        store.parked["orders", "odd"] = "an operator said so"
+        await eventually(lambda: relay.statistics().parked_keys == 1)
+        row = store.add("orders", "odd", "order.created")
+        store.add("orders", "even", "order.created")
+        await eventually(lambda: len(ids(broker)) == 1)
+        await eventually(lambda: list(store.parked_rows.values()) == [row])
+
+    assert len(ids(broker)) == 1
+
+
+async def test_parking_survives_trouble() -> None:
+    """When parking fails, nothing of the key is sent; the next life finds the same poison again."""
+    store, broker = MemoryStore(), MemoryBroker()
+    broker.refuse = lambda record: PublishError("record", "too large") if record.value == b'"poison"' else None
+    store.add("orders", "bad", "order.created", '"poison"')
+    store.add("orders", "bad", "order.confirmed")
+    with armed("outbox.relay.before-park=error*2"):
+        async with relay_of(store, broker) as relay:
+            await eventually(lambda: store.parked)
+            assert relay.statistics().restarts == 2
+            await eventually(lambda: not store.rows)
+
+    assert ids(broker) == []
 
 
 async def test_failing_topic_lets_others_flow() -> None:
@@ -176,7 +247,7 @@ async def test_killed_relay_is_replaced() -> None:
         assert heir.statistics().shards_owned == SHARDS
 
     assert ids(broker) == [str(row.id)]
-    assert await store.delete(dead.id, [(row.shard, row.seq)], {row.shard: 1}) == frozenset()
+    assert await store.delete(dead.id, {row.shard: [row.seq]}, {row.shard: 1}) == frozenset()
 
 
 def kill(relay: Relay) -> None:

@@ -1,15 +1,18 @@
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID, uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backstay.errors import ConfigError
-from backstay.messaging import Event
+from backstay.messaging import Envelope, Event
 from backstay.outbox import OutboxRows, RelayOptions, UnusableEvent, append
 from backstay.outbox.rows import MAX_PAYLOAD, add, encode_events
 from backstay.outbox.store import Row
-from backstay.outbox.wire import pending
+from backstay.outbox.waiting import Pending
+from backstay.outbox.wire import Encoder
 from backstay.telemetry import TraceContext, use
 
 
@@ -22,7 +25,7 @@ def row(**changes: object) -> Row:
     values: dict[str, object] = {
         "shard": 3,
         "seq": 9,
-        "id": UUID("01890a5d-ac96-774b-bcce-b302099a8057"),
+        "id": "01890a5d-ac96-774b-bcce-b302099a8057",
         "topic": "orders",
         "key": "o-1",
         "type": "order.confirmed",
@@ -35,6 +38,11 @@ def row(**changes: object) -> Row:
     return Row(**values)  # type: ignore[arg-type]
 
 
+def pending(one: Row, source: str) -> Pending:
+    [made] = Encoder(source).encode([one])
+    return made
+
+
 def test_events_become_arrays() -> None:
     """Each event is one element of every array, in order, with one version for all."""
     first, second = Brewed(order_id=uuid4(), drink="tea"), Brewed(order_id=uuid4(), drink="mate")
@@ -44,6 +52,7 @@ def test_events_become_arrays() -> None:
     assert rows.keys == [str(first.order_id), str(second.order_id)]
     assert [json.loads(payload or "")["drink"] for payload in rows.payloads] == ["tea", "mate"]
     assert rows.versions == [7, 7]
+    assert encode_events([first, first], 7).versions == [7, None]
     assert rows.ids == sorted(rows.ids)
     assert rows.traces == [None, None]
     assert len(rows) == 2
@@ -113,6 +122,41 @@ def test_record() -> None:
     assert headers["ce_time"].startswith(b"2026-01-02T03:04:05")
     assert headers["traceparent"].decode() == trace
     assert (headers["tenant"], headers["n"]) == (b"a", b"1")
+
+
+@given(
+    key=st.text(min_size=1, max_size=20),
+    kind=st.sampled_from(["a.b", "order.confirmed"]),
+    payload=st.none() | st.text(max_size=20),
+    traced=st.booleans(),
+    time=st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))])),
+)
+def test_record_is_the_envelopes(key: str, kind: str, payload: str | None, traced: bool, time: datetime) -> None:
+    """The flat encoder writes to the byte what the envelope writes."""
+    trace = TraceContext.new().traceparent if traced else None
+    one = row(key=key, type=kind, payload=payload, trace=f"traceparent={trace}" if trace else None, timestamp=time)
+    encoder = Encoder("/service/orders")
+    expected = Envelope.record_for(
+        topic="orders",
+        key=key,
+        id=UUID(one.id),
+        type=kind,
+        source="/service/orders",
+        data=None if payload is None else payload.encode(),
+        time=time,
+        traceparent=trace,
+    )
+
+    assert [made.record for made in encoder.encode([one, one])] == [expected] * 2
+
+
+def test_our_headers_win() -> None:
+    """Headers of a row that bear the names of ours are left out: readers take the first or the last as they like."""
+    made = pending(row(headers='{"id": "x", "ce_type": "y", "tenant": "a"}'), "/s").record
+
+    assert [name for name, _ in made.headers].count("id") == 1
+    assert made.header("tenant") == b"a"
+    assert len(made.headers) == len(dict(made.headers))
 
 
 def test_odd_rows() -> None:

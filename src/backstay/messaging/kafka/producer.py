@@ -84,10 +84,26 @@ class KafkaProducer:
 
     async def _send(self, core: "_Core", batch: "_Batch", records: Sequence[Record]) -> None:
         """Hand all records to the client, in order; the batch knows those that it refused."""
+        sent = 0
+        while sent < len(records):
+            until = min(sent + SLICE, len(records))
+            taken = core.produce_many(records, sent, until, batch.delivered)
+            sent += taken
+            if sent < until:
+                break
+            if sent < len(records):
+                await asyncio.sleep(0)
+        if sent < len(records):
+            sent += await self._send_carefully(core, batch, records, sent)
+        batch.close(sent)
+
+    async def _send_carefully(self, core: "_Core", batch: "_Batch", records: Sequence[Record], first: int) -> int:
+        """The same from `first` on, one by one, because the client did not just take that one; returns how many."""
         deadline = time.monotonic() + self._timeout
         held: set[tuple[str, bytes | None]] = set()
         sent = 0
-        for index, record in enumerate(records):
+        for index in range(first, len(records)):
+            record = records[index]
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
             if held and (record.topic, record.key) in held:
@@ -100,7 +116,7 @@ class KafkaProducer:
             batch.refuse(index, refused)
             if record.key is not None:
                 held.add((record.topic, record.key))
-        batch.close(sent)
+        return sent
 
     async def _hand_over(self, core: "_Core", record: Record, on_delivery: Any, deadline: float) -> PublishError | None:
         while True:
@@ -186,6 +202,25 @@ class _Core:
 
     def is_alive(self) -> bool:
         return self._thread.is_alive()
+
+    def produce_many(self, records: Sequence[Record], first: int, until: int, delivered: Any) -> int:
+        """Hand over records until the client doesn't just take one; returns how many it took."""
+        produce = self._produce
+        for index in range(first, until):
+            record = records[index]
+            if record.partition is not None or record.timestamp is not None:
+                return index - first
+            try:
+                produce(
+                    record.topic,
+                    record.value,
+                    record.key,
+                    on_delivery=partial(delivered, index),
+                    headers=list(record.headers),
+                )
+            except (BufferError, KafkaException, TypeError, ValueError):
+                return index - first  # whoever tries it again finds out what is wrong
+        return until - first
 
     def produce(self, record: Record, on_delivery: Any) -> None:
         options: dict[str, Any] = {}

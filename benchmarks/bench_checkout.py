@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,9 @@ from shop.local.screen import Screen
 from shop.local.system import System
 from shop.local.web import Web
 
+CLIENT = Path(__file__).with_name("load_client.py")
 CLIENTS = (1, 16, 64)
-SPY_START = 8.0  # seconds until the load has begun in earnest
+SPY_START = 1.0  # seconds of the load before and after the profile
 WARM_UP = 10.0  # seconds with 16 clients
 CATCH_UP = 120.0  # seconds for consumers to catch up at most
 SETTINGS = {"RATE_LIMIT_PER_SECOND": "100000", "RATE_LIMIT_BURST": "100000"}
@@ -52,36 +54,50 @@ class Row:
         return sum(cost for name, cost in self.cpu.items() if name != "load client")
 
 
-async def measure(system: System, gauge: Gauge, name: str, *, clients: int, rate: float, seconds: float) -> Row:
-    """Load the system once and look at everything before and after."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        before = costs(system)
-        client = await start_load(system, report, clients=clients, rate=rate, seconds=seconds)
-        status = await client.wait()
-        assert status == 0, f"the load client ended with {status}"
-        behind = await gauge.look()
-        ended = time.monotonic()
-        memory = system.memory() or 0
-        while not (await gauge.look()).caught_up and time.monotonic() < ended + CATCH_UP:
-            await asyncio.sleep(0.1)
-        caught_up = time.monotonic() - ended
-        after = costs(system)
-        figures = json.loads(report.read_text())
+class LoadClient:
+    """The process that asks. Customers and stock are made when it starts, so they cost nothing later."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    async def __aenter__(self) -> "LoadClient":
+        argv, pipe = [sys.executable, str(CLIENT), str(self.home)], asyncio.subprocess.PIPE
+        self._process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe)
+        assert await self._line() == b"ready\n"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._process.stdin.close()
+        await self._process.wait()
+
+    async def run(self, *, clients: int, rate: float, seconds: float) -> dict:
+        wanted = {"clients": clients, "rate": rate, "seconds": seconds}
+        self._process.stdin.write(json.dumps(wanted).encode() + b"\n")
+        return json.loads(await self._line())
+
+    async def _line(self) -> bytes:
+        line = await self._process.stdout.readline()
+        assert line, "the load client has ended"
+        return line
+
+
+async def measure(
+    system: System, gauge: Gauge, load: LoadClient, name: str, *, clients: int, rate: float, seconds: float
+) -> Row:
+    """Load the system once and look at everything before and after, until all consumers have caught up."""
+    before = costs(system)
+    figures = await load.run(clients=clients, rate=rate, seconds=seconds)
+    ended = time.monotonic()
+    behind = await gauge.look()
+    memory = system.memory() or 0
+    while not (await gauge.look()).caught_up and time.monotonic() < ended + CATCH_UP:
+        await asyncio.sleep(0.1)
+    caught_up = time.monotonic() - ended
+    after = costs(system)
     orders = max(figures["good"], 1)
     cpu = {n: (cost.cpu - before[n].cpu) * 1000 / orders for n, cost in after.items() if n in before}
     cpu["load client"] = figures["cpu"] * 1000 / orders
     return Row(name, figures, cpu, memory, behind, caught_up)
-
-
-async def start_load(
-    system: System, report: Path, *, clients: int, rate: float, seconds: float
-) -> asyncio.subprocess.Process:
-    argv = [sys.executable, "-m", "shop", "load", "--orders", "--clients", str(clients), "--seconds", str(seconds)]
-    argv += ["--rate", str(rate), "--report", str(report), "--customers", "64"]
-    env = {**os.environ, "BACKSTAY_HOME": str(system.home.path)}
-    log = (system.home.logs / "load.log").open("ab")
-    return await asyncio.create_subprocess_exec(*argv, env=env, stdout=log, stderr=log)
 
 
 def costs(system: System) -> dict[str, Cost]:
@@ -103,32 +119,38 @@ async def run(arguments: argparse.Namespace, *, mails: bool) -> list[Row]:
             settings=SETTINGS,
         )
         system = System(options, Screen(Console(file=sys.stderr, width=120)))
-        async with system, Web(system.running.gateway) as web, Gauge(system.running.databases) as gauge:
+        async with (
+            system,
+            Web(system.running.gateway) as web,
+            Gauge(system.running.databases) as gauge,
+            AsyncExitStack() as stack,
+        ):
             await seed.seed(in_process(system, web))
-            await measure(system, gauge, "warm-up", clients=16, rate=0, seconds=arguments.warm_up)
+            load = await stack.enter_async_context(LoadClient(system.home.path))
+            await measure(system, gauge, load, "warm-up", clients=16, rate=0, seconds=arguments.warm_up)
             rows = []
             for clients in CLIENTS:
                 name = f"closed, {clients} client{'s' * (clients > 1)}"
-                rows.append(await measure(system, gauge, name, clients=clients, rate=0, seconds=arguments.seconds))
+                rows.append(
+                    await measure(system, gauge, load, name, clients=clients, rate=0, seconds=arguments.seconds)
+                )
                 tell(rows[-1])
             if arguments.profile:
-                await profiled(system, gauge, arguments)
+                await profiled(system, load, arguments)
             rate = max(row.figures["rate"] for row in rows) / 2
             name = f"open, {rate:,.0f}/s"
-            rows.append(await measure(system, gauge, name, clients=256, rate=rate, seconds=arguments.seconds))
+            rows.append(await measure(system, gauge, load, name, clients=256, rate=rate, seconds=arguments.seconds))
             tell(rows[-1])
             return rows
 
 
-async def profiled(system: System, gauge: Gauge, arguments: argparse.Namespace) -> None:
+async def profiled(system: System, load: LoadClient, arguments: argparse.Namespace) -> None:
     """64 clients once more, every process watched; its figures don't count."""
     pids = {name: pid for name, pid in system.supervisor.pids_by_name().items() if name not in ("postgres", "kafka")}
-    load = asyncio.create_task(
-        measure(system, gauge, "profiled", clients=64, rate=0, seconds=arguments.seconds + SPY_START)
-    )
+    running = asyncio.create_task(load.run(clients=64, rate=0, seconds=arguments.seconds))
     await asyncio.sleep(SPY_START)
-    await profiling.record(pids, arguments.profile, seconds=arguments.seconds - 2)
-    await load
+    await profiling.record(pids, arguments.profile, seconds=arguments.seconds - 2 * SPY_START)
+    await running
     for name in sorted(pids):
         file = arguments.profile / f"{name}.txt"
         if file.exists() and file.stat().st_size:

@@ -45,8 +45,8 @@ async def main() -> None:
     db = role.database()
     consumer = Consumer(GROUP, db=db, broker=role.broker())
     with role.recorder() as recorder:
-        # The members of one group may differ: every second works batch by batch.
-        (handle_batches if int(role.name[-1]) % 2 else handle_each)(consumer, recorder)
+        # The members of one group may differ: the first works event by event, the others batch by batch.
+        (handle_batches if int(role.name[-1]) else handle_each)(consumer, recorder)
         async with db, consumer:
             while True:
                 await asyncio.sleep(5)

@@ -34,7 +34,7 @@ from backstay.testing.history import Checker, Kind, Verdict, Written, read
 from shop.local.ports import free_port
 from shop.local.program import stop
 
-SETTLE = 180.0  # seconds for everything to arrive when the faults are over
+SETTLE = 240.0  # seconds for everything to arrive when the faults are over
 SETTLE_MUTANT = 25.0  # the same where something is expected to be lost
 PASSWORD = "chaos"
 
@@ -52,7 +52,7 @@ class Plan:
     mutant: str = ""
     seconds: float = 900.0
     only: tuple[str, ...] = ()
-    counts: tuple[int, int, int] = (3, 2, 2)  # writers, relays, consumers
+    counts: tuple[int, int, int] = (3, 2, 3)  # writers, relays, consumers
 
 
 class World:

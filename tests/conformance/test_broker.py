@@ -262,6 +262,25 @@ async def test_a_paused_partition_rests_and_goes_on(broker: Broker, topic: str) 
 
 
 @GROUPS
+async def test_a_partition_that_comes_back_flows_though_it_was_paused_when_it_went(broker: Broker, topic: str) -> None:
+    """A pause ends with the assignment: whoever gets the partition next, even the same member, reads it."""
+    same, all_ = group(), [Partition(topic, number) for number in range(PARTITIONS)]
+    async with Member(broker, topic, same) as first:
+        await eventually(lambda: len(first.subscription.status().assigned) == PARTITIONS, timeout=20)
+        for partition in all_:
+            first.subscription.pause(partition)
+        await send(broker, topic, *texts(0, 30))
+        async with Member(broker, topic, same, hold=True) as second:
+            await eventually(lambda: second.subscription.status().assigned, timeout=20)
+            await eventually(lambda: len(owned(first, second)) == PARTITIONS, timeout=20)
+            gone = set(second.subscription.status().assigned)
+        await eventually(lambda: len(first.subscription.status().assigned) == PARTITIONS, timeout=20)
+        for partition in set(all_) - gone:
+            first.subscription.resume(partition)
+        await eventually(lambda: len(first.sink.records) == 30, timeout=20)
+
+
+@GROUPS
 async def test_a_member_that_finishes_nothing_is_given_a_bounded_number(broker: Broker, topic: str) -> None:
     """Memory is bounded; when room is made, the rest follows, each record once."""
     async with broker.producer() as producer:

@@ -206,6 +206,8 @@ class Session:
                 place.offset = OFFSET_INVALID
                 self._offset_missing(partition, "it was lost after the group's first start")
         (client.assign if self._embedded else client.incremental_assign)(found)
+        if found:
+            client.resume(found)  # the library remembers pauses of an assignment that is over
         self._now_ours(found)
 
     def _now_ours(self, places: list[Place]) -> None:

@@ -8,11 +8,12 @@ async with box.relay(broker): ...
 """
 
 from backstay.outbox.errors import OutboxError, UnusableEvent, VersionConflict
+from backstay.outbox.foreign import append, append_rows, append_rows_sync, append_sync
 from backstay.outbox.memory import MemoryStore
 from backstay.outbox.options import RelayOptions, RelayStatistics
-from backstay.outbox.outbox import Outbox, append
+from backstay.outbox.outbox import Outbox
 from backstay.outbox.relay import Relay
-from backstay.outbox.rows import OutboxRows
+from backstay.outbox.rows import OutboxRows, rows_of
 from backstay.outbox.status import OutboxStatus, RelayStatus, read_status
 from backstay.outbox.store import PostgresStore, Store
 
@@ -31,5 +32,9 @@ __all__ = [
     "UnusableEvent",
     "VersionConflict",
     "append",
+    "append_rows",
+    "append_rows_sync",
+    "append_sync",
     "read_status",
+    "rows_of",
 ]

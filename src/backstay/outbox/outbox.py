@@ -1,17 +1,13 @@
 """Appending: the event is written on the connection, and in the transaction, of the state it belongs to."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
-from uuid import UUID
-
-import msgspec
+from collections.abc import Callable
 
 from backstay.db import Database, Transaction, UniqueViolation
-from backstay.messaging import Broker, Event, event_spec
-from backstay.outbox.errors import UnusableEvent, VersionConflict
+from backstay.messaging import Broker, Event
+from backstay.outbox.foreign import conflict
 from backstay.outbox.options import RelayOptions
 from backstay.outbox.relay import Relay
-from backstay.outbox.rows import OutboxRows, add, current_trace, encode_events
+from backstay.outbox.rows import OutboxRows, rows_of
 from backstay.outbox.store import COMPONENT, VERSION_INDEX, PostgresStore, sql
 
 
@@ -33,17 +29,18 @@ class Outbox:
         """
         if not events:
             return
+        rows = self.rows(*events, version=version)
         try:
-            await tx.execute(sql.append, *self.rows(*events, version=version).arguments)
+            await tx.execute(sql.append, *rows.arguments)
         except UniqueViolation as error:
             if error.constraint != VERSION_INDEX:
                 raise
-            raise VersionConflict(_conflict(events, version)) from error
+            raise conflict(rows) from error
         self.appended(tx)
 
     def rows(self, *events: Event, version: int | None = None) -> OutboxRows:
         """The same for a statement of the caller's own: see `OutboxRows.insert`. Call `appended` too."""
-        return encode_events(events, version)
+        return rows_of(events, version)
 
     def appended(self, tx: Transaction) -> None:
         """Wake the relay of this process when `tx` is committed."""
@@ -68,51 +65,3 @@ class Outbox:
     def _nudge(self) -> None:
         for nudge in self._nudges:
             nudge()
-
-
-def _conflict(events: Sequence[Event], version: int | None) -> str:
-    spec = event_spec(events[0])
-    return (
-        f"event {spec.type!r} with key {spec.key_of(events[0])!r}: version {version} has been published by another"
-        " transaction: lock or version-check the aggregate's row before appending"
-    )
-
-
-class Execute(Protocol):
-    """What `append` needs of a connection: asyncpg's `execute`."""
-
-    async def execute(self, query: str, /, *args: object) -> object:
-        """Run a statement with arguments $1, $2, ..."""
-        ...
-
-
-async def append(
-    connection: Execute,
-    *,
-    topic: str,
-    key: str,
-    type: str,  # noqa: A002
-    payload: object,
-    id: UUID | None = None,  # noqa: A002
-    version: int | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> UUID:
-    """Write one event on somebody else's asyncpg connection, in its open transaction; returns the event's id.
-
-    `payload` is JSON as `str` or `bytes`, or anything msgspec encodes. None makes a tombstone.
-    """
-    rows = OutboxRows()
-    ident = add(
-        rows, topic, key, type, _json(payload, type), id=id, version=version, headers=headers, trace=current_trace()
-    )
-    await connection.execute(sql.append, *rows.arguments)
-    return ident
-
-
-def _json(payload: object, kind: str) -> str | None:
-    if payload is None or isinstance(payload, str):
-        return payload
-    try:
-        return payload.decode() if isinstance(payload, bytes) else msgspec.json.encode(payload).decode()
-    except (TypeError, ValueError) as error:
-        raise UnusableEvent(f"event {kind!r}: its payload can't be written as JSON: {error}") from error

@@ -60,7 +60,7 @@ class OutboxRows:
         return len(self.ids)
 
 
-def encode_events(events: Sequence[Event], version: int | None) -> OutboxRows:
+def rows_of(events: Sequence[Event], version: int | None = None) -> OutboxRows:
     """The rows of `events`, with the current trace; the first event of each aggregate carries its `version`."""
     rows, trace = OutboxRows(), current_trace()
     versioned: set[tuple[str, str]] = set()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from backstay.errors import ConfigError
 from backstay.messaging import Envelope, Event
 from backstay.outbox import OutboxRows, RelayOptions, UnusableEvent, append
-from backstay.outbox.rows import MAX_PAYLOAD, add, encode_events
+from backstay.outbox.rows import MAX_PAYLOAD, add, rows_of
 from backstay.outbox.store import Row
 from backstay.outbox.waiting import Pending
 from backstay.outbox.wire import Encoder
@@ -46,13 +46,13 @@ def pending(one: Row, source: str) -> Pending:
 def test_events_become_arrays() -> None:
     """Each event is one element of every array, in order, with one version for all."""
     first, second = Brewed(order_id=uuid4(), drink="tea"), Brewed(order_id=uuid4(), drink="mate")
-    rows = encode_events([first, second], 7)
+    rows = rows_of([first, second], 7)
 
     assert rows.topics == ["brews", "brews"]
     assert rows.keys == [str(first.order_id), str(second.order_id)]
     assert [json.loads(payload or "")["drink"] for payload in rows.payloads] == ["tea", "mate"]
     assert rows.versions == [7, 7]
-    assert encode_events([first, first], 7).versions == [7, None]
+    assert rows_of([first, first], 7).versions == [7, None]
     assert rows.ids == sorted(rows.ids)
     assert rows.traces == [None, None]
     assert len(rows) == 2
@@ -63,7 +63,7 @@ def test_trace_is_kept() -> None:
     """The trace of the work that wrote the event goes with it."""
     context = TraceContext.new()
     with use(context):
-        rows = encode_events([Brewed(order_id=uuid4(), drink="tea")], None)
+        rows = rows_of([Brewed(order_id=uuid4(), drink="tea")], None)
 
     assert rows.traces == [f"traceparent={context.traceparent}"]
 

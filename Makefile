@@ -1,7 +1,7 @@
 # One command per task; `make` alone lists them. Needs Python 3.11 or newer, nothing else.
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up test lint format replay bench bench-resilience bench-checkout soak chaos-outbox clean
+.PHONY: help up test lint format replay bench bench-resilience chaos-payments bench-checkout soak chaos-outbox clean
 
 BIN := .venv/bin
 READY := .venv/installed
@@ -43,6 +43,9 @@ soak: $(READY) ## constant load with a fault every 30 s; memory, descriptors and
 
 bench-checkout: $(READY) ## orders a second, CPU and memory of the whole checkout, on Apache Kafka (ARGS)
 	@$(BIN)/python benchmarks/bench_checkout.py $(ARGS)
+
+chaos-payments: $(READY) ## checkouts while payments is slow, failing, dead, flapping; with a plot (RATE SECONDS)
+	@RATE=$(RATE) SECONDS=$(SECONDS) $(BIN)/python -m shop.drill
 
 bench-resilience: $(READY) ## resilience beside its rivals, with every Python at hand; writes benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks.bench_resilience

@@ -1,0 +1,13 @@
+"""`make chaos-payments`: the checkout while payments is slow, failing, dead and flapping."""
+
+import asyncio
+import os
+import sys
+
+from shop.drill.payments import Plan, drill
+from shop.local.options import Options
+from shop.local.screen import Screen
+
+if __name__ == "__main__":
+    plan = Plan(rate=float(os.environ.get("RATE") or 200), seconds=float(os.environ.get("SECONDS") or 60))
+    sys.exit(asyncio.run(drill(Options.read(os.environ), Screen(), plan)))

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from backstay.errors import BackstayError, ConfigError
 
@@ -35,6 +36,26 @@ def relay(
 def outbox_status(dsn: str) -> None:
     """Show what waits in the outbox of the database DSN, and which relays are there."""
     _run(_outbox_status(dsn))
+
+
+def outbox_park(dsn: str, topic: str, key: str, reason: str = "an operator said so") -> None:
+    """Publish nothing of KEY of TOPIC until it is resumed; the rest flows on."""
+    _run(_outbox_park(dsn, topic, key, reason))
+
+
+def outbox_resume(dsn: str, topic: str, key: str) -> None:
+    """Let the parked KEY of TOPIC go on, in its order."""
+    _run(_outbox_resume(dsn, topic, key))
+
+
+def outbox_skip(dsn: str, topic: str, key: str, event: str = "") -> None:
+    """Leave out the first event of a parked KEY (or --event ID) for good, and let the key go on."""
+    _run(_outbox_skip(dsn, topic, key, event))
+
+
+def outbox_replay(dsn: str, topic: str, key: str, payload: Path | None = None, event: str = "") -> None:
+    """Let a parked KEY go on, its first event (or --event ID, also a skipped one) with the JSON of --payload FILE."""
+    _run(_outbox_replay(dsn, topic, key, payload, event))
 
 
 def list_dead_letters(dsn: str, group: str = "", type: str = "", replayed: bool = False) -> None:  # noqa: A002
@@ -82,6 +103,10 @@ def app() -> "typer.Typer":
     made.command()(gateway)
     made.command()(registry)
     outbox.command("status")(outbox_status)
+    outbox.command("park")(outbox_park)
+    outbox.command("resume")(outbox_resume)
+    outbox.command("skip")(outbox_skip)
+    outbox.command("replay")(outbox_replay)
     letters.command("list")(list_dead_letters)
     letters.command("replay")(replay_dead_letters)
     made.add_typer(outbox, name="outbox")
@@ -127,10 +152,55 @@ async def _outbox_status(dsn: str) -> None:
     _say(f"pending      {status.pending}{'+' if status.truncated else ''}")
     _say(f"oldest       {status.oldest_age:.1f} s")
     _say(f"unowned      {status.unowned} of {status.shards} shards")
-    for one in status.relays:
-        _say(f"relay        {one.name} ({one.id}): {one.shards} shards")
+    for relay in status.relays:
+        _say(f"relay        {relay.name} ({relay.id}): {relay.shards} shards")
+    for one in status.parked:
+        _say(f"parked       {one.topic} {one.key!r} since {one.parked_at:%Y-%m-%dT%H:%M:%SZ}: {one.rows} events,")
+        _say(f"             first {one.head or 'not gathered yet'}: {one.reason}")
     for topic, count in status.topics.items():
         _say(f"topic        {topic}: {count} of the first {sum(status.topics.values())}")
+
+
+async def _outbox_park(dsn: str, topic: str, key: str, reason: str) -> None:
+    from backstay.db import Database
+    from backstay.outbox import park
+
+    async with Database(_database_name(dsn), dsn=dsn) as db:
+        fresh = await park(db, topic, key, reason)
+    _say(f"key {key!r} of topic {topic!r} {'is' if fresh else 'was already'} parked")
+
+
+async def _outbox_resume(dsn: str, topic: str, key: str) -> None:
+    from backstay.db import Database
+    from backstay.outbox import resume
+
+    async with Database(_database_name(dsn), dsn=dsn) as db:
+        count = await resume(db, topic, key)
+    _say(f"key {key!r} of topic {topic!r} goes on: {count} events")
+
+
+async def _outbox_skip(dsn: str, topic: str, key: str, event: str) -> None:
+    from backstay.db import Database
+    from backstay.outbox import skip
+
+    ident = _uuid(event)
+    async with Database(_database_name(dsn), dsn=dsn) as db:
+        skipped = await skip(db, topic, key, ident)
+    _say(f"event {skipped} is skipped (it stays in outbox_parked); key {key!r} of topic {topic!r} goes on")
+
+
+async def _outbox_replay(dsn: str, topic: str, key: str, payload: Path | None, event: str) -> None:
+    from backstay.db import Database
+    from backstay.outbox import replay
+
+    ident = _uuid(event)
+    try:
+        text = await asyncio.to_thread(payload.read_text, encoding="utf-8") if payload else None
+    except OSError as error:
+        raise ConfigError(f"{payload}: {error.strerror}") from error
+    async with Database(_database_name(dsn), dsn=dsn) as db:
+        replayed = await replay(db, topic, key, text, ident)
+    _say(f"event {replayed} is replayed{' with its new payload' if text else ''}; key {key!r} of {topic!r} goes on")
 
 
 async def _list_dead_letters(dsn: str, group: str, kind: str, replayed: bool) -> None:
@@ -201,6 +271,13 @@ def _line(letter: "DeadLetter") -> str:
     asked = " (asked for)" if letter.replay_requested_at and not letter.replayed_at else ""
     where = f"{letter.record.topic}/{letter.record.partition}@{letter.record.offset}"
     return f"{letter.id}  {letter.group}  {letter.type or '?'}  {where}  {letter.cause}{asked}"
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        raise ConfigError(f"--event {text!r}: is no UUID") from None
 
 
 def _address(kafka: str) -> str:

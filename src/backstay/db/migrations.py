@@ -95,6 +95,8 @@ async def migrate(connection: Connection, components: Sequence[Component]) -> li
     if not migrations:
         return []
     try:
+        if await _is_done(connection, migrations):
+            return []
         await _lock(connection)
         try:
             return await _apply(connection, migrations)
@@ -102,6 +104,18 @@ async def migrate(connection: Connection, components: Sequence[Component]) -> li
             await connection.execute("SELECT pg_advisory_unlock($1)", LOCK_KEY)
     except DRIVER_ERRORS as error:
         raise translate(error) from error
+
+
+async def _is_done(connection: Connection, migrations: Sequence[Migration]) -> bool:
+    """Whether all of it is there already: then nothing is locked, and no right to make tables is needed."""
+    if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
+        return False
+    return not pending(migrations, await _applied(connection))
+
+
+async def _applied(connection: Connection) -> dict[tuple[str, int], str]:
+    rows = await connection.fetch("SELECT component, version, checksum FROM schema_migrations")
+    return {(row["component"], row["version"]): row["checksum"] for row in rows}
 
 
 async def _lock(connection: Connection) -> None:
@@ -114,9 +128,7 @@ async def _lock(connection: Connection) -> None:
 
 async def _apply(connection: Connection, migrations: Sequence[Migration]) -> list[Migration]:
     await connection.execute(_CREATE)
-    rows = await connection.fetch("SELECT component, version, checksum FROM schema_migrations")
-    applied = {(row["component"], row["version"]): row["checksum"] for row in rows}
-    todo = pending(migrations, applied)
+    todo = pending(migrations, await _applied(connection))
     for migration in todo:
         try:
             async with connection.transaction():

@@ -12,6 +12,7 @@ from backstay.outbox.foreign import append, append_rows, append_rows_sync, appen
 from backstay.outbox.memory import MemoryStore
 from backstay.outbox.options import RelayOptions, RelayStatistics
 from backstay.outbox.outbox import Outbox
+from backstay.outbox.parking import ParkedKey, list_parked, park, replay, resume, skip
 from backstay.outbox.relay import Relay
 from backstay.outbox.rows import OutboxRows, rows_of
 from backstay.outbox.status import OutboxStatus, RelayStatus, read_status
@@ -23,6 +24,7 @@ __all__ = [
     "OutboxError",
     "OutboxRows",
     "OutboxStatus",
+    "ParkedKey",
     "PostgresStore",
     "Relay",
     "RelayOptions",
@@ -35,6 +37,11 @@ __all__ = [
     "append_rows",
     "append_rows_sync",
     "append_sync",
+    "list_parked",
+    "park",
     "read_status",
+    "replay",
+    "resume",
     "rows_of",
+    "skip",
 ]

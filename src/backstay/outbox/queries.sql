@@ -150,3 +150,62 @@ SELECT aggregatetype AS topic, count(*) AS rows
 FROM (SELECT aggregatetype FROM outbox LIMIT $1) AS some_rows
 GROUP BY aggregatetype
 ORDER BY rows DESC, topic
+
+-- name: parked_keys
+-- Parked keys, the longest parked first, each with its rows and the first event of them.
+SELECT k.aggregatetype, k.aggregateid, k.reason, k.parked_at,
+       (SELECT count(*) FROM outbox_parked p
+        WHERE p.aggregatetype = k.aggregatetype AND p.aggregateid = k.aggregateid AND p.skipped_at IS NULL) AS rows,
+       (SELECT p.id FROM outbox_parked p
+        WHERE p.aggregatetype = k.aggregatetype AND p.aggregateid = k.aggregateid AND p.skipped_at IS NULL
+        ORDER BY p.seq LIMIT 1) AS head
+FROM outbox_parked_keys k
+ORDER BY k.parked_at, k.aggregatetype, k.aggregateid
+LIMIT $1
+
+-- name: mark_parked
+-- Says that a key is parked; relays put its rows aside.
+INSERT INTO outbox_parked_keys (aggregatetype, aggregateid, reason) VALUES ($1, $2, $3)
+ON CONFLICT DO NOTHING RETURNING true
+
+-- name: unmark_parked
+-- Says that a key is parked no longer.
+DELETE FROM outbox_parked_keys WHERE aggregatetype = $1 AND aggregateid = $2 RETURNING true
+
+-- name: move_back
+-- Puts the parked rows of a key back under their old numbers; tells how many.
+WITH back AS (
+    DELETE FROM outbox_parked
+    WHERE aggregatetype = $1 AND aggregateid = $2 AND skipped_at IS NULL
+    RETURNING *
+), moved AS (
+    INSERT INTO outbox (seq, id, aggregatetype, aggregateid, type, payload, aggregateversion, headers,
+                        tracingspancontext, timestamp, available_at)
+    OVERRIDING SYSTEM VALUE
+    SELECT seq, id, aggregatetype, aggregateid, type, payload, aggregateversion, headers,
+           tracingspancontext, timestamp, available_at
+    FROM back
+)
+SELECT count(*) FROM back
+
+-- name: skip
+-- Leaves one parked event out for good: the first of its key, or the one named.
+UPDATE outbox_parked SET skipped_at = now()
+WHERE seq = (SELECT seq FROM outbox_parked
+             WHERE aggregatetype = $1 AND aggregateid = $2 AND skipped_at IS NULL
+               AND ($3::uuid IS NULL OR id = $3::uuid)
+             ORDER BY seq LIMIT 1)
+RETURNING id
+
+-- name: edit
+-- Gives one parked event another payload, if there is one, and takes back that it was skipped: the one named, or the
+-- first of its key that was not skipped.
+UPDATE outbox_parked
+SET original = CASE WHEN $4::text IS NULL THEN original ELSE coalesce(original, payload) END,
+    payload = coalesce($4::jsonb, payload),
+    skipped_at = NULL
+WHERE seq = (SELECT seq FROM outbox_parked
+             WHERE aggregatetype = $1 AND aggregateid = $2
+               AND CASE WHEN $3::uuid IS NULL THEN skipped_at IS NULL ELSE id = $3::uuid END
+             ORDER BY seq LIMIT 1)
+RETURNING id

@@ -112,8 +112,12 @@ def _check(topic: str, key: str, kind: str, payload: str | None) -> None:
             raise UnusableEvent(
                 f"event {kind!r} with key {key[:80]!r}: its {what} must have 1 to {MAX_NAME} characters and no NUL"
             )
-    if payload is None:
-        return
+    if payload is not None:
+        check_payload(kind, key, payload)
+
+
+def check_payload(kind: str, key: str, payload: str) -> None:
+    """UnusableEvent when the table or the broker can't take a payload."""
     # Four bytes a character at most: the exact length matters only near the limit.
     if len(payload) * 4 > MAX_PAYLOAD and len(payload.encode()) > MAX_PAYLOAD:
         raise UnusableEvent(f"event {kind!r} with key {key!r}: its payload is larger than {MAX_PAYLOAD:,} bytes")

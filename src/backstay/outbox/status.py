@@ -5,6 +5,7 @@ from uuid import UUID
 
 from backstay.db import Database
 from backstay.outbox.errors import OutboxError
+from backstay.outbox.parking import ParkedKey, list_parked
 from backstay.outbox.store import BACKLOG_LIMIT, SHARDS, sql
 
 
@@ -33,6 +34,8 @@ class OutboxStatus:
     relays: tuple[RelayStatus, ...]
     topics: dict[str, int]
     """Rows by topic, among those counted."""
+    parked: tuple[ParkedKey, ...]
+    """Keys that aren't published; the first thousand."""
 
 
 async def read_status(db: Database) -> OutboxStatus:
@@ -52,4 +55,5 @@ async def read_status(db: Database) -> OutboxStatus:
         unowned=sum(not state["live"] for state in states),
         relays=relays,
         topics=topics,
+        parked=tuple(await list_parked(db)),
     )

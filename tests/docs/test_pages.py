@@ -1,8 +1,8 @@
 """The documents tell the truth: their examples run, their links lead somewhere, their commands exist.
 
 A Python block in a page is run as it stands (top-level await allowed), each page in a namespace of its own. A comment
-before the block changes that: `<!-- file: examples/coffee/main.py -->`, it is that file; `<!-- needs: a registry -->`,
-it is only compiled.
+before the block changes that: `<!-- file: examples/coffee/main.py -->`, it is that file; `<!-- needs: a database -->`,
+it is run with the address of an empty one as DSN; `<!-- needs: anything else -->`, it is only compiled.
 """
 
 import ast
@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 BLOCK = re.compile(r"(?:<!-- (file|needs): (.+?) -->\n+)?```python\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+A_DATABASE = "a database"
 MAKE = re.compile(r"\bmake ([a-z][a-z-]*)")
 
 
@@ -44,6 +45,14 @@ def test_examples_run(page: Path) -> None:
             compile(code, name(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         else:
             run(code, page, namespace)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if f"needs: {A_DATABASE}" in page.read_text()], ids=name)
+def test_examples_run_on_a_database(page: Path, database: str) -> None:
+    """What a reader copies works, also where it needs a database."""
+    for kind, what, code in BLOCK.findall(page.read_text()):
+        if (kind, what) == ("needs", A_DATABASE):
+            run(code, page, {"__name__": "page", "DSN": database})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -65,6 +65,8 @@ class Session:
         self._full_since: float | None = None
         self._held = False
         self._fatal: KafkaError | None = None
+        self._unassigned: KafkaError | None = None  # why nobody could say where partitions given to us stand
+        self._leaving = False
         self._last_commit = self._last_watch = self._last_record = time.monotonic()
         self._client: Any = None
 
@@ -110,8 +112,8 @@ class Session:
         if now - self._last_watch >= WATCH_EVERY:
             self._last_watch = now
             self._watch()
-        if self._fatal is not None:
-            raise SessionLost(words(self._fatal))
+        if (error := self._fatal or self._unassigned) is not None:
+            raise SessionLost(words(error))
 
     def _take_more(self) -> None:
         if self._held:
@@ -195,7 +197,15 @@ class Session:
 
     def _on_assign(self, client: Any, places: list[Place]) -> None:
         self._client = client  # the library may call back before the constructor's result is ours
-        found = client.committed(places, timeout=ASK_TIMEOUT) if places else []
+        if self._leaving:
+            self._decline(client)
+            return
+        try:
+            found = client.committed(places, timeout=ASK_TIMEOUT) if places else []
+        except KafkaException as error:
+            self._unassigned = cause(error)
+            self._decline(client)
+            return
         for place in found:
             partition = Partition(place.topic, place.partition)
             if place.offset >= 0:
@@ -209,6 +219,10 @@ class Session:
         if found:
             client.resume(found)  # the library remembers pauses of an assignment that is over
         self._now_ours(found)
+
+    def _decline(self, client: Any) -> None:
+        """Take nothing. An assignment has to be answered: unanswered, the client can neither go on nor be closed."""
+        (client.assign if self._embedded else client.incremental_assign)([])
 
     def _now_ours(self, places: list[Place]) -> None:
         partitions = [Partition(place.topic, place.partition) for place in places]
@@ -340,6 +354,7 @@ class Session:
 
     def _close(self) -> None:
         """Leave the group (revoking what is held); whatever a broken client kept is let go of in any case."""
+        self._leaving = True
         try:
             self._client.close()
         except KafkaException as error:

@@ -1,0 +1,90 @@
+"""What hops tell each other about retries: which attempt this is, and when to stop."""
+
+from typing import Any
+
+import pytest
+
+import backstay.resilience as r
+from backstay.http.messages import Headers, HttpResponse
+from backstay.service import UpstreamError, client
+from backstay.service.endpoint import Limits
+from backstay.service.front import Front
+
+
+class Wire:
+    """Answers requests as told and keeps their headers."""
+
+    def __init__(self, *answers: tuple[int, list[tuple[str, str]]]) -> None:
+        self.answers = list(answers)
+        self.sent: list[dict[str, str]] = []
+
+    async def request(self, *_: object, headers: list[tuple[str, str]], **__: object) -> HttpResponse:
+        self.sent.append(dict(headers))
+        status, more = self.answers.pop(0)
+        return HttpResponse(status, Headers(more), b"{}")
+
+
+def calling(wire: Wire) -> Any:
+    to = client("http://127.0.0.1:1", r.Retry(3, wait=0, on=(UpstreamError,)))
+    to.bind(wire, None, None)  # type: ignore[arg-type]
+    return to
+
+
+async def test_a_repetition_says_so() -> None:
+    """From the second attempt on, the request carries its number."""
+    wire = Wire((500, []), (502, []), (200, []))
+    await calling(wire).get("/x", dict)
+
+    assert [sent.get("x-retry-attempt") for sent in wire.sent] == [None, "2", "3"]
+
+
+async def test_a_server_that_sheds_load_is_not_asked_again() -> None:
+    """`x-do-not-retry` on an answer ends the attempts."""
+    wire = Wire((503, [("x-do-not-retry", "1")]), (200, []))
+    with pytest.raises(UpstreamError):
+        await calling(wire).get("/x", dict)
+
+    assert len(wire.sent) == 1
+
+
+async def test_what_serves_a_repetition_repeats_nothing() -> None:
+    """A service that is asked a second time asks its own dependencies once; others it asks as often as it may."""
+    made = 0
+
+    @r.Retry(3, wait=0)
+    async def dependency() -> None:
+        nonlocal made
+        made += 1
+        raise ConnectionError
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        await dependency()
+
+    front = Front(inner, {}, limits=Limits())
+
+    async def ask(**headers: str) -> tuple[int, dict[bytes, bytes]]:
+        sent: list[dict[str, Any]] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        await front({"type": "http", "method": "GET", "path": "/", "headers": raw}, receive, send)
+        return sent[0]["status"], dict(sent[0]["headers"])
+
+    assert (await ask(x_retry_attempt="2"))[0] == 503
+    assert made == 1
+
+    assert (await ask())[0] == 503
+    assert made == 4
+
+    assert (await ask(x_request_deadline_ms="0"))[0] == 504
+    assert (made, front.late) == (4, 1)
+
+    front.active = front._limits.active
+    status, headers = await ask()
+
+    assert (status, headers[b"x-do-not-retry"], front.shed) == (503, b"1", 1)

@@ -6,6 +6,7 @@
 import ast
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
 from itertools import pairwise
@@ -17,6 +18,7 @@ from msgspec import Meta
 
 from backstay.service import Secret, ServiceSettings
 from backstay.service.settings import Address, Settings
+from shop.kernel.resilience import FILE
 from shop.topology import SERVICES
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
@@ -43,6 +45,15 @@ What `make up` itself understands is in [Run it](../how-to/run.md).
 
 """
 
+POLICIES = """## Policies
+
+`src/shop/kernel/resilience.yaml` has the policies of all calls to others, in Resilience4j's form. Its placeholders are
+settings of the service that calls, and these besides:
+
+| variable | default |
+|---|---|
+"""
+
 TAIL = """## For tests and demonstrations
 
 | variable | |
@@ -62,7 +73,13 @@ def page() -> str:
         cls = getattr(importlib.import_module(f"shop.{service.name}.config"), CLASSES.get(service.name, "Settings"))
         rows = _rows(cls, ServiceSettings if issubclass(cls, ServiceSettings) else Settings)
         sections.append(f"## {service.name}\n\nOwns {service.owns}.\n\n{TABLE}{rows}")
-    return HEAD + "\n".join(sections) + "\n" + TAIL
+    return HEAD + "\n".join(sections) + "\n" + POLICIES + _placeholders("".join(sections)) + "\n" + TAIL
+
+
+def _placeholders(told: str) -> str:
+    """A row for each placeholder of the policies that is no setting."""
+    found = dict(re.findall(r"\$\{([A-Z_]+):([^}]*)\}", FILE.read_text()))
+    return "".join(f"| `{name}` | `{default}` |\n" for name, default in found.items() if f"| `{name}` |" not in told)
 
 
 def _rows(cls: Any, base: Any) -> str:

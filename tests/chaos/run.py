@@ -136,7 +136,8 @@ class World:
 
     def direct(self, name: str) -> Database:
         """A database without the proxy."""
-        return Database(name, dsn=f"postgresql://{name}:{PASSWORD}@127.0.0.1:{self.postgres.cluster.port}/{name}")
+        dsn = f"postgresql://{name}:{PASSWORD}@127.0.0.1:{self.postgres.cluster.port}/{name}"
+        return Database(name, dsn=dsn, statement_timeout=300.0)
 
 
 async def count(db: Database, table: str) -> int:

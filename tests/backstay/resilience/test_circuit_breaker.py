@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backstay.resilience as r
@@ -297,6 +297,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(STEPS, st.booleans(), st.integers(1, 4))
 def test_permits_and_counts_always_add_up(steps: list[str], timed: bool, probes: int) -> None:
     """Whatever happens in whatever order: counts stay within bounds, and half-open never has too many in flight."""

@@ -34,6 +34,7 @@ EAGER_LOOK = 0.1  # seconds between looks while shards are about to change hands
 GAUGE_INTERVAL = 5.0  # seconds between counts of what waits
 DATABASE_PAUSE = 0.2  # seconds until a statement is tried again that the database couldn't serve
 SLICE = 250  # rows turned into records before others get a turn
+SUSPECT_ROWS = 50  # rows in a read while records are offered one by one
 IDLE_GROWTH = 1.5  # each read that finds nothing makes the next wait so much longer
 
 log = logging.getLogger("backstay.outbox")
@@ -181,7 +182,7 @@ class Cycle:
         try:
             rows = await self._session.read(
                 shards,
-                limit=options.batch_rows,
+                limit=SUSPECT_ROWS if self.window.waits.suspects else options.batch_rows,
                 per_shard=options.per_shard,
                 known=self.window.known(shards),
                 topics=self.window.waiting_topics(now),
@@ -196,7 +197,7 @@ class Cycle:
         records = await self._prepare(rows)
         held = {shard: self.leases.epochs[shard] for shard in self.leases.readable(self._clock.monotonic())}
         batch = self.window.take(records, held)
-        more = len(rows) >= options.per_shard
+        more = len(rows) >= options.per_shard or (bool(self.window.waits.suspects) and bool(rows))
         again, self._backlogged = self._backlogged and not more, more
         if batch is not None:
             task = group.create_task(self._publish(batch, more=more), name="outbox-publish")

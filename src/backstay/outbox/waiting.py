@@ -16,7 +16,7 @@ from backstay.messaging import PublishError, Record
 
 TOPIC_WAIT = (0.05, 5.0)  # seconds until a topic whose publish failed is tried again: at first, at most
 PRODUCER_WAIT = (0.02, 2.0)  # the same for everything, after the producer was lost
-MISSES = 5  # reads of its shard that don't show a suspect before it is forgotten
+MISSES = 200  # reads of its shard that don't show a suspect before it is forgotten
 MAX_SUSPECTS = 1000  # more suspected keys than that, and the topic waits as a whole
 
 Key = tuple[str, bytes | None]

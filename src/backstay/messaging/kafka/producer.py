@@ -17,7 +17,7 @@ from confluent_kafka import Producer as Client
 
 from backstay.messaging.broker import PUBLISH_TIMEOUT
 from backstay.messaging.errors import PublishError
-from backstay.messaging.kafka.faults import cause, publish_error
+from backstay.messaging.kafka.faults import cause, publish_error, words
 from backstay.messaging.kafka.settings import log
 from backstay.messaging.record import Record
 
@@ -58,7 +58,7 @@ class KafkaProducer:
             return []
         async with self._order:
             core = self._current()
-            batch = _Batch(len(records))
+            batch = _Batch(len(records), core)
             await self._send(core, batch, records)
         results = await self._settled(core, batch)
         if any(result is not None and result.kind == "producer" for result in results):
@@ -150,9 +150,10 @@ class KafkaProducer:
 class _Batch:
     """Results of one batch. Answers are counted on the poll thread, refusals are noted on the event loop."""
 
-    __slots__ = ("_answered", "_expected", "_loop", "future", "results")
+    __slots__ = ("_answered", "_core", "_expected", "_loop", "future", "results")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, core: "_Core") -> None:
+        self._core = core
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[list[PublishError | None]] = self._loop.create_future()
         self.results: list[PublishError | None] = [None] * size
@@ -162,7 +163,7 @@ class _Batch:
     def delivered(self, index: int, error: KafkaError | None, _message: Message) -> None:
         """The client's answer for one record, on the poll thread."""
         if error is not None:
-            self.results[index] = publish_error(error)
+            self.results[index] = self._core.meaning(error)
         self._answered += 1
         if self._answered == self._expected:
             self._finish()
@@ -202,6 +203,17 @@ class _Core:
 
     def is_alive(self) -> bool:
         return self._thread.is_alive()
+
+    def meaning(self, error: KafkaError) -> PublishError:
+        """What an error means for its record.
+
+        When the broker refuses a batch for good the client stops rather than let its successors out, and doesn't say
+        which records the batch had: all that was on its way is refused, and whoever asked offers it one by one.
+        """
+        fatal = self._fatal
+        if fatal is not None and (fatal.code() == KafkaError._GAPLESS_GUARANTEE or "gap-less" in fatal.str()):
+            return PublishError("record", words(fatal))
+        return publish_error(error)
 
     def produce_many(self, records: Sequence[Record], first: int, until: int, delivered: Any) -> int:
         """Hand over records until the client doesn't just take one; returns how many it took."""
@@ -246,15 +258,25 @@ class _Core:
 
     def _run(self) -> None:
         while not self._retire.is_set():
-            self._client.poll(POLL)
+            self._poll(POLL)
         deadline = time.monotonic() + PURGE_TIMEOUT
         while time.monotonic() < deadline:
             self._client.purge(blocking=False)
-            self._client.poll(POLL / 10)
+            self._poll(POLL / 10)
             if not len(self._client):
                 return
 
+    def _poll(self, seconds: float) -> None:
+        """Serve answers; a fatal error comes out here too."""
+        try:
+            self._client.poll(seconds)
+        except KafkaException as error:
+            if cause(error).fatal():
+                self._fatal = cause(error)
+                self._retire.set()
+
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._fatal = error
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._fatal = self._fatal or error
+            self._retire.set()
         log.warning("producer.error", extra={"error": error.str(), "code": error.name()})

@@ -33,6 +33,8 @@ _PRODUCER: Mapping[str, Any] = {
     "linger.ms": 0,
     # The caller's own time-out decides: a message that expired alone would leave a gap that its successors overtake.
     "message.timeout.ms": 0,
+    # After a refused batch nothing that follows it goes out: the client stops, and whoever asked begins again.
+    "enable.gapless.guarantee": True,
     "topic.metadata.propagation.max.ms": 5000,
     "queue.buffering.max.messages": 100_000,
     "queue.buffering.max.kbytes": 65_536,

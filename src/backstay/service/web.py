@@ -93,8 +93,9 @@ def _translated(error: Exception, scope: Scope) -> Exception:
 
 
 def _with_head(methods: str) -> str:
-    """The methods of a path as `Allow` lists them: where GET is possible, the front makes HEAD of it."""
-    return methods.replace("GET", "GET, HEAD", 1)
+    """The methods of a path as `Allow` lists them, in order: where GET is possible, the front makes HEAD of it."""
+    names = set(methods.split(", "))
+    return ", ".join(sorted(names | {"HEAD"} if "GET" in names else names))
 
 
 __all__ = ["litestar"]

@@ -55,13 +55,13 @@ async def test_an_order_goes_its_whole_way(world, customer, admin, audit: Audit)
         timeline = await customer.shopper.get(f"/api/v1/orders/{order['id']}/timeline")
         return {"stock reserved", "mail sent"} <= {entry["what"] for entry in timeline["items"]}
 
-    await eventually(told, timeout=20)
-    await eventually(lambda: len(world.mails(customer.shopper.email)) >= 2, timeout=20)
+    await eventually(told, timeout=60)
+    await eventually(lambda: len(world.mails(customer.shopper.email)) >= 2, timeout=60)
 
     async def counted() -> bool:
         return bool((await admin.get("/api/v1/analytics/funnel"))["confirmed"] > figures["confirmed"])
 
-    await eventually(counted, timeout=20)
+    await eventually(counted, timeout=60)
     notes = await customer.shopper.every("/api/v1/notifications")
     assert {"welcome", "confirmed"} <= {note["kind"] for note in notes}
     assert order["id"] in [item["id"] for item in await customer.shopper.every("/api/v1/orders")]
@@ -83,7 +83,7 @@ async def test_a_slow_payment_is_202_and_settles(customer, audit: Audit, clock) 
     started = clock()
     reply = (await customer.order("pm_card_slow")).expect(202)
 
-    assert clock() - started < 3.5
+    assert clock() - started < 5  # its deadline of 3 s, and the way there on a busy machine
     assert reply.body["status"] == "payment_pending"
     assert "retry-after" in reply.headers
     assert await audit(customer.orders) == {reply.body["id"]: "confirmed"}
@@ -98,7 +98,7 @@ async def test_a_provider_that_fails_once_costs_nothing(customer, audit: Audit) 
 
 async def test_cancelling_gives_money_and_stock_back(world, customer, admin, audit: Audit) -> None:
     """A confirmed order may be cancelled, once and again; its customer hears of it."""
-    order = (await customer.order("pm_card_ok", {"sku": "NW-003", "quantity": 1})).expect(201).body["id"]
+    order = await customer.buy({"sku": "NW-003", "quantity": 1})
     await audit([order])
     held = (await admin.get("/api/v1/stock/NW-003"))["available"]
     (await customer.cancel(order)).expect(200, 202)
@@ -108,13 +108,13 @@ async def test_cancelling_gives_money_and_stock_back(world, customer, admin, aud
     async def returned() -> bool:
         return bool((await admin.get("/api/v1/stock/NW-003"))["available"] == held + 1)
 
-    await eventually(returned, timeout=20)
+    await eventually(returned, timeout=60)
 
     async def mailed() -> bool:
         notes = await customer.shopper.every(f"/api/v1/notifications?order_id={order}")
         return {"cancelled", "refunded"} <= {note["kind"] for note in notes if note["state"] == "sent"}
 
-    await eventually(mailed, timeout=20)
+    await eventually(mailed, timeout=60)
 
 
 async def test_what_is_not_there_cannot_be_ordered(customer, admin) -> None:
@@ -137,7 +137,7 @@ async def test_rivals_for_the_last_unit_share_it_fairly(new_customer, sell, audi
     await sell(sku, price="5.00", units=1)
     customers = [await new_customer() for _ in range(3)]
     for customer in customers:
-        await eventually(lambda customer=customer: _orderable(customer, sku), timeout=20)
+        await eventually(lambda customer=customer: _orderable(customer, sku), timeout=60)
     orders = [order for customer in customers for order in customer.orders]
 
     states = await audit(orders)
@@ -154,7 +154,7 @@ async def test_prices_follow_the_catalog_and_orders_keep_theirs(customer, admin,
     """A new price counts for new orders, a total that was promised is checked, an old order stays as it was."""
     sku = f"NEW-{uuid4().hex[:6].upper()}"
     await sell(sku, price="10.00", units=100)
-    await eventually(lambda: _orderable(customer, sku), timeout=20)
+    await eventually(lambda: _orderable(customer, sku), timeout=60)
     old = customer.orders[0]
     change = {"price": {"amount": "11.00", "currency": "USD"}}
     (await admin.ask("PATCH", f"/api/v1/products/{sku}", change)).expect(200)
@@ -163,7 +163,7 @@ async def test_prices_follow_the_catalog_and_orders_keep_theirs(customer, admin,
         reply = await customer.order("pm_card_ok", {"sku": sku, "quantity": 1})
         return bool(reply.expect(201, 202).body["total"]["amount"] == "11.00")
 
-    await eventually(dearer, timeout=20)
+    await eventually(dearer, timeout=60)
     assert (await customer.shopper.get(f"/api/v1/orders/{old}"))["total"]["amount"] == "10.00"
     body = {
         "lines": [{"sku": sku, "quantity": 1}],
@@ -189,13 +189,13 @@ async def test_stock_is_counted_and_filled_up(admin, sell) -> None:
 
 async def test_analytics_counts_what_is_confirmed_and_can_start_anew(admin, customer) -> None:
     """Figures are the same after a rebuild from the first event."""
-    (await customer.order()).expect(201)
+    await customer.buy()
 
     async def quiet() -> bool:
         funnel = await admin.get("/api/v1/analytics/funnel")
         return bool(funnel["confirmed"] > 0)
 
-    await eventually(quiet, timeout=20)
+    await eventually(quiet, timeout=60)
     before = await admin.get("/api/v1/analytics/funnel")
     built = (await admin.ask("POST", "/api/v1/analytics/rebuild")).expect(202).body["generation"]
 

@@ -1,34 +1,16 @@
-"""A whole system to attack, brought up as for the acceptance tests, and the attacker's tools."""
+"""The tools of an attacker of the whole system."""
 
 import asyncio
 import base64
-import importlib.util
 import json
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
+from tests.world import PASSWORD
 
 from backstay.auth.signing import SigningKey
 from shop.auth.providers import KeySafe
-
-
-def _neighbour():
-    """The fixtures of the acceptance tests: a folder of tests is no package."""
-    file = Path(__file__).parents[1] / "acceptance" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("acceptance_fixtures", file)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-_fixtures = _neighbour()
-world, web, new_customer = _fixtures.world, _fixtures.web, _fixtures.new_customer
-customer, admin = _fixtures.customer, _fixtures.admin
-PASSWORD = _fixtures.PASSWORD
 
 
 def claims(token: str) -> dict[str, object]:

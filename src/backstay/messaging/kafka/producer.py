@@ -24,6 +24,7 @@ from backstay.messaging.record import Record
 POLL = 0.1  # seconds the poll thread waits for answers at a time
 PURGE_TIMEOUT = 5.0  # seconds a retired client gets to report what it gave up
 ROOM_WAIT = 0.005  # seconds between tries while the client's queue is full
+WARM_TIMEOUT = 1.0  # seconds a new client tries to meet its broker before there is anything to send
 SLICE = 250  # records handed to the client before others on the event loop get a turn
 
 
@@ -44,6 +45,7 @@ class KafkaProducer:
         return f"KafkaProducer({self._config['bootstrap.servers']!r}, timeout={self._timeout})"
 
     async def __aenter__(self) -> Self:
+        self._current()  # connects: the first event doesn't wait for that, nor for the producer's id
         return self
 
     async def __aexit__(
@@ -257,6 +259,8 @@ class _Core:
         self._thread.join(PURGE_TIMEOUT + 1.0)
 
     def _run(self) -> None:
+        with contextlib.suppress(KafkaException):  # a broker that is away now is met by the first batch
+            self._client.list_topics(timeout=WARM_TIMEOUT)
         while not self._retire.is_set():
             self._poll(POLL)
         deadline = time.monotonic() + PURGE_TIMEOUT

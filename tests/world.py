@@ -19,7 +19,6 @@ import pytest
 
 from backstay.db import Database
 from backstay.testing import eventually
-from shop.demo.patience import patiently
 from shop.demo.shopper import Shopper
 from shop.local import apache, control, mailbox, registry
 from shop.local.environment import ADMIN_EMAIL
@@ -27,7 +26,7 @@ from shop.local.home import Home, Running
 from shop.local.ports import free_port
 from shop.local.web import Reply, Web
 
-START = Path(__file__).with_name("start.py")
+START = Path(__file__).parent / "acceptance" / "start.py"
 SETTLE = 60.0  # seconds
 PASSWORD = "correct horse battery staple"
 CHAI = {"sku": "NW-001", "quantity": 1}
@@ -156,8 +155,13 @@ class World:
     async def instance(self, service: str) -> AsyncIterator[Web]:
         """One instance of a service, past the gateway."""
         async with Web(self.running.discovery) as discovery:
-            found = [i for i in await registry.instances(discovery) if i.app == service and i.status == registry.UP]
-        async with Web(found[0].address) as web:
+
+            async def ready() -> str | None:  # one that was killed stays in the registry until its lease is over
+                found = [i for i in await registry.instances(discovery) if i.app == service]
+                return next((i.address for i in found if i.status == registry.UP and await registry.is_ready(i)), None)
+
+            address = await eventually(ready, timeout=SETTLE, interval=0.1)
+        async with Web(str(address)) as web:
             yield web
 
     @contextlib.asynccontextmanager
@@ -182,6 +186,12 @@ class Customer:
         if isinstance(reply.body, dict) and (found := reply.body.get("id") or reply.body.get("order_id")):
             self.orders.append(found)
         return reply
+
+    async def buy(self, *lines: dict[str, Any]) -> str:
+        """A checkout, confirmed now or (when payments is slow to answer) soon; the order's id."""
+        order = str((await self.order("pm_card_ok", *lines)).expect(201, 202).body["id"])
+        assert await self.settled(order) == "confirmed"
+        return order
 
     async def once(self, body: Any, *, key: str | None = None, **more: Any) -> Reply:
         """A checkout as it is, whatever comes."""
@@ -364,6 +374,3 @@ async def _agreed(ids: list[UUID], book: Database, payments: Database, stock: Da
 def clock() -> Callable[[], float]:
     """Seconds, for measuring an answer."""
     return time.monotonic
-
-
-__all__ = ["Customer", "World", "patiently"]

@@ -35,6 +35,7 @@ GAUGE_INTERVAL = 5.0  # seconds between counts of what waits
 DATABASE_PAUSE = 0.2  # seconds until a statement is tried again that the database couldn't serve
 SLICE = 250  # rows turned into records before others get a turn
 SUSPECT_ROWS = 50  # rows in a read while records are offered one by one
+SAMPLES = 20  # rows of a publish whose time to the acknowledgement is taken; each stands for its neighbours
 IDLE_GROWTH = 1.5  # each read that finds nothing makes the next wait so much longer
 
 log = logging.getLogger("backstay.outbox")
@@ -225,21 +226,29 @@ class Cycle:
             results = [PublishError("producer", "the lease was over before the send")] * len(batch.rows)
         await faults.point("outbox.relay.after-publish")
         outcome = self.window.settle(batch, results, self.leases.epochs, self._clock.monotonic())
-        self._count(outcome, results)
+        self._count(batch.rows, outcome, results)
         for poison in outcome.poison:
             await self._park(poison, batch.epochs[poison.row.shard])
         # Rows may have come to these shards while they were busy: only who looked meanwhile could have missed them.
         if more or self._blocked or self._counters.reads != reads:
             self._wake.set()
 
-    def _count(self, outcome: Outcome, results: "Sequence[PublishError | None]") -> None:
+    def _count(self, rows: Sequence[Pending], outcome: Outcome, results: "Sequence[PublishError | None]") -> None:
         self._counters.published += outcome.acknowledged
         self._counters.failed += outcome.failed
         self._counters.refused += outcome.refused
         if outcome.acknowledged:
             self._acknowledged.set()
+            self._time(rows, results)
         if outcome.failed or outcome.refused:
             self._report(results)
+
+    def _time(self, rows: Sequence[Pending], results: "Sequence[PublishError | None]") -> None:
+        """How long rows took from their transaction to here: the database's clock against ours."""
+        step, now = 1 + len(rows) // SAMPLES, self._clock.now()
+        for row, error in zip(rows[::step], results[::step], strict=True):
+            if error is None and row.time is not None:
+                self._counters.commit_to_ack.observe(max(0.0, (now - row.time).total_seconds()), step)
 
     async def _park(self, poison: Poison, epoch: int) -> None:
         """Put the key of a record that will never be taken aside, with what follows it."""

@@ -1,8 +1,9 @@
 """A relay's settings, and what it tells about itself."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from backstay.errors import ConfigError
+from backstay.telemetry.histogram import Histogram, HistogramStatistics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,10 @@ class RelayStatistics:
     deletes: int
     """SQL statements."""
     restarts: int
+    slot_retained_bytes: int
+    """WAL that the server keeps for the relay's replication slot; 0 without one."""
+    commit_to_ack: HistogramStatistics
+    """Seconds from the start of an event's transaction (the database's clock) to its acknowledgement (this one's)."""
     problem: str | None
     """Why events may not flow; None when all is well."""
 
@@ -90,3 +95,5 @@ class Counters:
     reads: int = 0
     deletes: int = 0
     restarts: int = 0
+    slot_retained_bytes: int = 0
+    commit_to_ack: Histogram = field(default_factory=Histogram)

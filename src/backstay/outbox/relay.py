@@ -116,6 +116,8 @@ class Relay:
             reads=counters.reads,
             deletes=counters.deletes,
             restarts=counters.restarts,
+            slot_retained_bytes=counters.slot_retained_bytes,
+            commit_to_ack=counters.commit_to_ack.statistics(),
             problem=self.problem,
         )
 

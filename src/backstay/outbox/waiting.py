@@ -9,6 +9,7 @@ whole relay pauses.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
 
@@ -23,12 +24,13 @@ Key = tuple[str, bytes | None]
 
 
 class Pending(msgspec.Struct, frozen=True, gc=False):
-    """One row on its way; `size` is roughly its bytes in memory."""
+    """One row on its way; `size` is roughly its bytes in memory, `time` when its transaction began."""
 
     shard: int
     seq: int
     record: Record
     size: int
+    time: datetime | None = None
 
     @property
     def key(self) -> Key:

@@ -65,7 +65,7 @@ class Encoder:
             if headers is not None:
                 all_headers += _extra(headers)
             size = _ROW_OVERHEAD + (len(data) if data else 0)
-            made.append(Pending(shard, seq, Record(topic, subject, data, all_headers), size))
+            made.append(Pending(shard, seq, Record(topic, subject, data, all_headers), size, time))
         return made
 
     def _learn(self, kind: str) -> Header:

@@ -9,6 +9,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
@@ -20,6 +21,7 @@ from prometheus_client.core import (
 )
 
 from backstay.resilience.meters import samples
+from backstay.telemetry.histogram import HistogramStatistics
 
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _process: CollectorRegistry | None = None
@@ -53,6 +55,7 @@ class _Collector:
         yield refusals
         yield from _resilience(_with_inner(self._parts))
         gauges: dict[str, GaugeMetricFamily] = {}
+        histograms: dict[str, HistogramMetricFamily] = {}
         names: dict[tuple[str, str], int] = {}
         for part in _with_inner(self._parts):
             kind = _kind(part)
@@ -60,14 +63,21 @@ class _Collector:
             count = names[kind, name] = names.get((kind, name), 0) + 1
             if count > 1:  # two series of one name would spoil the whole answer
                 name = f"{name}-{count}"
-            for field, label, value in _numbers(part.statistics()):
+            record = part.statistics()
+            for field, seen in _histograms(record):
+                metric = f"backstay_{kind}_{field}_seconds"
+                family = histograms.get(metric)
+                if family is None:
+                    family = histograms[metric] = HistogramMetricFamily(metric, _text(field, kind), labels=["name"])
+                family.add_metric([name], _cumulative(seen.bounds, seen.buckets), seen.total)
+            for field, label, value in _numbers(record):
                 metric = f"backstay_{kind}_{field}"
                 gauge = gauges.get(metric)
                 if gauge is None:
-                    text = f"{field.replace('_', ' ').capitalize()} of the {kind.replace('_', ' ')}."
-                    gauge = gauges[metric] = GaugeMetricFamily(metric, text, labels=["name", "of"])
+                    gauge = gauges[metric] = GaugeMetricFamily(metric, _text(field, kind), labels=["name", "of"])
                 gauge.add_metric([name, label], value)
         yield from gauges.values()
+        yield from histograms.values()
 
 
 def _requests(routes: Sequence[Any]) -> Iterator[Metric]:
@@ -77,14 +87,25 @@ def _requests(routes: Sequence[Any]) -> Iterator[Metric]:
         path = route.path or "(none)"
         for status, count in sorted(route.statuses.items()):
             counts.add_metric([route.method, path, str(status)], count)
-        total = 0
-        buckets = []
-        for bound, count in zip([*map(str, route.bounds), "+Inf"], route.buckets, strict=True):
-            total += count
-            buckets.append((bound, total))
-        times.add_metric([route.method, path], buckets, route.seconds)
+        times.add_metric([route.method, path], _cumulative(route.bounds, route.buckets), route.seconds)
     yield counts
     yield times
+
+
+def _cumulative(bounds: Iterable[float], counts: Iterable[int]) -> list[tuple[str, float]]:
+    """Counts by bucket as Prometheus wants them: each with all below it."""
+    names = [*map(str, bounds), "+Inf"]
+    return list(zip(names, accumulate(counts), strict=True))
+
+
+def _text(field: str, kind: str) -> str:
+    return f"{field.replace('_', ' ').capitalize()} of the {kind.replace('_', ' ')}."
+
+
+def _histograms(record: Any) -> Iterator[tuple[str, HistogramStatistics]]:
+    for field in dataclasses.fields(record) if dataclasses.is_dataclass(record) else ():
+        if isinstance(value := getattr(record, field.name), HistogramStatistics):
+            yield field.name, value
 
 
 def _resilience(parts: Iterable[Any]) -> Iterator[Metric]:
@@ -124,6 +145,8 @@ def _numbers(record: Any, prefix: str = "") -> Iterator[tuple[str, str, float]]:
             yield name, "", float(value)
         elif isinstance(value, Enum):
             yield name, value.name.lower(), 1.0
+        elif isinstance(value, HistogramStatistics):
+            continue
         elif dataclasses.is_dataclass(value):
             yield from _numbers(value, name + "_")
         elif isinstance(value, dict):

@@ -29,6 +29,7 @@ lint: $(READY) ## check style, types and who may import whom
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports
 
 format: $(READY) ## put the code into its form

@@ -53,7 +53,7 @@ async def use() -> None:
 
 def wrong() -> None:
     """Each of these is an error that a checker must see."""
-    charge("order", 1)  # type: ignore[arg-type, unused-coroutine]
-    charge(Order())  # type: ignore[call-arg, unused-coroutine]
-    charge(Order(), 1, nota="x")  # type: ignore[call-arg, unused-coroutine]
-    charge_plainly(1)  # type: ignore[arg-type]
+    charge("order", 1)  # type: ignore[arg-type, unused-coroutine] # pyright: ignore[reportArgumentType, reportUnusedCoroutine]
+    charge(Order())  # type: ignore[call-arg, unused-coroutine] # pyright: ignore[reportCallIssue]
+    charge(Order(), 1, nota="x")  # type: ignore[call-arg, unused-coroutine] # pyright: ignore[reportCallIssue]
+    charge_plainly(1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

@@ -61,6 +61,17 @@ def describe() -> str:
     return f"Apache Kafka {apache.VERSION}" if flavor() == "apache" else "the embedded broker (no Java and Maven here)"
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """A group that is spread over the workers would have each of them start what one should share."""
+    if not getattr(session.config.option, "loadgroup", False):
+        return
+    spread = [
+        item.nodeid for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid
+    ]
+    if spread:
+        raise pytest.UsageError(f"pytest-xdist keeps no groups together with this pytest: {spread[0]}")
+
+
 @pytest.fixture(scope="session")
 def postgres_folder() -> Iterator[Path]:
     """Not pytest's temporary folder: that one is private to us, and the server may have to run as somebody else."""

@@ -156,11 +156,11 @@ class World:
         """One instance of a service, past the gateway."""
         async with Web(self.running.discovery) as discovery:
 
-            async def ready() -> str | None:  # one that was killed stays in the registry until its lease is over
+            async def alive() -> str | None:  # one that was killed stays in the registry until its lease is over
                 found = [i for i in await registry.instances(discovery) if i.app == service]
-                return next((i.address for i in found if i.status == registry.UP and await registry.is_ready(i)), None)
+                return next(iter([i.address for i in found if await registry.is_alive(i)]), None)
 
-            address = await eventually(ready, timeout=SETTLE, interval=0.1)
+            address = await eventually(alive, timeout=SETTLE, interval=0.1)
         async with Web(str(address)) as web:
             yield web
 

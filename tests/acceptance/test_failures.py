@@ -39,7 +39,7 @@ async def test_orders_are_taken_while_payments_is_dead(world, customer, audit: A
 
 async def test_orders_are_taken_while_payments_is_slow(world, customer, audit: Audit, clock) -> None:
     """A service that answers too late costs its customers nothing but the confirmation by mail."""
-    world.arm("payments", "payments.charge.before-intent-commit=delay:2")
+    world.arm("payments", "payments.charge.before-intent-commit=delay:5")
     started = clock()
     replies = await asyncio.gather(*(customer.order() for _ in range(6)))
 

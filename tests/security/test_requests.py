@@ -184,6 +184,7 @@ async def test_an_oversized_chunked_body_is_refused_on_its_way(world, customer, 
     data = request(
         "POST /api/v1/orders HTTP/1.1",
         f"Authorization: Bearer {customer.shopper.token}",
+        f"Idempotency-Key: {uuid4().hex}",
         "Content-Type: application/json",
         "Transfer-Encoding: chunked",
         body=chunk * 64,

@@ -39,9 +39,18 @@ async def missing(discovery: Web, wanted: tuple[str, ...]) -> list[str]:
 
 async def is_ready(instance: Instance) -> bool:
     """Whether the instance itself says so."""
+    return await _is_well(instance, "/health/ready")
+
+
+async def is_alive(instance: Instance) -> bool:
+    """Whether there is anybody: a registry shows the dead until their lease is over."""
+    return await _is_well(instance, "/health/live")
+
+
+async def _is_well(instance: Instance, path: str) -> bool:
     try:
         async with Web(instance.address) as web:
-            return (await web.call("GET", "/health/ready", timeout=LOOK_TIMEOUT)).status == 200
+            return (await web.call("GET", path, timeout=LOOK_TIMEOUT)).status == 200
     except HttpError:
         return False
 

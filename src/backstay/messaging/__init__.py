@@ -1,6 +1,14 @@
 """Events over Kafka: typed events, CloudEvents on the wire, a broker port, and consumers whose effect happens once."""
 
-from backstay.messaging.broker import Broker, Producer, Sink, Subscription, SubscriptionStatus, Tail
+from backstay.messaging.broker import (
+    Broker,
+    Producer,
+    Sink,
+    Subscription,
+    SubscriptionStatus,
+    Tail,
+    TransactionalProducer,
+)
 from backstay.messaging.consumer import Consumer, ConsumerStatistics
 from backstay.messaging.dead_letters import (
     DeadLetter,
@@ -12,7 +20,15 @@ from backstay.messaging.dead_letters import (
     replay,
 )
 from backstay.messaging.envelope import Envelope
-from backstay.messaging.errors import BrokerUnavailable, MessagingError, PublishError, TopicError, Unreadable
+from backstay.messaging.errors import (
+    BrokerUnavailable,
+    Fenced,
+    MessagingError,
+    PublishError,
+    TopicError,
+    TransactionLost,
+    Unreadable,
+)
 from backstay.messaging.event import Event, EventSpec, event_spec
 from backstay.messaging.handlers import SHARED, Locks
 from backstay.messaging.inbox import prune_inbox
@@ -32,6 +48,7 @@ __all__ = [
     "Envelope",
     "Event",
     "EventSpec",
+    "Fenced",
     "KafkaBroker",
     "Locks",
     "MemoryBroker",
@@ -46,6 +63,8 @@ __all__ = [
     "SubscriptionStatus",
     "Tail",
     "TopicError",
+    "TransactionLost",
+    "TransactionalProducer",
     "Unreadable",
     "audit",
     "discard",

@@ -39,6 +39,35 @@ class Producer(Protocol):
         ...
 
 
+class TransactionalProducer(Protocol):
+    """Publishes batches, each visible as a whole or not at all to readers of what is committed.
+
+    An async context manager. Entering it fences whoever had its id before, and ends their transaction.
+    """
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def marks(self) -> frozenset[str]:
+        """The marks of committed transactions of this id that the broker knows, the last one among them."""
+        ...
+
+    async def publish(self, records: Sequence[Record], mark: str) -> list[PublishError | None]:
+        """One transaction of these records and this mark, one at a time. All None: it is committed.
+
+        Otherwise it was aborted and nothing of it counts; records without a fault of their own end as `producer`.
+        Fenced: somebody newer has the id; TransactionLost: nobody knows. After either this producer is of no use.
+        """
+        ...
+
+    def purge(self) -> None:
+        """Give up what is on its way; this producer is of no use any more."""
+        ...
+
+
 class Sink(Protocol):
     """The receiving side of a subscription."""
 
@@ -124,6 +153,10 @@ class Broker(Protocol):
 
     def producer(self) -> Producer:
         """A producer of its own connection; an async context manager."""
+
+    def transactional(self, ident: str) -> TransactionalProducer:
+        """A producer whose batches are transactions; ConfigError where the broker has none."""
+        ...
 
     def subscribe(
         self,

@@ -4,6 +4,8 @@ MessagingError
 ├── Unreadable          a record cannot be read as the event it should be
 ├── BrokerUnavailable   (also ConnectionError) the broker cannot be reached
 ├── TopicError          a topic could not be created or does not exist
+├── Fenced              a newer producer has the transactional id
+├── TransactionLost     nobody knows yet how a transaction ended
 └── PublishError        one record was not acknowledged; `kind` says whose fault it was
 """
 
@@ -28,6 +30,14 @@ class BrokerUnavailable(MessagingError, ConnectionError):
 
 class TopicError(MessagingError):
     """A topic could not be created or does not exist."""
+
+
+class Fenced(MessagingError):
+    """A newer producer has taken the transactional id: whoever had it may send nothing more."""
+
+
+class TransactionLost(MessagingError):
+    """Nobody knows yet how the transaction ended: open the id again and look at its marks."""
 
 
 class PublishError(MessagingError):

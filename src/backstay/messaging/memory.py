@@ -19,6 +19,7 @@ from backstay.messaging.broker import PUBLISH_TIMEOUT, Sink
 from backstay.messaging.errors import BrokerUnavailable, PublishError, TopicError
 from backstay.messaging.memory_group import Group, MemorySubscription
 from backstay.messaging.memory_log import Logs, Topic
+from backstay.messaging.memory_transactions import Coordinator, MemoryTransactions
 from backstay.messaging.partitioner import partition_of
 from backstay.messaging.record import Partition, Record
 
@@ -34,6 +35,7 @@ class MemoryBroker:
         self._clock = clock
         self._logs = Logs()
         self._groups: dict[str, Group] = {}
+        self._coordinator = Coordinator()
 
     def __repr__(self) -> str:
         return f"MemoryBroker(topics={sorted(self._logs.topics)}, available={self._logs.available})"
@@ -50,6 +52,10 @@ class MemoryBroker:
     def producer(self) -> "MemoryProducer":
         """As in `Broker`."""
         return MemoryProducer(self, self._logs)
+
+    def transactional(self, ident: str) -> MemoryTransactions:
+        """As in `Broker`."""
+        return MemoryTransactions(ident, self._coordinator, self._fate, self._store_all)
 
     def subscribe(
         self,
@@ -102,6 +108,14 @@ class MemoryBroker:
         now = self._clock.now()
         time = record.timestamp or now.replace(microsecond=now.microsecond // 1000 * 1000)
         log.append(msgspec.structs.replace(record, partition=number, offset=len(log), timestamp=time))
+
+    def _fate(self, record: Record) -> PublishError | None:
+        return self.refuse(record)
+
+    def _store_all(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self.store(record)
+        self._logs.changed()
 
     @staticmethod
     def _place(topic: Topic, record: Record) -> int:

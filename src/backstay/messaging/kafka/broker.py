@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from backstay.errors import ConfigError
 from backstay.messaging.broker import Sink
 from backstay.messaging.errors import BrokerUnavailable, TopicError
 from backstay.messaging.kafka.faults import cause, words
@@ -16,6 +17,7 @@ from backstay.messaging.kafka.producer import KafkaProducer
 from backstay.messaging.kafka.settings import Flavor, Protocol, Settings
 from backstay.messaging.kafka.subscription import KafkaSubscription
 from backstay.messaging.kafka.tail import KafkaTail
+from backstay.messaging.kafka.transactions import KafkaTransactions
 from backstay.messaging.record import Partition
 
 TOPIC_TIMEOUT = 15.0  # seconds for the creation of topics
@@ -69,6 +71,12 @@ class KafkaBroker:
     def producer(self) -> KafkaProducer:
         """As in `Broker`."""
         return KafkaProducer(self._settings.producer())
+
+    def transactional(self, ident: str) -> KafkaTransactions:
+        """As in `Broker`."""
+        if self._settings.flavor == "embedded":
+            raise ConfigError("the embedded broker shows aborted transactions to everybody: use Apache Kafka")
+        return KafkaTransactions(ident, self._settings)
 
     def subscribe(
         self,

@@ -200,6 +200,11 @@ class _Core:
         self._thread = threading.Thread(target=self._run, name="kafka-producer", daemon=True)
         self._thread.start()
 
+    @property
+    def client(self) -> Any:
+        """The library's own producer."""
+        return self._client
+
     def is_broken(self) -> bool:
         return self._fatal is not None or self._retire.is_set() or not self._thread.is_alive()
 

@@ -39,6 +39,11 @@ _PRODUCER: Mapping[str, Any] = {
     "queue.buffering.max.messages": 100_000,
     "queue.buffering.max.kbytes": 65_536,
 }
+_TRANSACTIONS: Mapping[str, Any] = {
+    "enable.gapless.guarantee": False,
+    # Readers of what is committed wait behind an open transaction, so long at most if nobody takes its id over.
+    "transaction.timeout.ms": 60_000,
+}
 _CONSUMER: Mapping[str, Any] = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
@@ -93,6 +98,10 @@ class Settings:
     def producer(self) -> dict[str, Any]:
         """For a producer that never loses, doubles or reorders within its life."""
         return self._for(_PRODUCER)
+
+    def transactional(self, ident: str) -> dict[str, Any]:
+        """For a producer of transactions: an abort takes back what a refused batch would leave behind."""
+        return self._for({**_PRODUCER, **_TRANSACTIONS, "transactional.id": ident})
 
     def member(self, group: str, *, watch_end: bool) -> dict[str, Any]:
         """For a member of a group that commits by itself and never jumps to another offset."""

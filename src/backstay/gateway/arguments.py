@@ -12,13 +12,24 @@ _UNITS = {"": 1, "B": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3}
 
 
 class Arguments:
-    """Reads the arguments of one step. `names` is the order of the shortcut form; `gather` makes the first a list."""
+    """Reads the arguments of one step. `names` is the order of the shortcut form; `gather` makes the first a list.
 
-    def __init__(self, step: Step, names: Sequence[str], problems: list[str], *, gather: bool = False) -> None:
+    `short`: those of the names that the shortcut form has, if it hasn't all.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        names: Sequence[str],
+        problems: list[str],
+        *,
+        gather: bool = False,
+        short: Sequence[str] | None = None,
+    ) -> None:
         self._where = f"{step.where} ({step.name})"
         self._names = tuple(names)
         self._problems = problems
-        self._values = _by_name(step.args, self._names, gather=gather)
+        self._values = _by_name(step.args, self._names if short is None else short, gather=gather)
         unknown = [key for key in self._values if canonical(key) not in {canonical(name) for name in names}]
         for key in unknown:
             self.problem(f"unknown argument {key!r}; allowed: {', '.join(names) or 'none'}")
@@ -27,6 +38,10 @@ class Arguments:
     def problem(self, text: str) -> None:
         """Note a mistake."""
         self._problems.append(f"{self._where}: {text}")
+
+    def has(self, name: str) -> bool:
+        """Whether it is given."""
+        return self._values.get(canonical(name)) is not None
 
     def text(self, name: str, default: str | None = None) -> str:
         """A string; noted as missing if there is no default."""
@@ -42,12 +57,16 @@ class Arguments:
 
     def texts(self, name: str) -> list[str]:
         """A list of strings; a comma separates them in one string."""
-        value = self._values.get(canonical(name))
-        given = value if isinstance(value, list) else [] if value is None else _scalar(value).split(",")
-        found = [_scalar(each).strip() for each in given if _scalar(each).strip()]
+        found = self.words(name, "")
         if not found:
             self.problem(f"argument {name} is missing; at least one value is needed")
         return found
+
+    def words(self, name: str, default: str) -> list[str]:
+        """A list of strings that may be left out, or empty."""
+        value = self._values.get(canonical(name), default)
+        given = value if isinstance(value, list) else [] if value is None else _scalar(value).split(",")
+        return [_scalar(each).strip() for each in given if _scalar(each).strip()]
 
     def pattern(self, name: str, default: str | None = None) -> re.Pattern[str] | None:
         """A regular expression, in Java's spelling of named groups too."""
@@ -69,6 +88,14 @@ class Arguments:
             number = least - 1
         if number < least and text:
             self.problem(f"{name}={text!r} must be a number of at least {least:g}")
+        return max(number, least)
+
+    def whole(self, name: str, default: int, *, least: int = 0) -> int:
+        """A whole number of at least `least`."""
+        text = self.text(name, str(default))
+        number = int(text) if text.isdecimal() else least - 1
+        if number < least:
+            self.problem(f"{name}={text!r} must be a whole number of at least {least}")
         return max(number, least)
 
     def flag(self, name: str, default: bool) -> bool:

@@ -4,8 +4,9 @@ The life of an exchange:
 
     begin ─ refused ────────────────────────────────► answered by ourselves ┐
       └ admitted ─ connecting ─ sent ─ answer begun ─► answered by upstream ├► done
-                       ▲          │                                         │
-                       └ replay ──┘ (once, nothing answered, harmless)      ┘
+                       ▲          │            │                            │
+                       ├ replay ──┘ (once, nothing answered, harmless)      ┘
+                       └ another attempt, or the fallback of the route (see `attempts`)
 
 Once a byte of the upstream's answer has gone to the client there is no way back: a failure then cuts the connection.
 """
@@ -16,6 +17,7 @@ from backstay.discovery import Instance, NoInstance
 from backstay.gateway import problems
 from backstay.gateway.admission import Admitted, admit, find_route, trace_of
 from backstay.gateway.answering import Framing, framing_of, head_lines
+from backstay.gateway.attempts import Attempts
 from backstay.gateway.plane import ClientSide, Outcome
 from backstay.gateway.problems import Refusal, answer_bytes
 from backstay.gateway.routes import Route
@@ -36,6 +38,7 @@ class Exchange:
 
     __slots__ = (
         "_admitted",
+        "_attempts",
         "_body",
         "_body_size",
         "_connecting",
@@ -72,6 +75,7 @@ class Exchange:
         self.trace_id = ""
         self._route: Route | None = None
         self._admitted: Admitted | None = None
+        self._attempts: Attempts | None = None
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._instance: Instance | None = None
@@ -110,6 +114,7 @@ class Exchange:
             self.inbound.write(CONTINUE)
             self.continue_owed = False
         self._replayable = head.method in IDEMPOTENT or b"idempotency-key" in head.index
+        self._protect(self._admitted, may_fall_back=True)
         self._set_deadline()
         self._reach(self._admitted)
 
@@ -135,6 +140,8 @@ class Exchange:
             self._forward(b"0\r\n\r\n")
         if self._connection is not None:
             self._connection.request_sent = True
+            if self._attempts is not None:
+                self._attempts.sent()
         if self._admitted is not None:
             self._set_deadline()
 
@@ -175,7 +182,8 @@ class Exchange:
         elif self.body_pending and not self.upload_held:
             self._answer(problems.malformed(408, "the request body didn't arrive in time"), broken=True)
         else:
-            self._answer(problems.gateway_timeout("the service didn't answer in time"))
+            refusal = problems.gateway_timeout("the service didn't answer in time")
+            self._failed(self._attempts.timed_out() if self._attempts is not None else TimeoutError(), refusal)
 
     def _limit_body(self, limit: int | None) -> None:
         if limit is None:
@@ -188,10 +196,15 @@ class Exchange:
     # -- towards the upstream
     def _reach(self, admitted: Admitted) -> None:
         """Find an instance and send it the request, on a kept connection if there is one."""
+        if self._attempts is not None:
+            if (refused := self._attempts.begin(admitted)) is not None:
+                self._give_up(refused)
+                return
+            self._set_deadline()
         try:
             address = self._choose(admitted)
         except Refusal as refusal:
-            self._answer(refusal)
+            self._failed(ConnectFailed(refusal.detail), refusal)
             return
         connection = self.gateway.pool.take(address)
         if connection is not None:
@@ -216,11 +229,11 @@ class Exchange:
             try:
                 connection = await self.gateway.pool.connect(address, admitted.connect_timeout)
             except PoolFull:
-                self._answer(problems.overloaded(self.gateway.options.retry_after))
+                self._give_up(problems.overloaded(self.gateway.options.retry_after))
                 return
-            except ConnectFailed:
+            except ConnectFailed as error:
                 if self._instance is None:
-                    self._answer(problems.bad_gateway("the service can't be reached"))
+                    self._failed(error, problems.bad_gateway("the service can't be reached"))
                     return
                 self.gateway.eject(self._instance)
             else:
@@ -230,16 +243,18 @@ class Exchange:
             try:
                 address = self._choose(admitted)
             except Refusal as refusal:
-                self._answer(refusal)
+                self._failed(ConnectFailed(refusal.detail), refusal)
                 return
-        self._answer(problems.no_instance(str(admitted.route.target.app), self.gateway.options.retry_after))
 
     def _send(self, admitted: Admitted, connection: Connection) -> None:
         self._connection = connection
         data = b"".join((admitted.before_host, _host(connection.address), admitted.after_host, *self._body))
+        self._replayable = self._replayable and self._body_size <= REPLAY_BYTES
         if not self._replayable:
             self._body = []
         connection.start(self, data, head_only=self.head.method == b"HEAD", request_sent=not self.body_pending)
+        if self._attempts is not None and not self.body_pending:
+            self._attempts.sent()
         if not self.inbound.writable:
             connection.pause()
         self.inbound.update_reading()
@@ -268,6 +283,8 @@ class Exchange:
         """The head of the answer: from here on there is no way back."""
         admitted = self._admitted
         assert admitted is not None
+        if self._attempts is not None and self._taken_back(self._attempts, admitted, head):
+            return
         self._body = []
         self._status = head.status
         self._framing = framing = framing_of(head, self.head)
@@ -315,9 +332,9 @@ class Exchange:
         elif connection is not None and self._may_replay(connection, error):
             self._replay(connection.address)
         elif isinstance(error, BadResponse):
-            self._answer(problems.bad_gateway("the service's answer isn't valid HTTP"))
+            self._failed(error, problems.bad_gateway("the service's answer isn't valid HTTP"))
         else:
-            self._answer(problems.bad_gateway("the service closed the connection without an answer"))
+            self._failed(error, problems.bad_gateway("the service closed the connection without an answer"))
 
     def upstream_writable(self, writable: bool) -> None:
         """The upstream takes the request more slowly than it comes, or has caught up."""
@@ -335,6 +352,78 @@ class Exchange:
         self.gateway.metrics.replays += 1
         self._upstream_full = False
         self._connecting = self.gateway.spawn(self._connect(self._admitted, address))
+
+    # -- another attempt, or the fallback
+    def _protect(self, admitted: Admitted, *, may_fall_back: bool) -> None:
+        """Heed the policies of the route."""
+        protection = self.gateway.protections.get(admitted.route)
+        if protection is not None:
+            seconds = admitted.response_timeout
+            self._attempts = Attempts(protection, self.head, seconds, may_fall_back=may_fall_back)
+
+    def _taken_back(self, attempts: Attempts, admitted: Admitted, head: ResponseHead) -> bool:
+        """Whether this answer isn't the client's: something else follows."""
+        wait = attempts.answered(head, admitted, repeatable=self._replayable)
+        if wait is None:
+            return attempts.replaces(head.status) and self._fall_back(attempts)
+        self._try_again(wait)
+        return True
+
+    def _failed(self, error: Exception, refusal: Refusal) -> None:
+        """This attempt has no answer; `refusal` is the client's if there is no other."""
+        attempts, admitted = self._attempts, self._admitted
+        if attempts is None or admitted is None:
+            self._answer(refusal)
+        elif (wait := attempts.failed(error, admitted, repeatable=self._replayable)) is not None:
+            self._try_again(wait)
+        else:
+            self._give_up(refusal)
+
+    def _give_up(self, refusal: Refusal) -> None:
+        """There is no other attempt: the fallback answers, or `refusal`."""
+        if self._attempts is None or not self._fall_back(self._attempts):
+            self._answer(refusal)
+
+    def _try_again(self, wait: float) -> None:
+        self._let_go()
+        self.inbound.deadline = self._started + self.gateway.options.total_timeout  # the retry has seen to the nearer
+        self._connecting = self.gateway.spawn(self._again(wait))
+
+    async def _again(self, wait: float) -> None:
+        await asyncio.sleep(wait)
+        self._connecting = None
+        assert self._admitted is not None
+        self._reach(self._admitted)
+
+    def _fall_back(self, attempts: Attempts) -> bool:
+        """Send the request where the route says instead; False if that isn't possible."""
+        path = attempts.fallback
+        if path is None or (self._body_size and not self._body):  # what was sent of the body isn't here any more
+            return False
+        aimed = self.head.aimed_at(path.encode())
+        try:
+            trace_line = trace_of(self.head)[1]
+            route, asked = find_route(self.gateway, aimed)
+            now = self.gateway.time()
+            admitted = admit(self.gateway, route, asked, self.inbound.peer, aimed, trace_line=trace_line, now=now)
+        except Refusal:
+            return False
+        attempts.abandoned()
+        self._let_go()
+        self._admitted, self._attempts = admitted, None
+        self._protect(admitted, may_fall_back=False)
+        self._reach(admitted)
+        return True
+
+    def _let_go(self) -> None:
+        """The attempt that was is over."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abandon()
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None and connecting is not asyncio.current_task():
+            connecting.cancel()
+        self._upstream_full = False
 
     # -- the end
     def _flush(self) -> None:
@@ -384,12 +473,9 @@ class Exchange:
     def _end(self, status: int) -> None:
         """Let go of everything and write it down."""
         self.done = True
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abandon()
-        connecting, self._connecting = self._connecting, None
-        if connecting is not None and connecting is not asyncio.current_task():
-            connecting.cancel()
+        self._let_go()
+        if self._attempts is not None:
+            self._attempts.abandoned()
         self._body = []
         admitted = self._admitted
         self.gateway.record(

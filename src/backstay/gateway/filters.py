@@ -13,6 +13,7 @@ from backstay.gateway.arguments import Arguments
 from backstay.gateway.definitions import Step
 from backstay.gateway.limits import TokenBuckets
 from backstay.gateway.paths import Variables, expand
+from backstay.gateway.protections import BreakerFilter, RetryFilter, read_breaker, read_retry
 from backstay.http.framing import field_line
 
 PathChange = Callable[[str, Variables], str]
@@ -63,6 +64,8 @@ class Actions:
     response: HeaderChanges = field(default_factory=HeaderChanges)
     limits: list[RateLimit] = field(default_factory=list)
     max_body: int | None = None
+    breaker: BreakerFilter | None = None
+    retry: RetryFilter | None = None
 
 
 Effect = Callable[[Actions], None]
@@ -208,14 +211,34 @@ def _request_size(step: Step, problems: list[str]) -> Effect:
     return effect
 
 
+def _circuit_breaker(step: Step, problems: list[str]) -> Effect:
+    breaker = read_breaker(step, problems)
+
+    def effect(actions: Actions) -> None:
+        actions.breaker = breaker
+
+    return effect
+
+
+def _retry(step: Step, problems: list[str]) -> Effect:
+    retry = read_retry(step, problems)
+
+    def effect(actions: Actions) -> None:
+        actions.retry = retry
+
+    return effect
+
+
 _FACTORIES: dict[str, Callable[[Step, list[str]], Effect]] = {
     "AddRequestHeader": _header_change("add", "request"),
     "AddResponseHeader": _header_change("add", "response"),
+    "CircuitBreaker": _circuit_breaker,
     "PrefixPath": _prefix_path,
     "RemoveRequestHeader": _header_change("remove", "request"),
     "RemoveResponseHeader": _header_change("remove", "response"),
     "RequestRateLimiter": _rate_limiter,
     "RequestSize": _request_size,
+    "Retry": _retry,
     "RewritePath": _rewrite_path,
     "SetPath": _set_path,
     "SetRequestHeader": _header_change("set", "request"),

@@ -12,6 +12,7 @@ from backstay.auth import TokenVerifier
 from backstay.discovery import Instance, Registry
 from backstay.gateway.accesslog import AccessLog
 from backstay.gateway.admission import trace_of
+from backstay.gateway.attempts import Protection, protections
 from backstay.gateway.forwarding import Peer
 from backstay.gateway.guard import Guard
 from backstay.gateway.headers import RequestNames
@@ -25,6 +26,7 @@ from backstay.gateway.routes import Route, RouteTable
 from backstay.http.framing import RequestHead
 from backstay.http.pool import Pool, PoolStatistics
 from backstay.http.timers import Ticker
+from backstay.resilience import Registry as Policies
 
 BACKLOG = 2048
 
@@ -55,11 +57,13 @@ class Gateway:
         *,
         verifier: TokenVerifier | None = None,
         denied: DenyList | None = None,
+        policies: Policies | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         options: GatewayOptions | None = None,
         access_log: AccessLog | None = None,
     ) -> None:
+        """`policies`: what `CircuitBreaker` filters name. Raises ConfigError for one that a route can't heed."""
         self.options = options = options or GatewayOptions()
         self.routes = routes
         self.registry = registry
@@ -73,6 +77,10 @@ class Gateway:
         self.request_names: Mapping[Route, RequestNames] = {
             route: RequestNames(options.identity_headers, route.actions.request.drop) for route in routes.routes
         }
+        self.policies = Policies() if policies is None else policies
+        self.protections: Mapping[Route, Protection] = protections(
+            routes.routes, self.policies, {route: self._patience(route) for route in routes.routes}
+        )
         self.draining = False
         self.time: Callable[[], float] = time.monotonic  # finer than uvloop's, on the same clock
         self._log = access_log
@@ -173,6 +181,9 @@ class Gateway:
         trace_id, _ = trace_of(nothing)
         self.record(Outcome(nothing, peer, None, None, None, refusal.status, 0.0, trace_id))
         return trace_id
+
+    def _patience(self, route: Route) -> float:
+        return self.response_timeout if route.response_timeout is None else route.response_timeout
 
     async def _emptied(self) -> None:
         if not self._clients:

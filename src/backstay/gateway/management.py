@@ -9,15 +9,20 @@ from backstay.gateway.gateway import Gateway
 from backstay.gateway.routes import Route
 from backstay.http.messages import HttpReply, HttpRequest
 from backstay.http.problems import only_read, problem
+from backstay.resilience import Actuator
+from backstay.resilience.meters import exposition
 
 Check = Callable[[], str | None]
 """What is wrong with something; None if nothing is."""
 
 JSON = "application/json"
+_BREAKERS = ("/actuator/circuitbreakers", "/actuator/circuitbreakerevents")
 
 
 class Management:
     """Answers `/health/live`, `/health/ready`, `/metrics`, `/info`, `/actuator/gateway/routes`; give it to HttpServer.
+
+    And below `/actuator` what Resilience4j's has: `circuitbreakers`, with their state by POST, `circuitbreakerevents`.
 
     `required` must all be well for the gateway to be ready; `watched` is only told. Whatever the gateway can serve
     without belongs to the second: a broker or an issuer that is away must not take the only entry away too.
@@ -35,6 +40,7 @@ class Management:
         self._required = dict(required or {})
         self._watched = dict(watched or {})
         self._info = dict(info or {})
+        self._actuator = Actuator(gateway.policies.breakers)
         self._pages: dict[str, Callable[[], HttpReply]] = {
             "/health/live": lambda: _json({"status": "UP"}),
             "/health/ready": self._ready,
@@ -46,6 +52,9 @@ class Management:
     def __call__(self, request: HttpRequest) -> HttpReply:
         """Answer a request."""
         page = self._pages.get(request.path)
+        if page is None and request.path.startswith(_BREAKERS):
+            status, shown = self._actuator.answer(request.method, request.path, request.body)
+            return _json(shown, status)
         if page is None:
             detail = f"there is nothing at {request.path[:200]}; there are {', '.join(self._pages)}"
             return problem(404, "not-found", detail, request=request)
@@ -69,7 +78,8 @@ class Management:
             ("backstay_gateway_upstream_idle", "Idle upstream connections.", found.upstream.idle),
             ("backstay_gateway_revoked_sessions", "Sessions on the deny list.", len(self._gateway.guard.denied)),
         ]
-        text = self._gateway.metrics.text(gauges)
+        policies = self._gateway.policies
+        text = self._gateway.metrics.text(gauges) + exposition(policies, tags=policies.tags)
         return HttpReply(200, text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from backstay.discovery import Instance, Registry
+from backstay.gateway.attempts import Protection
 from backstay.gateway.forwarding import Peer
 from backstay.gateway.guard import Guard
 from backstay.gateway.headers import RequestNames
@@ -86,6 +87,7 @@ class Plane(Protocol):
     metrics: Metrics
     pool: Pool
     request_names: Mapping[Route, RequestNames]
+    protections: Mapping[Route, Protection]
     connect_timeout: float
     response_timeout: float
     draining: bool

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from backstay.errors import BackstayError
 from backstay.http.framing import field_line
 from backstay.http.messages import status_line
+from backstay.resilience import STOP_HEADER
 
 TYPE_PREFIX = "urn:backstay:problem:"
 MEDIA_TYPE = "application/problem+json"
@@ -114,9 +115,18 @@ def no_instance(app: str, retry_after: int) -> Refusal:
 
 def overloaded(retry_after: int) -> Refusal:
     """Too many requests are waiting for this upstream."""
-    return Refusal(
-        503, "unavailable", "the service has too many requests in flight", [("Retry-After", str(retry_after))]
-    )
+    return _shed("unavailable", "the service has too many requests in flight", retry_after)
+
+
+def circuit_open(name: str, retry_after: int) -> Refusal:
+    """The circuit breaker of the route lets nothing pass."""
+    detail = f"circuit breaker '{name}' permits no calls to the service at the moment; try again in {retry_after} s"
+    return _shed("circuit-open", detail, retry_after)
+
+
+def _shed(slug: str, detail: str, retry_after: int) -> Refusal:
+    """Not even tried, so that it becomes less: whoever asked must not ask again at once."""
+    return Refusal(503, slug, detail, [("Retry-After", str(retry_after)), (STOP_HEADER, "1")])
 
 
 def bad_gateway(detail: str) -> Refusal:

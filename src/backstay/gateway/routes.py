@@ -130,6 +130,7 @@ class RouteTable:
         if problems:
             raise ConfigError(problems)
         self._root.inherit(())
+        self._check_fallbacks()
         self.connect_timeout = definition.connect_timeout
         self.response_timeout = definition.response_timeout
 
@@ -145,6 +146,26 @@ class RouteTable:
             if entry.matches(asked):
                 return entry.route
         return None
+
+    def _check_fallbacks(self) -> None:
+        """Some route must be there for each path that answers instead of another, whatever else it asks for."""
+        breakers = [route.actions.breaker for route in self.routes if route.actions.breaker is not None]
+        wrong = [
+            f"{each.where}: fallbackUri: no route is at {each.fallback}"
+            for each in breakers
+            if each.fallback is not None and not self._leads_somewhere(each.fallback.partition("?")[0])
+        ]
+        if wrong:
+            raise ConfigError(wrong)
+
+    def _leads_somewhere(self, path: str) -> bool:
+        node = self._root
+        for segment in path[1:].split("/"):
+            if segment not in node.children:
+                break
+            node = node.children[segment]
+        patterns = [entry.pattern for entry in node.entries]
+        return any(each is None or each.match is None or each.match(path) is not None for each in patterns)
 
     def _add(self, rank: int, written: RouteDefinition, defaults: Sequence[Effect], problems: list[str]) -> None:
         conditions = compile_conditions(written.predicates, problems)

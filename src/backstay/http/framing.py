@@ -72,6 +72,13 @@ class RequestHead:
         self.keep_alive = False
         self.upgrade = b""
 
+    def aimed_at(self, target: bytes) -> "RequestHead":
+        """The same request for another target."""
+        aimed = RequestHead(self.method, target, self.version, self.fields, self.index)
+        for name in ("host", "length", "chunked", "keep_alive", "upgrade"):
+            setattr(aimed, name, getattr(self, name))
+        return aimed
+
     @property
     def expects_continue(self) -> bool:
         """The client waits for `100 Continue` before it sends the body."""

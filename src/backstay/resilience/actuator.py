@@ -25,6 +25,7 @@ BUFFER = 100  # events kept of each breaker
 BACKLOG = 256  # events that a slow reader of a stream may be behind; more are dropped
 PING = 1.0  # seconds
 MAX_BODY = 4096  # bytes
+MAX_SHOWN = 200  # characters of a path in a message
 UPDATES = {"CLOSE": State.CLOSED, "FORCE_OPEN": State.FORCED_OPEN, "DISABLE": State.DISABLED}
 TYPES: dict[type[events.Event], str] = {
     events.CallFailed: "ERROR",
@@ -129,45 +130,34 @@ class Actuator:
         kept = [event for buffer in self._buffers.values() for event in buffer if _wanted(event, name, kind)]
         return {"circuitBreakerEvents": sorted(kept, key=lambda event: str(event["creationTime"]))}
 
+    def answer(self, method: str, path: str, body: bytes = b"") -> tuple[int, dict[str, Any]]:
+        """Status and content for a request, without the stream: for servers of another kind than ASGI's."""
+        match method, _parts(path):
+            case "GET", ["circuitbreakers"]:
+                return 200, circuit_breakers(self.attend().values())
+            case "GET" | "POST", ["circuitbreakers", name]:
+                breaker = self.attend().get(name)
+                if breaker is None:
+                    return 404, {"error": f"there is no circuit breaker {name!r}"}
+                return (200, details(breaker)) if method == "GET" else _update(breaker, body)
+            case "GET", ["circuitbreakerevents", *which] if len(which) <= 2:
+                return 200, self.events(*which)
+        return 404, {"error": f"there is no {method} {path[:MAX_SHOWN]}"}
+
     # -- ASGI -----------------------------------------------------------------------------------------------------
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
             raise ValueError(f"the actuator speaks http, not {scope['type']}")
-        path = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix("/actuator").strip("/")
-        match scope["method"], path.split("/"):
-            case "GET", ["circuitbreakers"]:
-                await _reply(send, 200, circuit_breakers(self.attend().values()))
-            case "GET" | "POST" as method, ["circuitbreakers", name]:
-                await self._one(method, name, receive, send)
-            case "GET", ["circuitbreakerevents", *which] if len(which) <= 2:
-                await _reply(send, 200, self.events(*which))
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        match scope["method"], _parts(path):
             case "GET", ["stream", "circuitbreakerevents", *which] if len(which) <= 2:
                 await self._stream(receive, send, *which)
-            case _:
-                await _reply(send, 404, {"error": f"there is no {scope['method']} {scope['path']}"})
-
-    async def _one(self, method: str, name: str, receive: Receive, send: Send) -> None:
-        breaker = self.attend().get(name)
-        if breaker is None:
-            await _reply(send, 404, {"error": f"there is no circuit breaker {name!r}"})
-        elif method == "GET":
-            await _reply(send, 200, details(breaker))
-        else:
-            await self._update(breaker, await _body(receive), send)
-
-    async def _update(self, breaker: CircuitBreaker, body: bytes, send: Send) -> None:
-        try:
-            wanted = json.loads(body)["updateState"]
-            state = UPDATES[wanted]
-        except (ValueError, KeyError, TypeError):
-            await _reply(send, 400, {"error": f'send {{"updateState": one of {", ".join(UPDATES)}}}'})
-            return
-        breaker.transition_to(state)
-        message = f"{breaker.name} state has been changed successfully"
-        shown = {"circuitBreakerName": breaker.name, "currentState": breaker.state.value, "message": message}
-        await _reply(send, 200, shown)
+            case "POST", _:
+                await _reply(send, *self.answer("POST", path, await _body(receive)))
+            case method, _:
+                await _reply(send, *self.answer(method, path))
 
     async def _stream(self, receive: Receive, send: Send, name: str | None = None, kind: str | None = None) -> None:
         self.attend()
@@ -184,6 +174,20 @@ class Actuator:
         finally:
             self._streams.discard(queue)
             gone.cancel()
+
+
+def _parts(path: str) -> list[str]:
+    return path.removeprefix("/actuator").strip("/").split("/")
+
+
+def _update(breaker: CircuitBreaker, body: bytes) -> tuple[int, dict[str, Any]]:
+    try:
+        state = UPDATES[json.loads(body)["updateState"]]
+    except (ValueError, KeyError, TypeError):
+        return 400, {"error": f'send {{"updateState": one of {", ".join(UPDATES)}}}'}
+    breaker.transition_to(state)
+    message = f"{breaker.name} state has been changed successfully"
+    return 200, {"circuitBreakerName": breaker.name, "currentState": breaker.state.value, "message": message}
 
 
 async def _next(

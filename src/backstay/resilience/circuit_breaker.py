@@ -35,16 +35,32 @@ class Permit:
     __slots__ = ("_breaker", "_era", "_started", "_told")
 
     def __init__(self, breaker: "CircuitBreaker") -> None:
+        machine = breaker.machine
         self._breaker = breaker
         self._told = False
-        self._started = breaker.now()
-        self._era = breaker.machine.acquire(self._started)
+        self._started = now = breaker.now()
+        self._era = machine.free or machine.acquire(now)
+
+    def restart(self) -> None:
+        """The time of the call counts from now on: what went before was not the dependency's."""
+        self._started = self._breaker.now()
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the call takes longer already than the breaker's threshold of slow calls."""
+        return self._breaker.now() - self._started > self._breaker.machine.slow
 
     def success(self, result: object = None) -> None:
         """The call gave `result`."""
-        if not self._told:
-            self._told = True
-            self._breaker.returned(self._era, self._started, self._breaker.now(), result)
+        if self._told:
+            return
+        self._told = True
+        breaker = self._breaker
+        machine, ended = breaker.machine, breaker.now()
+        if self._era == machine.quiet and ended - self._started <= machine.slow and ended < machine.until:
+            machine.succeeded += 1  # as in `shells`
+        else:
+            breaker.returned(self._era, self._started, ended, result)
 
     def failure(self, error: BaseException) -> None:
         """The call raised `error`."""

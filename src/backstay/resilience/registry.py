@@ -137,15 +137,23 @@ class Registry:
         """The time limiter of that name."""
         return cast(TimeLimiter, self.get("timelimiter", name, **options))
 
+    def configures(self, kind: str, name: str) -> bool:
+        """Whether there is a policy or a configuration of this kind for the name, its own or the common default."""
+        return kind in self.kinds(name) or bool(self._options[kind].get(DEFAULT))
+
+    def kinds(self, name: str) -> list[str]:
+        """The kinds of policies that there are for this name, in the order of a pipeline."""
+        return [kind for kind in KINDS if name in self._options[kind] or (kind, name) in self._entries]
+
     def pipeline(self, name: str) -> Pipeline:
         """All policies that are configured for this name, in the order that serves a remote call."""
-        kinds = [kind for kind in KINDS if name in self._options[kind] or (kind, name) in self._entries]
+        kinds = self.kinds(name)
         if not kinds:
             known = sorted({each for names in self._options.values() for each in names} - {DEFAULT})
             raise ConfigError(
                 [f"registry: nothing is configured for {name!r}; there are: {', '.join(known) or 'none'}"]
             )
-        return Pipeline(*(self.get(kind, name) for kind in KINDS if kind in kinds), name=name)
+        return Pipeline(*(self.get(kind, name) for kind in kinds), name=name)
 
     def add(self, policy: L) -> L:
         """Take in a policy that was made elsewhere; one of its kind and name is replaced."""

@@ -138,7 +138,7 @@ class TimeLimiter(Policy):
     def ended(self, expired: bool, task: Task[Any], cancelling: int, error: BaseException) -> None:
         """The call raised `error`; raises `TimeoutError` instead when the time was over and nobody else cancelled."""
         if expired and task.uncancel() <= cancelling and isinstance(error, CancelledError):
-            raise self._timed_out() from error
+            raise self.expire() from error
         if isinstance(error, Exception):
             self.failed += 1
 
@@ -152,14 +152,15 @@ class TimeLimiter(Policy):
             if not limit.expired():
                 self.failed += 1
                 raise
-            raise self._timed_out() from error
+            raise self.expire() from error
         except Exception:
             self.failed += 1
             raise
         self.successful += 1
         return result
 
-    def _timed_out(self) -> TimeoutError:
+    def expire(self) -> TimeoutError:
+        """Count a call that is out of time; the error to raise for it."""
         self.timed_out += 1
         self._events.emit(events.TimedOut, self.name, timeout=self.timeout)
         return TimeoutError(f"TimeLimiter '{self.name}' recorded a timeout exception.")
@@ -191,7 +192,7 @@ class _Limited(Block):
         try:
             await self._limit.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
         except TimeoutError:
-            raise self._limiter._timed_out() from error
+            raise self._limiter.expire() from error
         if error is None:
             self._limiter.successful += 1
         elif isinstance(error, Exception):

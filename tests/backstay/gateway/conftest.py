@@ -206,7 +206,7 @@ class System:
         """Routes as YAML list items below `routes:`."""
         text = "spring:\n  cloud:\n    gateway:\n      routes:\n" + routes
         self.registry.replace(apps or {})
-        more = {key: options.pop(key) for key in ("denied", "access_log") if key in options}
+        more = {key: options.pop(key) for key in ("denied", "access_log", "policies") if key in options}
         gateway = Gateway(
             RouteTable(read_definition(text, {})),
             self.registry,

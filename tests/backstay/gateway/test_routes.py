@@ -245,8 +245,8 @@ MISTAKES = {
         [f"{PREFIX}.routes[0].predicates[0]: unknown predicate 'Paht'; known: {', '.join(PREDICATES)}"],
     ),
     "unknown filter": (
-        "[{id: r, uri: 'lb://a', filters: ['StripPrefix=1', 'Retry=3']}]",
-        [f"{PREFIX}.routes[0].filters[1]: unknown filter 'Retry'; known: {', '.join(FILTERS)}"],
+        "[{id: r, uri: 'lb://a', filters: ['StripPrefix=1', 'TokenRelay=3']}]",
+        [f"{PREFIX}.routes[0].filters[1]: unknown filter 'TokenRelay'; known: {', '.join(FILTERS)}"],
     ),
     "no uri": ("[{id: r}]", ["routes[0].uri: is missing; lb://service or http://host:port"]),
     "other scheme": ("[{id: r, uri: 'https://a'}]", ["'https://a' must be lb://service or http://host:port"]),

@@ -1,3 +1,4 @@
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from backstay import cli
+from backstay.http import HttpClient, HttpReply, HttpServer
+from backstay.testing import eventually
+from backstay.testing.issuer import TokenIssuer
+from shop.local.ports import free_port, is_open
 
 run = CliRunner()
 
@@ -47,6 +52,65 @@ def test_gateway_file_with_mistakes(tmp_path: Path) -> None:
 
     assert result.exit_code == 1
     assert "routes" in result.stderr
+
+
+ROUTES = """
+spring.cloud.gateway.routes:
+  - {id: hello, uri: "http://127.0.0.1:1", predicates: [Path=/hello], metadata: {public: true}}
+  - {id: secret, uri: "http://127.0.0.1:1", predicates: [Path=/secret]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [([], "secret"), (["--issuer", "https://who.example"], "--audience"), (["--jwks", "http://x/keys"], "--issuer")],
+)
+def test_gateway_wants_to_know_whose_tokens_are_good(tmp_path: Path, arguments: list[str], problem: str) -> None:
+    """A route that wants a token is no use while nobody is named who signs one: said at start, with the route."""
+    file = tmp_path / "application.yml"
+    file.write_text(ROUTES)
+    result = run.invoke(cli.app(), ["gateway", str(file), *arguments])
+
+    assert result.exit_code == 1
+    assert problem in result.stderr
+
+
+@pytest.mark.parametrize(("is_open_to_all", "without_token"), [(True, 502), (False, 401)])
+async def test_gateway_guards_what_is_not_public(tmp_path: Path, is_open_to_all: bool, without_token: int) -> None:
+    """Keys come from the issuer's own page; --open asks nobody for a token. Nobody is behind it: 502 is let through."""
+    issuer = TokenIssuer()
+    file = tmp_path / "application.yml"
+    file.write_text(ROUTES)
+    async with HttpServer(lambda _: HttpReply(200, issuer.jwks), "127.0.0.1", 0) as keys, HttpClient() as http:
+        port = free_port()
+        known = [
+            "--issuer",
+            issuer.issuer,
+            "--audience",
+            issuer.audience,
+            "--jwks",
+            f"http://127.0.0.1:{keys.port}/keys",
+        ]
+        options = ["--port", str(port), *(["--open"] if is_open_to_all else known)]
+        argv = [sys.executable, "-m", "backstay.cli", "gateway", str(file), *options]
+        process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.DEVNULL)
+        try:
+            await eventually(lambda: is_open(port), timeout=60, interval=0.05)
+            token = [("authorization", f"Bearer {issuer.token()}")]
+
+            async def ask(path: str, headers: list[tuple[str, str]]) -> int:
+                return (await http.request("127.0.0.1", port, "GET", path, headers=headers, timeout=10.0)).status
+
+            assert await ask("/hello", []) == 502
+            assert await ask("/secret", []) == without_token
+
+            async def is_let_through() -> bool:  # once the keys are here
+                return await ask("/secret", token) == 502
+
+            await eventually(is_let_through, timeout=60, interval=0.05)
+        finally:
+            process.terminate()
+            await process.wait()
 
 
 def test_importing_needs_no_extra() -> None:

@@ -12,7 +12,7 @@ new epochs and reads again what isn't deleted. So there is one way back, and it 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from uuid import UUID
@@ -22,7 +22,7 @@ from backstay.clock import Clock
 from backstay.db import DatabaseError, Unavailable
 from backstay.messaging import Producer, PublishError
 from backstay.outbox.errors import OutboxError
-from backstay.outbox.leases import Leases, decide
+from backstay.outbox.leases import Decision, Leases, View, decide
 from backstay.outbox.options import Counters, RelayOptions
 from backstay.outbox.store import Backlog, Row, Session
 from backstay.outbox.waiting import Pending, Poison
@@ -77,6 +77,7 @@ class Cycle:
         self._options, self._counters, self._clock = options, counters, clock
         self._session: Session
         self._producer: Producer
+        self._tasks: asyncio.TaskGroup
         self._idle = options.min_idle
         self._renew_at = 0.0
         self._blocked = False  # the pump waits for room or for a shard
@@ -103,6 +104,7 @@ class Cycle:
         """Live. Returns after `stop`; raises what ended it otherwise."""
         self._session, self._producer = session, producer
         async with asyncio.TaskGroup() as group:
+            self._tasks = group
             keeper = group.create_task(self._keep(), name="outbox-keeper")
             pump = group.create_task(self._pump(group), name="outbox-pump")
             sweeper = group.create_task(self._sweep(), name="outbox-sweeper")
@@ -147,7 +149,7 @@ class Cycle:
             self._around = view.parked > 0
         if lost := self.leases.seen(self._me, view.shards):
             self._lost(lost, "another relay has taken it")
-        decision = decide(self._me, self.leases.epochs, view)
+        decision = self._decide(view)
         self.leases.leave(decision.release)
         drained = [shard for shard in self.leases.leaving() if not self.window.is_busy(shard)]
         if drained:
@@ -156,9 +158,15 @@ class Cycle:
                 self.leases.dropped(shard)
         if decision.acquire:
             self._around = True  # their owner may have parked keys since we looked
-            self.leases.acquired(await self._session.acquire(self._me, decision.acquire, self._options.lease))
+            self.leases.acquired(await self._acquire(decision.acquire))
             self.nudge()
         return decision.eager or bool(self.leases.leaving())
+
+    def _decide(self, view: View) -> Decision:
+        return decide(self._me, self.leases.epochs, view)
+
+    async def _acquire(self, shards: Sequence[int]) -> Mapping[int, int]:
+        return await self._session.acquire(self._me, shards, self._options.lease)
 
     def _lost(self, shards: list[int], why: str) -> None:
         self._counters.lease_lost += len(shards)
@@ -175,7 +183,7 @@ class Cycle:
     async def _read(self, group: asyncio.TaskGroup) -> _Found:
         now, options = self._clock.monotonic(), self._options
         room = not self.window.full and len(self._publishes) < options.publishes
-        shards = self.window.readable(self.leases.readable(now), now, backlog=self._backlogged) if room else []
+        shards = self._readable(now) if room else []
         self._blocked = not shards
         if self._blocked:
             return _Found.NOT_READ
@@ -197,14 +205,27 @@ class Cycle:
         await faults.point("outbox.relay.after-read")
         records = await self._prepare(rows)
         held = {shard: self.leases.epochs[shard] for shard in self.leases.readable(self._clock.monotonic())}
-        batch = self.window.take(records, held)
+        batches = self._take(records, held)
         more = len(rows) >= options.per_shard or (bool(self.window.waits.suspects) and bool(rows))
         again, self._backlogged = self._backlogged and not more, more
-        if batch is not None:
+        for batch in batches:
             task = group.create_task(self._publish(batch, more=more), name="outbox-publish")
             self._publishes.add(task)
             task.add_done_callback(self._publishes.discard)
         return _Found.MORE if more or again else _Found.SOME if rows else _Found.NOTHING
+
+    def _readable(self, now: float) -> list[int]:
+        """The shards to read, in their turn."""
+        return self.window.readable(self.leases.readable(now), now, backlog=self._backlogged)
+
+    def _take(self, records: Sequence[Pending], held: Mapping[int, int]) -> list[Batch]:
+        """Put records in flight."""
+        batch = self.window.take(records, held)
+        return [] if batch is None else [batch]
+
+    async def _send(self, batch: Batch) -> "Sequence[PublishError | None]":
+        """Publish what is in flight; one result for each of its rows."""
+        return await self._producer.publish([row.record for row in batch.rows])
 
     async def _prepare(self, rows: Sequence[Row]) -> list[Pending]:
         """The records of the rows; a full batch takes a while, and others share the event loop."""
@@ -219,9 +240,9 @@ class Cycle:
         reads = self._counters.reads
         await faults.point("outbox.relay.before-publish")
         now = self._clock.monotonic()
-        results: list[PublishError | None]
+        results: Sequence[PublishError | None]
         if all(self.leases.holds(shard, epoch, now) for shard, epoch in batch.epochs.items()):
-            results = await self._producer.publish([row.record for row in batch.rows])
+            results = await self._send(batch)
         else:
             results = [PublishError("producer", "the lease was over before the send")] * len(batch.rows)
         await faults.point("outbox.relay.after-publish")

@@ -36,6 +36,7 @@ class MemoryStore:
         self._members: dict[UUID, float] = {}
         self.parked: dict[tuple[str, str], str] = {}  # topic and key → reason
         self.parked_rows: dict[int, Row] = {}
+        self.notes: dict[int, tuple[str, dict[int, list[int]]]] = {}  # group → mark and rows
 
     def add(self, topic: str, key: str, type: str, payload: str | None = "{}") -> Row:  # noqa: A002
         """Commit one event."""
@@ -141,6 +142,29 @@ class MemoryStore:
             for seq in rows.get(shard, ()):
                 self._rows[shard].pop(seq, None)
         return frozenset(held)
+
+    async def identity(self) -> str:
+        """The table's name."""
+        return f"memory-{id(self):x}"
+
+    async def note(
+        self, relay: UUID, group: int, mark: UUID, rows: Mapping[int, Collection[int]], epochs: Mapping[int, int]
+    ) -> bool:
+        """Replace a group's note."""
+        self._now()
+        held = all(self._holds(relay, shard, epoch) for shard, epoch in epochs.items())
+        if held:
+            self.notes[group] = (str(mark), {shard: list(seqs) for shard, seqs in rows.items()})
+        return held
+
+    async def settle(self, relay: UUID, group: int, epochs: Mapping[int, int], marks: Collection[str]) -> int | None:
+        """Forget a group's note, and delete its rows if they are published."""
+        self._now()
+        if not all(self._holds(relay, shard, epoch) for shard, epoch in epochs.items()):
+            return None
+        mark, rows = self.notes.pop(group, ("", {}))
+        seqs = [(shard, seq) for shard, some in rows.items() for seq in some] if mark in marks else []
+        return sum(self._rows[shard].pop(seq, None) is not None for shard, seq in seqs)
 
     async def park(
         self, relay: UUID, shard: int, epoch: int, key: tuple[str, bytes | None], reason: str, known: Sequence[int]

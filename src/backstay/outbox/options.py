@@ -30,10 +30,16 @@ class RelayOptions:
     """So many acknowledged rows are deleted at once."""
     drain: float = 5.0
     """When stopping, what is in flight gets this long."""
+    strict: bool = False
+    """Publish by transactions of the broker; every relay of the table must do so, or none."""
 
     def __post_init__(self) -> None:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        problems = [f"relay option {name}={value!r}: must be above 0" for name, value in values.items() if value <= 0]
+        problems = [
+            f"relay option {name}={value!r}: must be above 0"
+            for name, value in values.items()
+            if name != "strict" and value <= 0
+        ]
         if self.min_idle > self.max_idle:
             problems.append(f"relay option min_idle={self.min_idle:g}: must not be above max_idle={self.max_idle:g}")
         if problems:
@@ -74,6 +80,14 @@ class RelayStatistics:
     deletes: int
     """SQL statements."""
     restarts: int
+    transactions: int
+    """Strict mode: committed by the broker."""
+    aborted: int
+    """Strict mode: transactions taken back, their rows are repeated."""
+    fenced: int
+    """Strict mode: transactions refused because another relay has taken the shards over."""
+    recovered: int
+    """Strict mode: rows found published when shards were taken over, and not published again."""
     slot_retained_bytes: int
     """WAL that the server keeps for the relay's replication slot; 0 without one."""
     commit_to_ack: HistogramStatistics
@@ -95,5 +109,9 @@ class Counters:
     reads: int = 0
     deletes: int = 0
     restarts: int = 0
+    transactions: int = 0
+    aborted: int = 0
+    fenced: int = 0
+    recovered: int = 0
     slot_retained_bytes: int = 0
     commit_to_ack: Histogram = field(default_factory=Histogram)

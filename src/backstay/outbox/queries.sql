@@ -39,6 +39,44 @@ WITH held AS MATERIALIZED (
 )
 SELECT shard FROM held
 
+-- name: identity
+-- The table's own name in the world.
+SELECT id FROM outbox_identity
+
+-- name: note
+-- Notes that group $2 publishes rows $6 $7 under mark $5, if relay $1 holds all its shards under the given epochs.
+WITH held AS MATERIALIZED (
+    SELECT s.shard
+    FROM outbox_shards s JOIN unnest($3::smallint[], $4::bigint[]) AS h(shard, epoch) USING (shard, epoch)
+    WHERE s.owner = $1
+    FOR SHARE OF s
+)
+INSERT INTO outbox_transactions (shard_group, mark, shards, seqs)
+SELECT $2::smallint, $5::uuid, $6::smallint[], $7::bigint[]
+WHERE (SELECT count(*) FROM held) = cardinality($3::smallint[])
+ON CONFLICT (shard_group) DO UPDATE SET mark = excluded.mark, shards = excluded.shards, seqs = excluded.seqs
+RETURNING true
+
+-- name: settle
+-- Forgets what group $2 has noted, if relay $1 holds all its shards under the given epochs; rows of a note whose mark the
+-- broker has committed ($5) are published, so they are deleted.
+WITH held AS MATERIALIZED (
+    SELECT s.shard
+    FROM outbox_shards s JOIN unnest($3::smallint[], $4::bigint[]) AS h(shard, epoch) USING (shard, epoch)
+    WHERE s.owner = $1
+    FOR SHARE OF s
+), note AS (
+    DELETE FROM outbox_transactions
+    WHERE shard_group = $2::smallint AND (SELECT count(*) FROM held) = cardinality($3::smallint[])
+    RETURNING mark, shards, seqs
+), gone AS (
+    DELETE FROM outbox o
+    USING (SELECT unnest(shards) AS shard, unnest(seqs) AS seq FROM note WHERE mark::text = ANY ($5::text[])) AS n
+    WHERE o.shard = n.shard AND o.seq = n.seq
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM held) = cardinality($3::smallint[]) AS held, (SELECT count(*) FROM gone) AS deleted
+
 -- name: park
 -- Parks key $4 $5 of shard $2, if relay $1 still holds it under epoch $3: no row of it is read again. Takes its rows
 -- out of the outbox, but those that are published or on their way ($7). Tells whether the shard was held.

@@ -16,6 +16,7 @@ from backstay.messaging import Broker
 from backstay.outbox.cycle import Cycle
 from backstay.outbox.options import Counters, RelayOptions, RelayStatistics
 from backstay.outbox.store import Store
+from backstay.outbox.strict import Producers, StrictCycle
 
 RESTART_PAUSE = (0.1, 3.0)  # seconds before the next life: at first, at most
 SOUND_LIFE = 5.0  # seconds; after a life that lasted longer the next one begins soon
@@ -116,6 +117,10 @@ class Relay:
             reads=counters.reads,
             deletes=counters.deletes,
             restarts=counters.restarts,
+            transactions=counters.transactions,
+            aborted=counters.aborted,
+            fenced=counters.fenced,
+            recovered=counters.recovered,
             slot_retained_bytes=counters.slot_retained_bytes,
             commit_to_ack=counters.commit_to_ack.statistics(),
             problem=self.problem,
@@ -143,7 +148,8 @@ class Relay:
                 await self._rest(pause)
 
     async def _live(self, broker: Broker, cycle: Cycle) -> None:
-        async with broker.producer() as producer, self._store.open() as session:
+        maker = Producers(broker) if self.options.strict else broker.producer()
+        async with maker as producer, self._store.open() as session:
             try:
                 await cycle.run(session, producer)
             except BaseException:
@@ -159,7 +165,8 @@ class Relay:
             return
 
     def _new_cycle(self) -> Cycle:
-        return Cycle(
+        kind = StrictCycle if self.options.strict else Cycle
+        return kind(
             self.id,
             self.name,
             source=self._source,

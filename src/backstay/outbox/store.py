@@ -120,6 +120,27 @@ class Session(Protocol):
         ...
 
 
+class Notes(Protocol):
+    """What strict mode needs of a session besides: a note of what each group of shards is about to publish."""
+
+    async def identity(self) -> str:
+        """The table's own name in the world."""
+        ...
+
+    async def note(
+        self, relay: UUID, group: int, mark: UUID, rows: Mapping[int, Collection[int]], epochs: Mapping[int, int]
+    ) -> bool:
+        """Replace the group's note: these rows go out under this mark. False: not all the shards are held any more."""
+        ...
+
+    async def settle(self, relay: UUID, group: int, epochs: Mapping[int, int], marks: Collection[str]) -> int | None:
+        """Forget the group's note, and delete its rows if its mark is among the committed; returns how many.
+
+        None: not all the shards are held any more.
+        """
+        ...
+
+
 class Store(Protocol):
     """An outbox table."""
 
@@ -193,11 +214,7 @@ class _PostgresSession:
     async def delete(
         self, relay: UUID, rows: Mapping[int, Collection[int]], epochs: Mapping[int, int]
     ) -> frozenset[int]:
-        shards: list[int] = []
-        seqs: list[int] = []
-        for shard, some in rows.items():
-            seqs.extend(some)
-            shards.extend(repeat(shard, len(some)))
+        shards, seqs = _pairs(rows)
         async with self._turn:
             held = await self._work.fetch(sql.delete, shards, seqs, list(epochs), list(epochs.values()), relay)
         return frozenset(row["shard"] for row in held)
@@ -213,7 +230,36 @@ class _PostgresSession:
         async with self._turn:
             await self._work.execute(sql.gather, relay, list(epochs), list(epochs.values()), known)
 
+    async def identity(self) -> str:
+        return str(await self._leases.fetchval(sql.identity))
+
+    async def note(
+        self, relay: UUID, group: int, mark: UUID, rows: Mapping[int, Collection[int]], epochs: Mapping[int, int]
+    ) -> bool:
+        shards, seqs = _pairs(rows)
+        async with self._turn:
+            return bool(
+                await self._work.fetchval(
+                    sql.note, relay, group, list(epochs), list(epochs.values()), mark, shards, seqs
+                )
+            )
+
+    async def settle(self, relay: UUID, group: int, epochs: Mapping[int, int], marks: Collection[str]) -> int | None:
+        async with self._turn:
+            row = await self._work.fetchrow(sql.settle, relay, group, list(epochs), list(epochs.values()), list(marks))
+        return row["deleted"] if row is not None and row["held"] else None
+
     async def backlog(self, shards: Sequence[int]) -> Backlog:
         async with self._turn:
             row = await self._work.fetchrow(sql.backlog, shards, BACKLOG_LIMIT + 1)
         return Backlog(0, 0.0) if row is None else Backlog(row["pending"], max(0.0, row["oldest"] or 0.0))
+
+
+def _pairs(rows: Mapping[int, Collection[int]]) -> tuple[list[int], list[int]]:
+    """Shard → seqs as two arrays of the same length."""
+    shards: list[int] = []
+    seqs: list[int] = []
+    for shard, some in rows.items():
+        seqs.extend(some)
+        shards.extend(repeat(shard, len(some)))
+    return shards, seqs

@@ -244,7 +244,7 @@ def protections(
         if breaker is not None:
             wrong += [
                 f"{breaker.where}: resilience4j has a {kind} for {breaker.name!r}; a route heeds {' and '.join(USABLE)}"
-                for kind in policies.kinds(breaker.name)
+                for kind in policies.configured(breaker.name)
                 if kind not in USABLE
             ]
         found[route] = _protection(route, policies, budgets, patience[route])
@@ -257,7 +257,7 @@ def _protection(
     route: Route, policies: r.Registry, budgets: dict[tuple[str, float, float], r.Budget], patience: float
 ) -> Protection:
     breaker, retry = route.actions.breaker, route.actions.retry
-    limited = breaker is not None and policies.configures("timelimiter", breaker.name)
+    limited = breaker is not None and "timelimiter" in policies.configured(breaker.name, by_default=True)
     return Protection(
         breaker=policies.circuit_breaker(breaker.name) if breaker is not None else None,
         limiter=policies.time_limiter(breaker.name) if breaker is not None and limited else None,

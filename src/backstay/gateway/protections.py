@@ -99,7 +99,7 @@ def read_retry(step: Step, problems: list[str]) -> RetryFilter:
     """Read `Retry`, noting mistakes."""
     args = Arguments(step, _RETRY_ARGUMENTS, problems, short=_RETRY_ARGUMENTS[:7])
     statuses = _statuses(args, "statuses")
-    series = _series(args, "" if args.has("statuses") else "SERVER_ERROR")
+    series = _series(args, "SERVER_ERROR")  # also beside statuses, as in Spring; an empty list leaves only those
     errors = _errors(args)
     if not statuses and not series and not errors:
         args.problem("statuses, series and exceptions may not all be empty: nothing would ever be retried")

@@ -137,17 +137,13 @@ class Registry:
         """The time limiter of that name."""
         return cast(TimeLimiter, self.get("timelimiter", name, **options))
 
-    def configures(self, kind: str, name: str) -> bool:
-        """Whether there is a policy or a configuration of this kind for the name, its own or the common default."""
-        return kind in self.kinds(name) or bool(self._options[kind].get(DEFAULT))
-
-    def kinds(self, name: str) -> list[str]:
-        """The kinds of policies that there are for this name, in the order of a pipeline."""
-        return [kind for kind in KINDS if name in self._options[kind] or (kind, name) in self._entries]
+    def configured(self, name: str, *, by_default: bool = False) -> list[str]:
+        """The kinds of which this name has a configuration; `by_default`: also those with one for all names."""
+        return [kind for kind, names in self._options.items() if name in names or (by_default and names.get(DEFAULT))]
 
     def pipeline(self, name: str) -> Pipeline:
         """All policies that are configured for this name, in the order that serves a remote call."""
-        kinds = self.kinds(name)
+        kinds = [kind for kind in KINDS if name in self._options[kind] or (kind, name) in self._entries]
         if not kinds:
             known = sorted({each for names in self._options.values() for each in names} - {DEFAULT})
             raise ConfigError(

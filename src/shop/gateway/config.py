@@ -47,6 +47,14 @@ class GatewaySettings(Settings):
     kafka: str = ""
     """`host:port[,host:port]` of the broker that carries revocations; none are followed if empty."""
     kafka_flavor: Literal["apache", "embedded"] = "apache"
+    service_window: Annotated[int, Meta(ge=1)] = 50
+    """Calls that the circuit breaker of each service looks at."""
+    service_min_calls: Annotated[int, Meta(ge=1)] = 20
+    """Calls that it needs for a verdict."""
+    service_failure_rate: Annotated[float, Meta(gt=0, le=100)] = 50.0
+    """Percent of failed calls at which it opens."""
+    service_wait_open: Seconds = 2.0
+    """How long it stays open before it lets a few calls try."""
     response_timeout: Seconds = 10.0
     """How long a service may take to begin its answer; the longest deadline that is passed on."""
     connect_timeout: Seconds = 2.0

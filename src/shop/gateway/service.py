@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from backstay import resilience as r
 from backstay.auth import JwksCache, TokenVerifier
 from backstay.discovery import EurekaClient, Registry, StaticRegistry
 from backstay.errors import BackstayError
@@ -23,6 +24,7 @@ from backstay.service.stopping import StopSignal
 from backstay.telemetry import logs
 from shop.gateway.config import GatewaySettings
 from shop.gateway.handlers import ended_sessions
+from shop.kernel.resilience import Seconds, policies
 
 log = logs.get_logger()
 
@@ -49,6 +51,7 @@ class GatewayProcess:
         """`registry` and `broker` are those of the settings if they aren't given."""
         self.settings = settings
         self.routes = routes
+        self._policies = _policies(settings, routes)
         self._registry = registry
         self._broker = broker
         self._watched: dict[str, Check] = {}
@@ -88,6 +91,7 @@ class GatewayProcess:
                     registry,
                     verifier=await self._verifier(stack, http, registry),
                     denied=await self._revocations(stack),
+                    policies=self._policies,
                     host=self.settings.host,
                     port=self.settings.gateway_port,
                     options=self._options(),
@@ -168,6 +172,26 @@ class GatewayProcess:
             await asyncio.sleep(settings.drain_delay)
 
         stack.push_async_callback(leave)
+
+
+def _policies(settings: GatewaySettings, routes: RouteTable) -> r.Registry:
+    """The circuit breakers that the routes name, as `resilience.yaml` has them; raises ConfigError."""
+    names = {route.actions.breaker.name for route in routes.routes if route.actions.breaker is not None}
+    values = {name: value for name, value in vars(settings).items() if name.startswith("service_")}
+    values["service_wait_open"] = Seconds(settings.service_wait_open)
+    registry = policies(names, values, {})
+    for breaker in registry.breakers():
+        breaker.on(r.StateTransition, _tell)
+    return registry
+
+
+def _tell(event: r.StateTransition) -> None:
+    log.warning(
+        "circuit_breaker.state_transition",
+        name=event.name,
+        from_state=event.from_state.value,
+        to_state=event.to_state.value,
+    )
 
 
 async def _for_ever() -> None:

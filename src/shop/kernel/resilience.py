@@ -1,7 +1,6 @@
 """The policies of the shop's calls to others, from one file in Resilience4j's form."""
 
-import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from backstay.resilience import Registry
@@ -16,13 +15,15 @@ class Seconds(float):
         return f"{float(self):f}s"
 
 
-def policies(only: str, values: Mapping[str, object], errors: Mapping[str, type[BaseException]]) -> Registry:
-    """The registry for one caller: `only` is the name of what it calls, `values` fill the file's placeholders.
+def policies(
+    only: Collection[str], values: Mapping[str, object], errors: Mapping[str, type[BaseException]]
+) -> Registry:
+    """The registry for one caller: `only` are the names of what it calls, `values` fill the file's placeholders.
 
     Raises ConfigError with file, key and what is allowed.
     """
-    environ = {**os.environ, **{name: str(value) for name, value in values.items()}}
-    return Registry.from_yaml(FILE, only={only}, environ=environ, errors=errors)
+    environ = {name.upper(): str(value) for name, value in values.items()}
+    return Registry.from_yaml(FILE, only=only, environ=environ, errors=errors)
 
 
 __all__ = ["FILE", "Seconds", "policies"]

@@ -23,6 +23,8 @@ class Settings(ServiceSettings):
     """`smtp://[user:password@]host[:port]`, `smtps://…`, or `null:`, which takes every message and forgets it."""
     mail_from: str = "shop@backstay.example"
     """The sender's address; its domain ends every Message-ID."""
+    smtp_wait_open: Seconds = 5.0
+    """How long the mail server is left alone once too many messages failed."""
     send_interval: Seconds = 0.25
     """Between two looks for messages that are due."""
 

@@ -23,7 +23,7 @@ def build(settings: Settings) -> Service:
     """The service, ready to run."""
     db = Database("notifications", migrations="migrations", max_size=settings.database_connections)
     box = Outbox(db)
-    mail = guarded(mailer(settings.smtp_url, sender=settings.mail_from))
+    mail = guarded(mailer(settings.smtp_url, sender=settings.mail_from), wait_open=settings.smtp_wait_open)
     notifications = Notifications(db, box, mail)
     consumer = Consumer("notifications", db=db)
     register(consumer, notifications)

@@ -19,12 +19,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from backstay.errors import BackstayError
 from backstay.resilience import Pipeline, Rejected
-from shop.kernel.resilience import policies
+from shop.kernel.resilience import Seconds, policies
 from shop.notifications.model import Due
 
 CONNECTIONS = 4  # kept open; one is busy with one message at a time
 TIMEOUT = 10.0  # seconds for connecting and handing over one message
 QUIT_TIMEOUT = 1.0  # seconds to say goodbye
+WAIT_OPEN = 5.0  # seconds
 SMTP_PORT, SMTPS_PORT = 25, 465
 WORD = 42  # bytes of text in one encoded word of a header; RFC 2047 allows 75 characters in all
 
@@ -215,9 +216,9 @@ class GuardedMailer:
             raise MailUnavailable(str(error)) from error
 
 
-def guarded(mailer: Mailer) -> GuardedMailer:
-    """The mailer behind the policies of `resilience.yaml`."""
-    registry = policies("smtp", {}, {"MailUnavailable": MailUnavailable})
+def guarded(mailer: Mailer, *, wait_open: float = WAIT_OPEN) -> GuardedMailer:
+    """The mailer behind the policies of `resilience.yaml`; an open breaker tries again after `wait_open` seconds."""
+    registry = policies({"smtp"}, {"smtp_wait_open": Seconds(wait_open)}, {"MailUnavailable": MailUnavailable})
     return GuardedMailer(mailer, registry.pipeline("smtp"))
 
 

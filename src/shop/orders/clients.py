@@ -37,11 +37,11 @@ class PaymentsPort(Protocol):
 def pipeline(settings: Settings) -> r.Pipeline:
     """The policies between orders and payments: those of `resilience.yaml` with the numbers of the settings."""
     numbers = {
-        name.upper(): Seconds(value) if name in DURATIONS else value
+        name: Seconds(value) if name in DURATIONS else value
         for name, value in vars(settings).items()
         if name.startswith("payment_")
     }
-    registry = policies("payments", numbers, {"UpstreamError": UpstreamError})
+    registry = policies({"payments"}, numbers, {"UpstreamError": UpstreamError})
     registry.circuit_breaker("payments").on(r.StateTransition, _tell)
     return registry.pipeline("payments")
 

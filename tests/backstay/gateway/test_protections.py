@@ -386,8 +386,15 @@ def test_the_short_form_of_retry_is_springs():
     """`Retry=retries,statuses,methods,firstBackoff,maxBackoff,factor,basedOnPreviousValue`."""
     retry = table("'Retry=3,INTERNAL_SERVER_ERROR,GET,10ms,50ms,2,false'").routes[0].actions.retry
 
-    assert (retry.attempts, retry.statuses, retry.methods) == (4, {500}, {b"GET"})
+    assert (retry.attempts, retry.statuses, retry.methods) == (4, set(range(500, 600)), {b"GET"})
     assert [retry.wait(n) for n in range(1, 5)] == [0.01, 0.02, 0.04, 0.05]
+
+
+def test_only_the_statuses_named():
+    """The series of server errors goes without saying, unless it is said that there is none."""
+    retry = table("{name: Retry, args: {statuses: 'BAD_GATEWAY,429', series: []}}").routes[0].actions.retry
+
+    assert retry.statuses == {502, 429}
 
 
 def test_a_policy_that_the_gateway_cannot_heed_is_refused(system):

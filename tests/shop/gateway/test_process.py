@@ -21,12 +21,13 @@ class Upstream:
     def __init__(self, issuer):
         self.issuer = issuer
         self.requests = []
+        self.status = 200
 
     def __call__(self, request):
         if request.path == "/.well-known/jwks.json":
             return HttpReply(200, self.issuer.jwks, content_type="application/json")
         self.requests.append(request)
-        return HttpReply(200, b'{"items": []}', content_type="application/json")
+        return HttpReply(self.status, b'{"items": []}', content_type="application/json")
 
 
 class Shop:
@@ -114,6 +115,24 @@ async def test_without_keys_it_is_a_503_not_a_401():
 
     assert (answer.status, answer.headers.get("retry-after"), products.status) == (503, "1", 200)
     assert (status, json.loads(body)["components"]["keys"]["status"]) == (200, "DOWN")
+
+
+async def test_a_service_that_fails_is_answered_for():
+    """The breaker of its name opens by the shop's own configuration; another service's stays closed; all see it."""
+    async with shop(environ={"SERVICE_MIN_CALLS": "4", "SERVICE_WAIT_OPEN": "30"}) as it:
+        await ready(it)
+        it.upstream.status = 500
+        token = it.issuer.token()
+        seen = [await it.get("/api/v1/orders", token) for _ in range(5)]
+        _, shown = await it.management("/actuator/circuitbreakers")
+        _, metrics = await it.management("/metrics")
+
+    assert [answer.status for answer in seen[:3]] == [500, 500, 500]
+    assert seen[-1].status == 503
+    assert json.loads(seen[-1].body)["type"] == "urn:backstay:problem:circuit-open"
+    states = {name: breaker["state"] for name, breaker in json.loads(shown)["circuitBreakers"].items()}
+    assert (states["orders"], states["catalog"]) == ("OPEN", "CLOSED")
+    assert 'resilience4j_circuitbreaker_state{name="orders",state="open"} 1' in metrics
 
 
 async def test_a_revoked_session_is_refused():

@@ -75,6 +75,33 @@ class Encoder:
         return header
 
 
+class RouterEncoder(Encoder):
+    """Makes the records that Debezium's outbox event router would; with the CloudEvents headers too, if asked for."""
+
+    def __init__(self, source: str, *, cloudevents: bool = False) -> None:
+        super().__init__(source)
+        self._cloudevents = cloudevents
+
+    def encode(self, rows: Sequence[Row]) -> list[Pending]:
+        """The records of the rows."""
+        made: list[Pending] = []
+        for shard, seq, id_, topic, key, kind, payload, headers, trace, time in rows:
+            ident, subject = id_.encode(), key.encode()
+            data = None if payload is None else payload.encode()
+            all_headers: tuple[Header, ...] = (("id", ident),)
+            if self._cloudevents:
+                all_headers += (_SPEC, ("ce_id", ident), self._source, self._types.get(kind) or self._learn(kind))
+                all_headers += (("ce_subject", subject), ("ce_partitionkey", subject), _JSON)
+                all_headers += (("ce_time", _rfc3339(time)),) if time else ()
+            if trace is not None and (parent := _traceparent(trace)):
+                all_headers += (("traceparent", parent),)
+            if headers is not None:
+                all_headers += tuple((name, value.encode()) for name, value in json.loads(headers).items())
+            size = _ROW_OVERHEAD + (len(data) if data else 0)
+            made.append(Pending(shard, seq, Record(topic, subject, data, all_headers), size, time))
+        return made
+
+
 def _rfc3339(time: datetime) -> bytes:
     if time.tzinfo is not UTC:
         time = time.astimezone(UTC)

@@ -72,6 +72,13 @@ class Database:
             raise ConfigError(f"database {self.name!r} is open: its address can't change any more")
         self._dsn = dsn
 
+    @property
+    def dsn(self) -> str:
+        """The address, password and all, for who needs a connection of another kind."""
+        if self._dsn is None:
+            raise ConfigError(f"database {self.name!r} has no address: set DATABASE_URL or pass dsn=")
+        return self._dsn
+
     def requires(self, component: Component) -> None:
         """Have the tables of `component` made too, before the database's own."""
         known = self._required.setdefault(component.name, component)
@@ -79,8 +86,7 @@ class Database:
             raise ConfigError(f"component {component.name!r} is registered twice: {known.path} and {component.path}")
 
     async def __aenter__(self) -> Self:
-        if self._dsn is None:
-            raise ConfigError(f"database {self.name!r} has no address: set DATABASE_URL or pass dsn=")
+        _ = self.dsn
         try:
             await self._when_there(self._migrate)
             await self._when_there(lambda: self._pool.open(self._min_size))

@@ -17,6 +17,7 @@ from backstay.outbox.relay import Relay
 from backstay.outbox.rows import OutboxRows, rows_of
 from backstay.outbox.status import OutboxStatus, RelayStatus, read_status
 from backstay.outbox.store import PostgresStore, Store
+from backstay.outbox.wal import WalOptions, WalStore, empty_at_once
 
 __all__ = [
     "MemoryStore",
@@ -33,10 +34,13 @@ __all__ = [
     "Store",
     "UnusableEvent",
     "VersionConflict",
+    "WalOptions",
+    "WalStore",
     "append",
     "append_rows",
     "append_rows_sync",
     "append_sync",
+    "empty_at_once",
     "list_parked",
     "park",
     "read_status",

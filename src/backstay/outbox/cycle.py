@@ -66,6 +66,7 @@ class Cycle:
         options: RelayOptions,
         counters: Counters,
         clock: Clock,
+        encoder: Encoder | None = None,
     ) -> None:
         self.leases = Leases(options.lease)
         self.window = Window(max_rows=options.window_rows, max_bytes=options.window_bytes)
@@ -73,7 +74,7 @@ class Cycle:
         self.established = False
         self.parked = 0
         self._me, self._name = me, name
-        self._encoder = Encoder(source)
+        self._encoder = encoder or Encoder(source)
         self._options, self._counters, self._clock = options, counters, clock
         self._session: Session
         self._producer: Producer
@@ -341,6 +342,7 @@ class Cycle:
             try:
                 if self.leases.epochs:
                     self.backlog = await self._session.backlog(sorted(self.leases.epochs))
+                    self._counters.slot_retained_bytes = self.backlog.retained
                 if self.parked and self.leases.epochs:
                     epochs = dict(self.leases.epochs)
                     await self._session.gather(self._me, epochs, self.window.in_hand(epochs))

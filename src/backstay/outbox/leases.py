@@ -23,11 +23,15 @@ class ShardState:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a relay saw when it renewed: every shard, how many relays there are, and how many keys are parked."""
+    """What a relay saw when it renewed: every shard, how many relays there are, and how many keys are parked.
+
+    `share`: shards due to this relay; None: as many as to every other.
+    """
 
     shards: tuple[ShardState, ...]
     members: int
     parked: int = 0
+    share: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ def decide(me: UUID, held: Iterable[int], view: View) -> Decision:
     """
     held = sorted(held)
     before = {one.shard for one in view.shards if one.owner == me}
-    share = -(-len(view.shards) // max(1, view.members))
+    share = -(-len(view.shards) // max(1, view.members)) if view.share is None else view.share
     free = [one.shard for one in view.shards if one.shard not in held and _is_free(one, me)]
     free.sort(key=lambda shard: shard not in before)
     owners: dict[UUID, int] = {}

@@ -66,6 +66,8 @@ class RelayStatistics:
     refused: int
     """Publishes of a row that the broker will never take as it is."""
     shards_owned: int
+    shards_streamed: int
+    """Of these, read from the write-ahead log; a few seconds old."""
     lease_lost: int
     epoch_conflicts: int
     waiting_topics: int

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 from backstay.db import Database, Transaction, UniqueViolation
+from backstay.errors import ConfigError
 from backstay.messaging import Broker, Event
 from backstay.outbox.foreign import conflict
 from backstay.outbox.options import RelayOptions
 from backstay.outbox.relay import Relay
 from backstay.outbox.rows import OutboxRows, rows_of
 from backstay.outbox.store import COMPONENT, VERSION_INDEX, PostgresStore, sql
+from backstay.outbox.wal import WalOptions, WalStore
+from backstay.outbox.wal.store import MIN_IDLE
 
 
 class Outbox:
@@ -47,15 +50,30 @@ class Outbox:
         if self._nudges:
             tx.after_commit(self._nudge)
 
-    def relay(self, broker: Broker | None = None, *, name: str | None = None, **options: float) -> Relay:
-        """The relay of this outbox, to be entered; `options` are those of `RelayOptions`."""
+    def relay(
+        self,
+        broker: Broker | None = None,
+        *,
+        name: str | None = None,
+        wal: WalOptions | bool = False,
+        **options: float,
+    ) -> Relay:
+        """The relay of this outbox, to be entered; `options` are those of `RelayOptions`.
+
+        wal: read events from the write-ahead log (the server's `wal_level` must be `logical`) rather than by polling.
+        """
+        if wal and options.get("strict"):
+            raise ConfigError("relay option strict=True: only a polling relay can do that, leave out wal=")
+        store = WalStore(self._db, wal if isinstance(wal, WalOptions) else None) if wal else PostgresStore(self._db)
         relay = Relay(
-            PostgresStore(self._db),
+            store,
             broker,
             name=name or self._db.name,
             source=self.source,
-            options=RelayOptions(**options),  # type: ignore[arg-type]
+            options=RelayOptions(**({"min_idle": MIN_IDLE} if wal else {}) | options),  # type: ignore[arg-type]
         )
+        if isinstance(store, WalStore):
+            store.use_wake(relay.nudge)
         self._nudges.append(relay.nudge)
         return relay
 

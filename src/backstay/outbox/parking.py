@@ -73,6 +73,7 @@ async def replay(db: Database, topic: str, key: str, payload: str | None = None,
 
 async def _resume(tx: Transaction, topic: str, key: str) -> int:
     known = await tx.fetchval(sql.unmark_parked, topic, key)
+    await tx.execute(sql.keep)
     moved: int = await tx.fetchval(sql.move_back, topic, key)
     if not known and not moved:
         raise OutboxError(f"key {key!r} of topic {topic!r} is not parked")

@@ -210,6 +210,10 @@ ON CONFLICT DO NOTHING RETURNING true
 -- Says that a key is parked no longer.
 DELETE FROM outbox_parked_keys WHERE aggregatetype = $1 AND aggregateid = $2 RETURNING true
 
+-- name: keep
+-- The rows that this transaction inserts stay in the table, and relays that read the slot know it.
+SELECT set_config('backstay.outbox_keep', 'on', true), pg_logical_emit_message(true, 'backstay.outbox.keep', '')
+
 -- name: move_back
 -- Puts the parked rows of a key back under their old numbers; tells how many.
 WITH back AS (

@@ -15,8 +15,9 @@ from backstay.ids import uuid7
 from backstay.messaging import Broker
 from backstay.outbox.cycle import Cycle
 from backstay.outbox.options import Counters, RelayOptions, RelayStatistics
-from backstay.outbox.store import Store
+from backstay.outbox.store import Demanding, Store
 from backstay.outbox.strict import Producers, StrictCycle
+from backstay.outbox.wire import Encoder
 
 RESTART_PAUSE = (0.1, 3.0)  # seconds before the next life: at first, at most
 SOUND_LIFE = 5.0  # seconds; after a life that lasted longer the next one begins soon
@@ -41,12 +42,14 @@ class Relay:
         source: str,
         options: RelayOptions | None = None,
         clock: Clock = SYSTEM,
+        encoder: Encoder | None = None,
     ) -> None:
         self.id = uuid7()
         self.name = name
         self.options = options or RelayOptions()
         self._store, self._broker = store, broker
         self._source, self._clock = source, clock
+        self._encoder = encoder
         self._counters = Counters()
         self._cycle = self._new_cycle()
         self._problem = ""
@@ -66,6 +69,8 @@ class Relay:
     async def __aenter__(self) -> Self:
         if self._broker is None:
             raise ConfigError(f"relay {self.name!r} has no broker: set KAFKA or pass broker=")
+        if isinstance(self._store, Demanding):
+            await self._store.check()
         self._stopping.clear()
         self._problem = "it has not taken its leases yet"
         self._task = asyncio.create_task(self._supervise(self._broker), name=f"outbox-relay-{self.name}")
@@ -95,7 +100,7 @@ class Relay:
             return "it is not running"
         if not self._cycle.established:
             return self._problem
-        return next(self._cycle.window.waits.problems(), None)
+        return next(self._cycle.window.waits.problems(), None) or self._cycle.backlog.problem or None
 
     def statistics(self) -> RelayStatistics:
         """The relay's state and its counts since the start."""
@@ -108,6 +113,7 @@ class Relay:
             failed=counters.failed,
             refused=counters.refused,
             shards_owned=len(cycle.leases),
+            shards_streamed=cycle.backlog.streamed,
             lease_lost=counters.lease_lost,
             epoch_conflicts=counters.epoch_conflicts,
             waiting_topics=len(cycle.window.waits.topics),
@@ -173,6 +179,7 @@ class Relay:
             options=self.options,
             counters=self._counters,
             clock=self._clock,
+            encoder=self._encoder,
         )
 
 

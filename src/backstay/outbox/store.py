@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 from uuid import UUID
 
 from backstay.db import Component, Database, Executor, Queries
@@ -53,10 +53,16 @@ _READ_AROUND = sql.read.replace(
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Rows that wait (counted up to `BACKLOG_LIMIT`), and the age of the oldest in seconds."""
+    """Rows that wait (counted up to `BACKLOG_LIMIT`), and the age of the oldest in seconds.
+
+    With a replication slot: bytes of WAL kept for it, shards that are read from it, and what is wrong with it.
+    """
 
     pending: int
     oldest_age: float
+    retained: int = 0
+    streamed: int = 0
+    problem: str = ""
 
 
 class Session(Protocol):
@@ -138,6 +144,15 @@ class Notes(Protocol):
 
         None: not all the shards are held any more.
         """
+        ...
+
+
+@runtime_checkable
+class Demanding(Protocol):
+    """A store that needs something of the server that may be missing."""
+
+    async def check(self) -> None:
+        """ConfigError names what is missing, and what is allowed."""
         ...
 
 
@@ -231,7 +246,8 @@ class _PostgresSession:
             await self._work.execute(sql.gather, relay, list(epochs), list(epochs.values()), known)
 
     async def identity(self) -> str:
-        return str(await self._leases.fetchval(sql.identity))
+        async with self._turn:
+            return str(await self._work.fetchval(sql.identity))
 
     async def note(
         self, relay: UUID, group: int, mark: UUID, rows: Mapping[int, Collection[int]], epochs: Mapping[int, int]

@@ -1,0 +1,289 @@
+"""Events between the slot and their acknowledgement; pure.
+
+A shard is either *streamed*, its events go out as they come through the slot, or *tabled*, its events are read from
+the table as the polling relay does. A shard begins tabled, is streamed once its table is known to be empty, and is
+tabled again as soon as anything about it isn't plain: a failed publish, a topic that waits, a parked key, a delayed
+event. So there is one way of coping with trouble, the polling relay's, and the stream is the fast path beside it.
+
+What comes through the slot for a tabled shard
+    when rows stay in the table until they are published: is left there
+    when rows are deleted by the transaction that wrote them: is written to the table by us, *spilled*, in order
+
+The slot may forget a transaction when each of its events is acknowledged or lies in the table: `confirmed`.
+"""
+
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from itertools import repeat
+
+from backstay.outbox.errors import OutboxError
+from backstay.outbox.store import Row
+from backstay.outbox.wal.pgoutput import Begin, Commit, Insert, Mark, Message
+from backstay.outbox.wal.snapshot import Snapshot
+
+KEEP_MARK = "backstay.outbox.keep"  # the logical message of transactions whose rows stay in an emptied table
+EMPTY_MARK = "backstay.outbox.empty"  # from here on rows leave the table with the transaction that wrote them
+
+
+class _Transaction:
+    """`left`: its events that are in our hands; `end`: its position once it is complete."""
+
+    __slots__ = ("end", "kept", "left", "xid")
+
+    def __init__(self, xid: int) -> None:
+        self.xid = xid
+        self.end = self.left = 0
+        self.kept = False
+
+
+_Held = tuple[Row, _Transaction, int, datetime | None]  # with its bytes, and when it is due
+
+
+class Feed:
+    """See the module. `spills`: rows leave the table with the transaction that wrote them."""
+
+    def __init__(self, *, spills: bool, max_rows: int, max_bytes: int) -> None:
+        self.spills = spills
+        self.confirmed = 0
+        self.noticed = False  # something came for a tabled shard: look into the table soon
+        self.streamed_rows = 0  # handed out since the start
+        self._max_rows, self._max_bytes = max_rows, max_bytes
+        self._rows = self._bytes = 0
+        self._streamed: dict[int, Snapshot | None] = {}
+        self._queues: dict[int, deque[_Held]] = {}
+        self._handed: dict[int, dict[int, _Held]] = {}
+        self._transactions: deque[_Transaction] = deque()
+        self._current = _Transaction(0)
+        self._unsure: set[int] = set()  # transactions left to the table that may not be visible there yet
+        self._spill: list[_Held] = []
+        self._spilling: dict[int, int] = {}
+
+    @property
+    def full(self) -> bool:
+        """Whether no more may be taken from the slot for now."""
+        return self._rows >= self._max_rows or self._bytes >= self._max_bytes
+
+    @property
+    def waiting(self) -> int:
+        """Events that were not handed out yet."""
+        return self._rows
+
+    @property
+    def unsure(self) -> bool:
+        """Whether something left to the table may not be visible there yet."""
+        return bool(self._unsure)
+
+    @property
+    def streamed(self) -> Collection[int]:
+        """The shards that are streamed."""
+        return self._streamed.keys()
+
+    def may_read_table(self, shard: int) -> bool:
+        """Whether the shard is tabled, with nothing on its way into the table."""
+        return shard not in self._streamed and shard not in self._spilling
+
+    # -- what comes through the slot
+
+    def push(self, message: Message) -> None:
+        """The next message."""
+        if isinstance(message, Insert):
+            self._insert(message)
+        elif isinstance(message, Begin):
+            self._current = _Transaction(message.xid)
+            self._transactions.append(self._current)
+        elif isinstance(message, Commit):
+            self._commit(message.end)
+        elif isinstance(message, Mark):
+            self._mark(message.prefix)
+
+    def quiet(self, position: int) -> None:
+        """The server has sent all there was before `position`."""
+        if not self._transactions:
+            self.confirmed = max(self.confirmed, position)
+
+    def _mark(self, prefix: str) -> None:
+        if prefix == KEEP_MARK:
+            self._current.kept = True
+        elif prefix == EMPTY_MARK and not self.spills:
+            raise OutboxError("from here on rows leave the table at once: reading must begin anew")
+
+    def _commit(self, end: int) -> None:
+        """A transaction that has left nothing in our hands is done as soon as the one before it."""
+        tx, transactions = self._current, self._transactions
+        tx.end = end
+        if not tx.left and len(transactions) > 1:
+            transactions.pop()
+            transactions[-1].end = end
+        self._advance()
+
+    def _insert(self, message: Insert) -> None:
+        row, tx = message.row, self._current
+        shard = row[0]
+        if shard in self._streamed:
+            snapshot = self._streamed[shard]
+            if snapshot is not None and snapshot.sees(tx.xid):
+                return
+            if not tx.kept and message.due is None:
+                tx.left += 1
+                queue = self._queues.get(shard)
+                if queue is None:
+                    queue = self._queues[shard] = deque()
+                queue.append((row, tx, message.size, None))
+                self._rows += 1
+                self._bytes += message.size
+                return
+            self.leave([shard])
+        self.noticed = True
+        if not self.spills:
+            self._unsure.add(tx.xid)
+        elif not tx.kept:
+            tx.left += 1
+            self._put_aside((row, tx, message.size, message.due))
+
+    # -- what the relay takes, and what became of it
+
+    def take(
+        self,
+        shards: Iterable[int],
+        *,
+        limit: int,
+        per_shard: int,
+        topics: Collection[str],
+        keys: Collection[tuple[str, bytes | None]],
+    ) -> list[Row]:
+        """The next events of streamed shards; one at whose head is something that waits is tabled."""
+        found: list[Row] = []
+        for shard in shards:
+            queue = self._queues.get(shard)
+            if not queue:
+                continue
+            room = min(per_shard, limit - len(found))
+            if room <= 0:
+                break
+            if (topics or keys) and self._waits(queue, room, topics, keys):
+                self.leave([shard])
+                continue
+            self._hand_out(shard, queue, room, found)
+        return found
+
+    def check(self, shards: Iterable[int], known: Sequence[int]) -> None:
+        """These shards aren't in flight: what was handed out and isn't among `known` (acknowledged) has failed."""
+        suspicious = [shard for shard in shards if self._handed.get(shard)]
+        if not suspicious:
+            return
+        acknowledged = frozenset(known)
+        for shard in suspicious:
+            handed = self._handed[shard]
+            if handed.keys() <= acknowledged:
+                continue
+            failed = [handed.pop(seq) for seq in sorted(handed.keys() - acknowledged)]
+            for held in failed:
+                self._to_table(held)
+            self.leave([shard])
+
+    def done(self, rows: Mapping[int, Collection[int]]) -> dict[int, list[int]]:
+        """These are acknowledged; returns those of them that didn't come through here."""
+        others: dict[int, list[int]] = {}
+        for shard, seqs in rows.items():
+            handed = self._handed.get(shard)
+            if not handed:
+                others[shard] = list(seqs)
+                continue
+            for seq in seqs:
+                held = handed.pop(seq, None)
+                if held is None:
+                    others.setdefault(shard, []).append(seq)
+                else:
+                    held[1].left -= 1
+            if not handed:
+                del self._handed[shard]
+        self._advance()
+        return others
+
+    # -- changes of state
+
+    def leave(self, shards: Iterable[int]) -> None:
+        """These are tabled from now on. What is in flight stays so."""
+        for shard in shards:
+            self._streamed.pop(shard, None)
+            for held in self._queues.pop(shard, ()):
+                self._rows -= 1
+                self._bytes -= held[2]
+                self._to_table(held)
+        self._advance()
+
+    def join(self, shards: Iterable[int], snapshot: Snapshot) -> None:
+        """The table had nothing of these to publish in this snapshot: what comes and wasn't visible there is next."""
+        self._unsure = {xid for xid in self._unsure if not snapshot.sees(xid)}
+        if self._unsure:
+            return
+        for shard in shards:
+            if shard not in self._spilling and not self._handed.get(shard):
+                self._streamed[shard] = None if self.spills else snapshot
+
+    def remember(self, snapshot: Snapshot) -> None:
+        """What this snapshot sees is in the table for sure."""
+        self._unsure = {xid for xid in self._unsure if not snapshot.sees(xid)}
+
+    def candidates(self, shards: Iterable[int]) -> list[int]:
+        """Those of the shards that may be streamed if their table is empty."""
+        return [shard for shard in shards if self.may_read_table(shard) and not self._handed.get(shard)]
+
+    # -- spilling
+
+    def to_spill(self, limit: int) -> list[tuple[Row, datetime | None]]:
+        """The next rows to be written to the table, in order, and when they are due; `spilled` says that it is done."""
+        return [(held[0], held[3]) for held in self._spill[:limit]]
+
+    def spilled(self, count: int) -> None:
+        """The first `count` of them are in the table."""
+        for row, tx, size, _ in self._spill[:count]:
+            tx.left -= 1
+            self._rows -= 1
+            self._bytes -= size
+            self._spilling[row[0]] -= 1
+            if not self._spilling[row[0]]:
+                del self._spilling[row[0]]
+        del self._spill[:count]
+        self.noticed = True
+        self._advance()
+
+    def _to_table(self, held: _Held) -> None:
+        self.noticed = True
+        if self.spills:
+            self._put_aside(held)
+        else:
+            held[1].left -= 1
+            self._unsure.add(held[1].xid)
+
+    def _put_aside(self, held: _Held) -> None:
+        self._spill.append(held)
+        self._spilling[held[0][0]] = self._spilling.get(held[0][0], 0) + 1
+        self._rows += 1
+        self._bytes += held[2]
+
+    # -- helpers
+
+    def _hand_out(self, shard: int, queue: deque[_Held], room: int, found: list[Row]) -> None:
+        handed = self._handed.setdefault(shard, {})
+        for _ in repeat(None, min(room, len(queue))):
+            held = queue.popleft()
+            handed[held[0][1]] = held
+            found.append(held[0])
+            self._rows -= 1
+            self._bytes -= held[2]
+            self.streamed_rows += 1
+
+    def _waits(
+        self, queue: deque[_Held], room: int, topics: Collection[str], keys: Collection[tuple[str, bytes | None]]
+    ) -> bool:
+        texts = {(topic, (key or b"").decode()) for topic, key in keys}
+        return any(
+            queue[n][0][3] in topics or (queue[n][0][3], queue[n][0][4]) in texts for n in range(min(room, len(queue)))
+        )
+
+    def _advance(self) -> None:
+        transactions = self._transactions
+        while transactions and transactions[0].end and not transactions[0].left:
+            self.confirmed = max(self.confirmed, transactions.popleft().end)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 from uuid import UUID
@@ -26,24 +26,47 @@ if TYPE_CHECKING:
     from backstay.discovery import Registry
     from backstay.gateway import RouteTable
     from backstay.messaging import DeadLetter
+    from backstay.outbox import OutboxTable
 
 KEYS_TIMEOUT = 5.0  # seconds for an issuer's key set
 KEYS_LIMIT = 1024 * 1024  # bytes of it
 
 
+ROUTE = "outbox.event.{}"
+
+
 def relay(
-    dsn: str, kafka: str, name: str = "relay", source: str = "", lease: float = 10.0, flavor: str = "apache"
+    dsn: str,
+    kafka: str,
+    name: str = "relay",
+    source: str = "",
+    lease: float = 10.0,
+    flavor: str = "apache",
+    strict: bool = False,
+    table: str = "",
+    shape: str = "debezium",
+    route: str = ROUTE,
 ) -> None:
     """Publish the outbox of the database DSN to KAFKA (host:port), until SIGTERM.
 
-    SOURCE is what events say they come from (/service/<database>); LEASE is seconds until a dead relay is replaced.
+    SOURCE is what events say they come from (/service/<database>); LEASE is seconds until a dead relay is replaced;
+    --strict publishes by transactions. --table is an outbox table of somebody else's, of SHAPE debezium or quarkus.
     """
-    _run(_relay(dsn, kafka, name, source, lease, flavor))
+    options = {"lease": lease, "strict": strict, "table": _table(table, shape, route)}
+    _run(_relay(dsn, kafka, name, source, flavor, options))
 
 
-def outbox_status(dsn: str) -> None:
+def outbox_adopt(dsn: str, table: str, shape: str = "debezium", apply: bool = False) -> None:
+    """Print the statements that an outbox TABLE of somebody else's needs before our relay can publish it.
+
+    They lock and rewrite it; --apply executes them.
+    """
+    _run(_outbox_adopt(dsn, table, shape, apply))
+
+
+def outbox_status(dsn: str, table: str = "", shape: str = "debezium", route: str = ROUTE) -> None:
     """Show what waits in the outbox of the database DSN, and which relays are there."""
-    _run(_outbox_status(dsn))
+    _run(_outbox_status(dsn, _table(table, shape, route)))
 
 
 def outbox_park(dsn: str, topic: str, key: str, reason: str = "an operator said so") -> None:
@@ -56,14 +79,25 @@ def outbox_resume(dsn: str, topic: str, key: str) -> None:
     _run(_outbox_resume(dsn, topic, key))
 
 
-def outbox_skip(dsn: str, topic: str, key: str, event: str = "") -> None:
+def outbox_skip(
+    dsn: str, topic: str, key: str, event: str = "", table: str = "", shape: str = "debezium", route: str = ROUTE
+) -> None:
     """Leave out the first event of a parked KEY (or --event ID) for good, and let the key go on."""
-    _run(_outbox_skip(dsn, topic, key, event))
+    _run(_outbox_skip(dsn, topic, key, event, _table(table, shape, route)))
 
 
-def outbox_replay(dsn: str, topic: str, key: str, payload: Path | None = None, event: str = "") -> None:
+def outbox_replay(
+    dsn: str,
+    topic: str,
+    key: str,
+    payload: Path | None = None,
+    event: str = "",
+    table: str = "",
+    shape: str = "debezium",
+    route: str = ROUTE,
+) -> None:
     """Let a parked KEY go on, its first event (or --event ID, also a skipped one) with the JSON of --payload FILE."""
-    _run(_outbox_replay(dsn, topic, key, payload, event))
+    _run(_outbox_replay(dsn, topic, key, payload, event, _table(table, shape, route)))
 
 
 def list_dead_letters(dsn: str, group: str = "", type: str = "", replayed: bool = False) -> None:  # noqa: A002
@@ -81,6 +115,16 @@ def replay_dead_letters(
 ) -> None:
     """Ask the running consumer to handle dead letters again: by --id, --group, --type, or --all."""
     _run(_replay_dead_letters(dsn, id, group, type, all, dry_run))
+
+
+def discard_dead_letters(dsn: str, id: list[int], reason: str = "", actor: str = "") -> None:  # noqa: A002
+    """Give up dead letters for a --reason: their effect will never happen, and what waits for them is handled."""
+    _run(_discard_dead_letters(dsn, id, reason, actor))
+
+
+def audit_dead_letters(dsn: str, limit: int = 100) -> None:
+    """List who replayed or discarded which dead letters, the latest first."""
+    _run(_audit_dead_letters(dsn, limit))
 
 
 def gateway(
@@ -121,6 +165,7 @@ def app() -> "typer.Typer":
     made.command()(relay)
     made.command()(gateway)
     made.command()(registry)
+    outbox.command("adopt")(outbox_adopt)
     outbox.command("status")(outbox_status)
     outbox.command("park")(outbox_park)
     outbox.command("resume")(outbox_resume)
@@ -128,6 +173,8 @@ def app() -> "typer.Typer":
     outbox.command("replay")(outbox_replay)
     letters.command("list")(list_dead_letters)
     letters.command("replay")(replay_dead_letters)
+    letters.command("discard")(discard_dead_letters)
+    letters.command("audit")(audit_dead_letters)
     made.add_typer(outbox, name="outbox")
     made.add_typer(letters, name="dead-letters")
     return made
@@ -142,7 +189,7 @@ def main() -> None:
     made()
 
 
-async def _relay(dsn: str, kafka: str, name: str, source: str, lease: float, flavor: str) -> None:
+async def _relay(dsn: str, kafka: str, name: str, source: str, flavor: str, options: dict[str, Any]) -> None:
     from backstay.db import Database
     from backstay.messaging import KafkaBroker
     from backstay.outbox import Outbox
@@ -153,7 +200,7 @@ async def _relay(dsn: str, kafka: str, name: str, source: str, lease: float, fla
     db = Database(_database_name(dsn), dsn=dsn, max_size=2)
     broker = KafkaBroker(_address(kafka), flavor=flavor, client_id=f"backstay-{name}")  # type: ignore[arg-type]
     try:
-        async with db, Outbox(db, source=source or None).relay(broker, name=name, lease=lease) as running:
+        async with db, Outbox(db, source=source or None).relay(broker, name=name, **options) as running:
             _say(f"relaying {db.name} to {_address(kafka)}")
             await _until_stopped()
         counts = running.statistics()
@@ -162,12 +209,25 @@ async def _relay(dsn: str, kafka: str, name: str, source: str, lease: float, fla
         await broker.aclose()
 
 
-async def _outbox_status(dsn: str) -> None:
+async def _outbox_adopt(dsn: str, table: str, shape: str, apply: bool) -> None:
+    from backstay.db import Database
+
+    wanted = _table(table, shape, ROUTE)
+    assert wanted is not None
+    _say(wanted.migration + ";")
+    if apply:
+        async with Database(_database_name(dsn), dsn=dsn) as db, db.transaction() as tx:
+            for statement in wanted.migration.split(";\n"):
+                await tx.execute(statement, timeout=3600.0)
+        _say(f"-- {table} is ready for a relay")
+
+
+async def _outbox_status(dsn: str, table: "OutboxTable | None") -> None:
     from backstay.db import Database
     from backstay.outbox.status import read_status
 
     async with Database(_database_name(dsn), dsn=dsn) as db:
-        status = await read_status(db)
+        status = await read_status(db, table=table)
     _say(f"pending      {status.pending}{'+' if status.truncated else ''}")
     _say(f"oldest       {status.oldest_age:.1f} s")
     _say(f"unowned      {status.unowned} of {status.shards} shards")
@@ -198,17 +258,19 @@ async def _outbox_resume(dsn: str, topic: str, key: str) -> None:
     _say(f"key {key!r} of topic {topic!r} goes on: {count} events")
 
 
-async def _outbox_skip(dsn: str, topic: str, key: str, event: str) -> None:
+async def _outbox_skip(dsn: str, topic: str, key: str, event: str, table: "OutboxTable | None") -> None:
     from backstay.db import Database
     from backstay.outbox import skip
 
     ident = _uuid(event)
     async with Database(_database_name(dsn), dsn=dsn) as db:
-        skipped = await skip(db, topic, key, ident)
+        skipped = await skip(db, topic, key, ident, table=table)
     _say(f"event {skipped} is skipped (it stays in outbox_parked); key {key!r} of topic {topic!r} goes on")
 
 
-async def _outbox_replay(dsn: str, topic: str, key: str, payload: Path | None, event: str) -> None:
+async def _outbox_replay(
+    dsn: str, topic: str, key: str, payload: Path | None, event: str, table: "OutboxTable | None"
+) -> None:
     from backstay.db import Database
     from backstay.outbox import replay
 
@@ -218,7 +280,7 @@ async def _outbox_replay(dsn: str, topic: str, key: str, payload: Path | None, e
     except OSError as error:
         raise ConfigError(f"{payload}: {error.strerror}") from error
     async with Database(_database_name(dsn), dsn=dsn) as db:
-        replayed = await replay(db, topic, key, text, ident)
+        replayed = await replay(db, topic, key, text, ident, table=table)
     _say(f"event {replayed} is replayed{' with its new payload' if text else ''}; key {key!r} of {topic!r} goes on")
 
 
@@ -356,6 +418,49 @@ def _line(letter: "DeadLetter") -> str:
     return f"{letter.id}  {letter.group}  {letter.type or '?'}  {where}  {letter.cause}{asked}"
 
 
+async def _discard_dead_letters(dsn: str, ids: list[int], reason: str, actor: str) -> None:
+    from backstay.db import Database
+    from backstay.messaging import discard
+
+    if not reason:
+        raise ConfigError("no reason given: whoever reads the audit later wants one, add --reason")
+    async with Database(_database_name(dsn), dsn=dsn) as db:
+        found = await discard(db, ids, reason=reason, actor=actor or None)
+    for letter in found:
+        _say(_line(letter))
+    missing = sorted(set(ids) - {letter.id for letter in found})
+    _say(f"{len(found)} dead letters are discarded" + (f"; not open: {missing}" if missing else ""))
+
+
+async def _audit_dead_letters(dsn: str, limit: int) -> None:
+    from backstay.db import Database
+    from backstay.messaging import audit
+
+    async with Database(_database_name(dsn), dsn=dsn) as db:
+        found = await audit(db, limit=limit)
+    for one in found:
+        asked = ", ".join(f"{name}={value}" for name, value in one.filters.items())
+        _say(f"{one.at:%Y-%m-%dT%H:%M:%SZ}  {one.actor}  {one.action}  {list(one.letters)}  {asked}")
+    _say(f"{len(found)} decisions")
+
+
+def _table(name: str, shape: str, route: str) -> "OutboxTable | None":
+    """The outbox table of somebody else's that was asked for; None for our own."""
+    if not name:
+        return None
+    from dataclasses import replace
+
+    from backstay.outbox import DEBEZIUM, QUARKUS
+
+    shapes = {"debezium": DEBEZIUM, "quarkus": QUARKUS}
+    if shape not in shapes:
+        _fail(f"--shape {shape!r}: must be debezium or quarkus")
+    try:
+        return replace(shapes[shape], table=name, route=route)
+    except ConfigError as error:
+        _fail(str(error))
+
+
 def _uuid(text: str) -> UUID | None:
     try:
         return UUID(text) if text else None
@@ -386,7 +491,7 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _fail(text: str) -> None:
+def _fail(text: str) -> NoReturn:
     sys.stderr.write(f"backstay: {text}\n")
     raise SystemExit(1)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backstay.db import Database
-from backstay.messaging import KafkaBroker
+from backstay.messaging import Consumer, KafkaBroker
 from backstay.outbox import Outbox, OutboxError, append, read_status
 from backstay.testing import eventually
 
@@ -54,6 +54,41 @@ async def test_status_without_an_outbox(database: str) -> None:
     async with Database("bar", dsn=database) as plain:
         with pytest.raises(OutboxError, match="no outbox"):
             await read_status(plain)
+
+
+async def test_adopt_a_table(database: str) -> None:
+    """`outbox adopt` prints what a table of somebody else's needs, and with --apply does it."""
+    async with Database("java", dsn=database) as plain:
+        await plain.execute(
+            "CREATE TABLE outboxevent (id uuid, aggregatetype text, aggregateid text, type text, payload jsonb)"
+        )
+        process = await start("outbox", "adopt", database, "outboxevent", "--apply")
+        out, err = await process.communicate()
+        assert (process.returncode, err) == (0, b"")
+        assert "outboxevent is ready" in out.decode()
+        await plain.execute("INSERT INTO outboxevent VALUES (gen_random_uuid(), 'order', 'o-1', 'created', '{}')")
+        assert await plain.fetchval("SELECT seq FROM outboxevent") == 1
+
+
+async def test_dead_letters_discarded_and_audited(database: str) -> None:
+    """`dead-letters discard` wants a reason and tells what wasn't open; `audit` tells who decided what."""
+    opened = Database("bar", dsn=database)
+    Consumer("bar", db=opened)
+    async with opened:
+        await opened.execute(
+            'INSERT INTO dead_letters (consumer_group, event_id, type, topic, partition, "offset", header_names,'
+            " header_values, cause, attempts, holds, waiting) VALUES ('bar', gen_random_uuid(), 'x', 'orders', 0, 0,"
+            " '{}', '{}', 'no', 1, false, false)"
+        )
+    process = await start("dead-letters", "discard", database, "1", "99", "--reason", "a test order", "--actor", "ann")
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    assert "1 dead letters are discarded; not open: [99]" in out.decode()
+    process = await start("dead-letters", "audit", database)
+    out, _ = await process.communicate()
+
+    assert "ann  discard  [1]" in out.decode()
+    assert "a test order" in out.decode()
 
 
 @pytest.mark.kafka

@@ -17,14 +17,19 @@ from backstay.outbox.relay import Relay
 from backstay.outbox.rows import OutboxRows, rows_of
 from backstay.outbox.status import OutboxStatus, RelayStatus, read_status
 from backstay.outbox.store import PostgresStore, Store
+from backstay.outbox.table import DEBEZIUM, QUARKUS, OutboxTable
+from backstay.outbox.table_store import TableStore
 from backstay.outbox.wal import WalOptions, WalStore, empty_at_once
 
 __all__ = [
+    "DEBEZIUM",
+    "QUARKUS",
     "MemoryStore",
     "Outbox",
     "OutboxError",
     "OutboxRows",
     "OutboxStatus",
+    "OutboxTable",
     "ParkedKey",
     "PostgresStore",
     "Relay",
@@ -32,6 +37,7 @@ __all__ = [
     "RelayStatistics",
     "RelayStatus",
     "Store",
+    "TableStore",
     "UnusableEvent",
     "VersionConflict",
     "WalOptions",

@@ -10,8 +10,11 @@ from backstay.outbox.options import RelayOptions
 from backstay.outbox.relay import Relay
 from backstay.outbox.rows import OutboxRows, rows_of
 from backstay.outbox.store import COMPONENT, VERSION_INDEX, PostgresStore, sql
+from backstay.outbox.table import OutboxTable
+from backstay.outbox.table_store import TableStore
 from backstay.outbox.wal import WalOptions, WalStore
 from backstay.outbox.wal.store import MIN_IDLE
+from backstay.outbox.wire import RouterEncoder
 
 
 class Outbox:
@@ -56,12 +59,16 @@ class Outbox:
         *,
         name: str | None = None,
         wal: WalOptions | bool = False,
+        table: OutboxTable | None = None,
         **options: float,
     ) -> Relay:
         """The relay of this outbox, to be entered; `options` are those of `RelayOptions`.
 
         wal: read events from the write-ahead log (the server's `wal_level` must be `logical`) rather than by polling.
+        table: publish this table of somebody else's instead of our own.
         """
+        if table is not None:
+            return self._relay_of(table, broker, name, wal=bool(wal), options=RelayOptions(**options))  # type: ignore[arg-type]
         if wal and options.get("strict"):
             raise ConfigError("relay option strict=True: only a polling relay can do that, leave out wal=")
         store = WalStore(self._db, wal if isinstance(wal, WalOptions) else None) if wal else PostgresStore(self._db)
@@ -76,6 +83,17 @@ class Outbox:
             store.use_wake(relay.nudge)
         self._nudges.append(relay.nudge)
         return relay
+
+    def _relay_of(
+        self, table: OutboxTable, broker: Broker | None, name: str | None, *, wal: bool, options: RelayOptions
+    ) -> Relay:
+        if wal:
+            raise ConfigError(
+                f"outbox table {table.table!r}: only our own table can be read from the log, leave out wal="
+            )
+        encoder = RouterEncoder(self.source, cloudevents=table.cloudevents)
+        store = TableStore(self._db, table)
+        return Relay(store, broker, name=name or self._db.name, source=self.source, options=options, encoder=encoder)
 
     def __repr__(self) -> str:
         return f"Outbox({self._db.name!r}, source={self.source!r})"

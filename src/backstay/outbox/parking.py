@@ -7,6 +7,7 @@ keeps its first payload beside the new one. Nothing is ever dropped.
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -15,6 +16,8 @@ from backstay.db import Database, Transaction
 from backstay.outbox.errors import OutboxError, UnusableEvent
 from backstay.outbox.rows import check_payload
 from backstay.outbox.store import sql
+from backstay.outbox.table import OutboxTable
+from backstay.outbox.table_store import TableStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +32,10 @@ class ParkedKey:
     head: UUID | None
 
 
-async def list_parked(db: Database, limit: int = 1000) -> list[ParkedKey]:
-    """Parked keys, the longest parked first."""
-    return [ParkedKey(*row) for row in await db.fetch(sql.parked_keys, limit)]
+async def list_parked(db: Database, limit: int = 1000, *, table: OutboxTable | None = None) -> list[ParkedKey]:
+    """Parked keys, the longest parked first; `table` if the relay's table is somebody else's."""
+    statements = await _statements(db, table)
+    return [ParkedKey(*row) for row in await db.fetch(statements.parked_keys, limit)]
 
 
 async def park(db: Database, topic: str, key: str, reason: str) -> bool:
@@ -45,8 +49,11 @@ async def resume(db: Database, topic: str, key: str) -> int:
         return await _resume(tx, topic, key)
 
 
-async def skip(db: Database, topic: str, key: str, event: UUID | None = None) -> UUID:
+async def skip(
+    db: Database, topic: str, key: str, event: UUID | None = None, *, table: OutboxTable | None = None
+) -> UUID:
     """Leave out one event of a parked key (its first one), for good, and let the key go on; returns its id."""
+    sql = await _statements(db, table)
     async with db.transaction() as tx:
         skipped = await tx.fetchval(sql.skip, topic, key, event)
         if skipped is None:
@@ -55,14 +62,24 @@ async def skip(db: Database, topic: str, key: str, event: UUID | None = None) ->
         return UUID(str(skipped))
 
 
-async def replay(db: Database, topic: str, key: str, payload: str | None = None, event: UUID | None = None) -> UUID:
+async def replay(
+    db: Database,
+    topic: str,
+    key: str,
+    payload: str | None = None,
+    event: UUID | None = None,
+    *,
+    table: OutboxTable | None = None,
+) -> UUID:
     """Let a parked key go on, with another payload for one of its events (the first one); returns its id.
 
-    An event that was skipped may be replayed too: it goes out where its number puts it. UnusableEvent: the new payload
+    An event that was skipped may be replayed too (not in a table of somebody else's): it goes out where its number puts
+    it. UnusableEvent: the new payload
     isn't JSON, or is too large.
     """
     if payload is not None:
         _check(payload, topic, key)
+    sql = await _statements(db, table)
     async with db.transaction() as tx:
         edited = await tx.fetchval(sql.edit, topic, key, event, payload)
         if edited is None:
@@ -78,6 +95,10 @@ async def _resume(tx: Transaction, topic: str, key: str) -> int:
     if not known and not moved:
         raise OutboxError(f"key {key!r} of topic {topic!r} is not parked")
     return moved
+
+
+async def _statements(db: Database, table: OutboxTable | None) -> Any:
+    return sql if table is None else await TableStore(db, table).statements()
 
 
 def _check(payload: str, topic: str, key: str) -> None:

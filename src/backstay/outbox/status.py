@@ -1,12 +1,15 @@
 """What an operator asks first: how much waits, for how long, and who is there to publish it."""
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from backstay.db import Database
 from backstay.outbox.errors import OutboxError
 from backstay.outbox.parking import ParkedKey, list_parked
 from backstay.outbox.store import BACKLOG_LIMIT, SHARDS, sql
+from backstay.outbox.table import OutboxTable
+from backstay.outbox.table_store import TableStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +41,15 @@ class OutboxStatus:
     """Keys that aren't published; the first thousand."""
 
 
-async def read_status(db: Database) -> OutboxStatus:
-    """Read it; OutboxError when the database has no outbox."""
+async def read_status(db: Database, *, table: OutboxTable | None = None) -> OutboxStatus:
+    """Read it, of our own table or of somebody else's; OutboxError when the database has no outbox."""
     if await db.fetchval("SELECT to_regclass('outbox_shards')") is None:
         raise OutboxError(f"database {db.name!r} has no outbox: its tables are made when a service or relay starts")
-    backlog = await db.fetchrow(sql.backlog, list(range(SHARDS)), BACKLOG_LIMIT + 1)
+    own: Any = sql if table is None else await TableStore(db, table).statements()
+    backlog = await db.fetchrow(own.backlog, list(range(SHARDS)), BACKLOG_LIMIT + 1)
     states = await db.fetch(sql.shards)
     relays = tuple(RelayStatus(row["relay"], row["name"], row["shards"]) for row in await db.fetch(sql.relays))
-    topics = {row["topic"]: row["rows"] for row in await db.fetch(sql.topics, BACKLOG_LIMIT)}
+    topics = {row["topic"]: row["rows"] for row in await db.fetch(own.topics, BACKLOG_LIMIT)}
     pending = backlog["pending"] if backlog else 0
     return OutboxStatus(
         pending=min(pending, BACKLOG_LIMIT),
@@ -55,5 +59,5 @@ async def read_status(db: Database) -> OutboxStatus:
         unowned=sum(not state["live"] for state in states),
         relays=relays,
         topics=topics,
-        parked=tuple(await list_parked(db)),
+        parked=tuple(await list_parked(db, table=table)),
     )

@@ -31,6 +31,9 @@ def test_help_lists_the_commands() -> None:
         (["outbox", "status", "postgresql://u:secret@127.0.0.1:1"], "no database"),
         (["relay", "postgresql://u@127.0.0.1:1/x", "127.0.0.1:1", "--flavor", "redpanda"], "--flavor"),
         (["dead-letters", "replay", "postgresql://u@127.0.0.1:1/x"], "nothing chosen"),
+        (["relay", "postgresql://u@127.0.0.1:1/x", "127.0.0.1:1", "--table", "x", "--shape", "oracle"], "--shape"),
+        (["outbox", "status", "postgresql://u@127.0.0.1:1/x", "--table", "x", "--route", "fixed"], "route"),
+        (["dead-letters", "discard", "postgresql://u@127.0.0.1:1/x", "1"], "no reason"),
         (["gateway", "nowhere.yml"], "nowhere.yml"),
     ],
 )

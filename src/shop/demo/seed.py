@@ -18,8 +18,9 @@ from shop.replay.files import NORTHWIND, Product, read
 AT_ONCE = 8  # requests in flight
 COPY_TIMEOUT = 30.0  # seconds for the events to reach orders
 KNOWN = """
-SELECT count(*) FROM products JOIN stock USING (sku)
-WHERE sku = ANY($1::text[]) AND stock.version >= 1
+SELECT count(*) FROM unnest($1::text[], $2::int[]) AS wanted (sku, least)
+JOIN products USING (sku) JOIN stock USING (sku)
+WHERE stock.version >= 1 AND stock.available >= wanted.least
 """
 
 
@@ -33,7 +34,7 @@ async def seed(stage: Stage) -> int:
     admin = stage.admin()
     await admin.login()
     await load(admin, products.values(), {sku: product.stock for sku, product in products.items()})
-    await copied(stage.running.databases["orders"], products)
+    await copied(stage.running.databases["orders"], dict.fromkeys(products, 0))
     return len(products)
 
 
@@ -54,7 +55,8 @@ async def load(
 ) -> None:
     """Create the products and set their stock, several at once.
 
-    `sell_all` makes discontinued ones available, `reset` overrules stock that was set before.
+    `sell_all` makes discontinued ones available, `reset` overrules stock that was set before: so many units are free
+    then, beside those that orders hold.
     """
     gate = asyncio.Semaphore(AT_ONCE)
 
@@ -68,15 +70,15 @@ async def load(
             group.create_task(one(product))
 
 
-async def copied(orders_database: str, skus: Iterable[str], *, timeout: float = COPY_TIMEOUT) -> None:
-    """Wait until orders' copy of the catalog has every one of these, stock included; NotCopied otherwise."""
-    wanted, found = list(skus), 0
+async def copied(orders_database: str, units: Mapping[str, int], *, timeout: float = COPY_TIMEOUT) -> None:
+    """Wait until orders' copy of the catalog has all of these, with as many units as this; NotCopied otherwise."""
+    wanted, found = list(units), 0
 
     async with Database("orders-copy", dsn=orders_database, max_size=1) as database:
 
         async def complete() -> bool:
             nonlocal found
-            found = await database.fetchval(KNOWN, wanted)
+            found = await database.fetchval(KNOWN, wanted, list(units.values()))
             return bool(found == len(wanted))
 
         if not await until(complete, timeout=timeout):
@@ -103,9 +105,9 @@ async def _product(admin: Shopper, product: Product, *, available: bool) -> None
 
 async def _stock(admin: Shopper, product: Product, units: int, *, reset: bool) -> None:
     path = f"/api/v1/stock/{product.sku}"
-    if not reset:
-        known = (await admin.ask("GET", path)).expect(200, 404)
-        if known.status == 200 and known.body["version"] > 0:
-            return
-    body = {"on_hand": units, "reorder_level": product.reorder_level}
+    known = (await admin.ask("GET", path)).expect(200, 404)
+    held = known.body["reserved"] if known.status == 200 else 0
+    if not reset and known.status == 200 and known.body["version"] > 0:
+        return
+    body = {"on_hand": units + held, "reorder_level": product.reorder_level}
     (await admin.ask("PUT", path, body)).expect(200)

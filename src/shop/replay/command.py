@@ -107,7 +107,7 @@ class Replay:
         await admin.login()
         with self.screen.step(f"catalog and stock: {len(self.history.products)} products, all of them for sale"):
             await seed.load(admin, self.history.products.values(), self.start, sell_all=True, reset=True)
-            await seed.copied(stage.running.databases["orders"], self.history.products)
+            await seed.copied(stage.running.databases["orders"], self.start)
         before = await figures(admin)
         placing = Placing(stage.web, self.history, secret=stage.home.secret("replay"), concurrency=self.concurrency)
         placed, repeated = await self._place(placing)

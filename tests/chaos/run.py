@@ -226,7 +226,7 @@ def read_log(bootstrap: str, checker: Checker) -> None:
     decode = msgspec.json.Decoder(dict[str, Any]).decode
     client.assign([TopicPartition(TOPIC, number, 0) for number in range(PARTITIONS)])
     open_ = set(range(PARTITIONS))
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while open_ and time.monotonic() < deadline:
         for message in client.consume(5000, 1.0):
             if (error := message.error()) is None:
@@ -244,10 +244,10 @@ async def judge(world: World, aggregates: Database, effects: Database) -> tuple[
     checker = Checker()
     for path in (world.folder / "history").iterdir():
         checker.take(read(path))
-    checker.settle([str(row["id"]) for row in await aggregates.fetch("SELECT id FROM written", timeout=120)])
+    checker.settle([str(row["id"]) for row in await aggregates.fetch("SELECT id FROM written", timeout=300)])
     await asyncio.to_thread(read_log, world.inside, checker)
     moments = []
-    for row in await effects.fetch("SELECT * FROM effects ORDER BY seq", timeout=120):
+    for row in await effects.fetch("SELECT * FROM effects ORDER BY seq", timeout=300):
         checker.effected(Written(row["aggregate"], row["version"], str(row["id"])))
         moments.append((row["written_at"], row["applied_at"]))
     return checker.verdict(), moments

@@ -12,7 +12,7 @@ from backstay.errors import ConfigError
 from backstay.resilience import events, shells
 from backstay.resilience.coarse import CoarseClock
 from backstay.resilience.config import CircuitBreakerConfig, one_of
-from backstay.resilience.errors import Rejected
+from backstay.resilience.errors import CallNotPermitted, Rejected
 from backstay.resilience.events import State
 from backstay.resilience.exact import exact
 from backstay.resilience.policy import Block, Call, Generator, Guarded, Plain, Policy
@@ -39,7 +39,9 @@ class Permit:
         self._breaker = breaker
         self._told = False
         self._started = now = breaker.now()
-        self._era = machine.free or machine.acquire(now)
+        self._era = era = machine.free or machine.acquire(now)
+        if not era:
+            raise CallNotPermitted(machine.name, machine.wait, machine.state)
 
     def restart(self) -> None:
         """The time of the call counts from now on: what went before was not the dependency's."""

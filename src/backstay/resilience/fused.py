@@ -14,6 +14,7 @@ from typing import ParamSpec, TypeVar
 from backstay.resilience.bulkhead import Bulkhead
 from backstay.resilience.circuit_breaker import CircuitBreaker
 from backstay.resilience.deadline import current
+from backstay.resilience.errors import CallNotPermitted
 from backstay.resilience.exact import exact
 from backstay.resilience.fallback import Fallback
 from backstay.resilience.policy import Call, Guarded
@@ -58,6 +59,8 @@ def around_three(
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         begun = started = now()
         era = machine.free or machine.acquire(started)
+        if not era:
+            raise CallNotPermitted(machine.name, machine.wait, machine.state)
         try:
             if bulkhead.in_flight < bulkhead.free:
                 bulkhead.in_flight += 1

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from backstay.resilience.coarse import CoarseClock
+from backstay.resilience.errors import CallNotPermitted
 from backstay.resilience.policy import Call, Guarded, Plain
 from backstay.resilience.state_machine import StateMachine
 
@@ -36,6 +37,8 @@ def around(call: Call[P, R], breaker: Verdicts, machine: StateMachine, now: Call
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         started = now()
         era = machine.free or machine.acquire(started)
+        if not era:
+            raise CallNotPermitted(machine.name, machine.wait, machine.state)
         try:
             result = await call(*args, **kwargs)
         except BaseException as error:
@@ -57,11 +60,16 @@ def around_coarsely(call: Call[P, R], breaker: Verdicts, machine: StateMachine, 
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         started = clock.cell or clock.monotonic()
         era = machine.free or machine.acquire(started)
+        if not era:
+            raise CallNotPermitted(machine.name, machine.wait, machine.state)
         try:
             result = await call(*args, **kwargs)
         except BaseException as error:
             breaker.raised(era, started, error)
             raise
+        if clock.cell is started and era == machine.quiet and started < machine.until:  # within one tick
+            machine.succeeded += 1
+            return result
         ended = clock.cell or clock.monotonic()
         if era == machine.quiet and ended - started <= machine.slow and ended < machine.until:
             machine.succeeded += 1
@@ -80,6 +88,8 @@ def around_plain(
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         started = now()
         era = machine.free or machine.acquire(started)
+        if not era:
+            raise CallNotPermitted(machine.name, machine.wait, machine.state)
         try:
             result = call(*args, **kwargs)
         except BaseException as error:
@@ -99,6 +109,8 @@ def around_generator(
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[R, Any]:
         started = now()
         era = machine.free or machine.acquire(started)
+        if not era:
+            raise CallNotPermitted(machine.name, machine.wait, machine.state)
         try:
             async with aclosing(call(*args, **kwargs)) as items:
                 async for item in items:

@@ -20,7 +20,7 @@ from typing import Any
 
 from backstay.resilience import events
 from backstay.resilience.config import CircuitBreakerConfig
-from backstay.resilience.errors import CallNotPermitted, IllegalTransition
+from backstay.resilience.errors import IllegalTransition
 from backstay.resilience.events import State
 from backstay.resilience.windows import FAILED, SLOW, CountWindow, NoWindow, Window, open_window
 
@@ -95,6 +95,7 @@ class StateMachine:
         "state",
         "succeeded",
         "until",
+        "wait",
     )
 
     def __init__(
@@ -113,23 +114,24 @@ class StateMachine:
         self._window: Window = open_window(config.window, now)
         self._needed = config.needed
         self._permits = 0
-        self._half_until = self._open_until = 0.0
+        self._half_until = self._open_until = self.wait = 0.0
         self._adopt(config)
         self._enter(state, self._window if state is OPEN else self._fresh(state, now), now)
 
     # -- calls ----------------------------------------------------------------------------------------------------
 
     def acquire(self, now: float) -> int:
-        """A permit for one call, to be handed to `settle` or `release`. Raises `CallNotPermitted`."""
+        """A permit for one call, to be handed to `settle` or `release`; 0: refused, for `wait` seconds at least."""
         wait = self._open_until - now
         if wait < 0.0:
             if self.free or self._may_try(now):
                 return self.era
             wait = 0.0
+        self.wait = wait
         self.refused += 1
         if self.heard:
             self.publish(events.NotPermitted)
-        raise CallNotPermitted(self.name, wait, self.state)
+        return 0
 
     def _may_try(self, now: float) -> bool:
         """Whether a state that doesn't let all pass lets this call pass, after moving on if its time has come."""

@@ -1,4 +1,8 @@
-"""Health: alive is alive; ready means own database, migrations and copy are there, and never another service."""
+"""Health: alive is alive; ready means own database, migrations and copy are there, and never another service.
+
+What goes wrong without keeping the service from its work, such as events that can't be published for a while, is told
+as `troubles`, with its reason.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -6,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 CHECK_TIMEOUT = 2.0
 """Seconds a check may take; longer counts as failed."""
@@ -34,6 +39,8 @@ class Health(msgspec.Struct):
 
     status: str
     checks: dict[str, CheckResult] = {}
+    troubles: dict[str, str] | UnsetType = UNSET
+    """Part → why it can't do its work for the moment."""
 
 
 class Readiness:
@@ -42,13 +49,20 @@ class Readiness:
     def __init__(self, checks: Sequence[Check]) -> None:
         self._checks = list(checks)
         self._passed: set[str] = set()
+        self._watched: dict[str, Any] = {}
+
+    def watch(self, part: Any) -> None:
+        """Tell this part's troubles: a relay's `problem`, the `reason` for which a consumer isn't healthy."""
+        kind = type(part).__name__.lower()
+        self._watched[f"{kind}-{getattr(part, 'name', None) or getattr(part, 'group', len(self._watched))}"] = part
 
     async def look(self) -> Health:
         """Run every check now, at the same time."""
         results = await asyncio.gather(*(self._result(check) for check in self._checks))
         checks = {check.name: result for check, result in zip(self._checks, results, strict=True)}
         ready = all(result.status == "UP" for result in results)
-        return Health("UP" if ready else "DOWN", checks)
+        troubles = {name: why for name, part in self._watched.items() if (why := _trouble(part))}
+        return Health("UP" if ready else "DOWN", checks, troubles or UNSET)
 
     async def passed(self) -> bool:
         """Whether every check passes now."""
@@ -69,6 +83,13 @@ class Readiness:
         if check.once:
             self._passed.add(check.name)
         return CheckResult("UP")
+
+
+def _trouble(part: Any) -> str | None:
+    if hasattr(part, "problem"):
+        return str(part.problem) if part.problem else None
+    reason = getattr(part.statistics(), "reason", None) if hasattr(part, "statistics") else None
+    return str(reason) if reason else None
 
 
 def checks_of(owned: Sequence[Any]) -> list[Check]:

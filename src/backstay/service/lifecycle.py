@@ -157,6 +157,8 @@ class Running:
             role = role_of(thing)
             if role is None or role in self.roles:
                 await _enter(stack, type(thing).__name__.lower(), thing)
+                if role is not None:
+                    self.readiness.watch(thing)
 
     def _wire(self, thing: Any, broker: Any) -> None:
         if isinstance(thing, Client):
@@ -172,7 +174,13 @@ class Running:
         from backstay.messaging import KafkaBroker
 
         settings = self.settings
-        broker = KafkaBroker(settings.kafka, flavor=settings.kafka_flavor, client_id=self.service.name)
+        broker = KafkaBroker(
+            settings.kafka,
+            flavor=settings.kafka_flavor,
+            client_id=self.service.name,
+            protocol=settings.kafka_group_protocol,
+            instance=settings.kafka_instance or None,
+        )
         stack.push_async_callback(_politely, "broker", broker.aclose)
         return broker
 

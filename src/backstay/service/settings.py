@@ -119,6 +119,10 @@ class ServiceSettings(Settings):
     """`host:port[,host:port]` of the broker."""
     kafka_flavor: Literal["apache", "embedded"] = "apache"
     """Which broker that is: a real one, or the demo's."""
+    kafka_group_protocol: Literal["classic", "consumer"] = "classic"
+    """How consumer groups share partitions: `consumer` is KIP-848, for Apache Kafka 4."""
+    kafka_instance: str = ""
+    """Name of this instance, kept over restarts and no other one's: makes its membership of groups static."""
     discovery_url: str = ""
     """Registry, or several separated by commas; the service neither registers nor looks anybody up if empty."""
     heartbeat_interval: Seconds = 30.0

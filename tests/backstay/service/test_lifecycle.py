@@ -195,6 +195,55 @@ async def test_database_is_wired_and_ready(database: str) -> None:
     assert [job.name for job in service.jobs] == ["prune-idempotency-keys"]
 
 
+async def test_troubles_are_told_and_keep_nobody_away() -> None:
+    """A relay or consumer that can't do its work is named with its reason in the health, and the service is ready."""
+    service = Service("a", owns=[relay := Troubled()], settings=QUIET)
+    async with service.running() as it, Api(it.port) as api:
+        assert "troubles" not in (await api.ask("GET", "/health/ready")).json
+        relay.problem = "topic 'orders' can't be published to"
+        answer = await api.ask("GET", "/health/ready")
+
+    assert (answer.status, answer.json["status"]) == (200, "UP")
+    assert answer.json["troubles"] == {"troubled-orders": "topic 'orders' can't be published to"}
+
+
+async def test_membership_of_groups_is_a_setting() -> None:
+    """Static membership and KIP-848 come from the environment, and what the demo's broker can't do is refused."""
+    environment = {
+        "KAFKA": "127.0.0.1:1",
+        "KAFKA_GROUP_PROTOCOL": "consumer",
+        "KAFKA_INSTANCE": "orders-1",
+        "LOG_LEVEL": "error",
+    }
+    part = Troubled()
+    async with Service("a", owns=[part], settings=ServiceSettings.read(environment)).running():
+        settings = part.broker._settings
+    assert (settings.protocol, settings.instance) == ("consumer", "orders-1")
+    with pytest.raises(ConfigError, match="use Apache Kafka"):
+        async with Service(
+            "a", owns=[part], settings=ServiceSettings.read(environment | {"KAFKA_FLAVOR": "embedded"})
+        ).running():
+            pass
+
+
+class Troubled:
+    """A part with a relay's role and manners."""
+
+    role, name = "relay", "orders"
+
+    def __init__(self) -> None:
+        self.problem: str | None = None
+        self.broker: Any = None
+
+    def use_broker(self, broker: Any) -> None:
+        self.broker = broker
+
+    async def __aenter__(self) -> "Troubled":
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
 @pytest.fixture
 async def discovery_url() -> AsyncIterator[str]:
     async with RegistryServer("127.0.0.1", 0) as server:

@@ -22,7 +22,7 @@ from backstay.db.errors import (
     UniqueViolation,
 )
 from backstay.db.migrations import Component
-from backstay.db.pool import PoolStatistics
+from backstay.db.pool import PoolStatistics, ahead
 from backstay.db.queries import Queries
 from backstay.db.transaction import Executor, Transaction
 
@@ -48,4 +48,5 @@ __all__ = [
     "Transaction",
     "Unavailable",
     "UniqueViolation",
+    "ahead",
 ]

@@ -3,20 +3,39 @@
 The price of leaving out the reset is a rule: nobody changes session state (SET without LOCAL, LISTEN, temporary
 tables, session advisory locks) on a pooled connection. Who needs that takes a connection of their own.
 A connection comes back only when it is known to be idle; whatever else is rolled back first, or closed.
+
+Nobody waits for a connection beyond the deadline of the request that it is for. Who waits goes in order, but for work
+that ends what was begun (`ahead`): under too much load it is finished, and the new waits.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import asyncpg
 
 from backstay.db.driver import DRIVER_ERRORS, Connection
 from backstay.db.errors import Unavailable, translate
+from backstay.resilience import remaining
 
 RECOVERY_TIMEOUT = 2.0  # seconds a connection gets for rolling back before it is closed
 CLOSE_TIMEOUT = 5.0  # seconds connections in use get when the pool closes
+
+
+_ahead: ContextVar[bool] = ContextVar("backstay_db_ahead", default=False)
+
+
+@contextmanager
+def ahead() -> Iterator[None]:
+    """What waits for a connection inside goes before all others: it ends something that holds up a caller already."""
+    token = _ahead.set(True)
+    try:
+        yield
+    finally:
+        _ahead.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +59,7 @@ class Pool:
         self._acquire_timeout = acquire_timeout
         self._idle: list[Connection] = []
         self._used: set[Connection] = set()
+        self._first: deque[asyncio.Future[Connection | None]] = deque()  # before all `_waiters`
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
         self._recovering: set[asyncio.Task[None]] = set()
         self._size = 0
@@ -53,17 +73,17 @@ class Pool:
             self.release(await self._open())
 
     async def acquire(self) -> Connection:
-        """A connection that nobody else uses; Unavailable when none is free in time."""
+        """A connection that nobody else uses; Unavailable when none is free in time, or before the deadline."""
         if (connection := self._take()) is not None:
             return connection
+        left = remaining()
+        limit = self._acquire_timeout if left is None else min(self._acquire_timeout, max(0.0, left))
         try:
-            async with asyncio.timeout(self._acquire_timeout):
+            async with asyncio.timeout(limit):
                 return await self._wait()
         except TimeoutError:
             self._timeouts += 1
-            raise Unavailable(
-                f"no database connection within {self._acquire_timeout:g} s: all {self._max_size} are in use"
-            ) from None
+            raise Unavailable(f"no database connection within {limit:.3g} s: all {self._max_size} are in use") from None
 
     def release(self, connection: Connection) -> None:
         """Give back a connection; a broken one, or one left in a transaction, is dropped."""
@@ -90,7 +110,7 @@ class Pool:
     async def close(self) -> None:
         """Close what is idle, wait up to `CLOSE_TIMEOUT` for what is in use, then close that too."""
         self._closed = True
-        while self._waiters:
+        while self._first or self._waiters:
             self._hand_on(None)
         deadline = asyncio.get_running_loop().time() + CLOSE_TIMEOUT
         for connection in self._idle:
@@ -107,7 +127,7 @@ class Pool:
 
     def statistics(self) -> PoolStatistics:
         """What the pool looks like now."""
-        waiting = sum(not waiter.done() for waiter in self._waiters)
+        waiting = sum(not waiter.done() for waiter in (*self._first, *self._waiters))
         return PoolStatistics(self._size, len(self._idle), waiting, self._opened, self._dropped, self._timeouts)
 
     def _take(self) -> Connection | None:
@@ -134,7 +154,7 @@ class Pool:
     async def _queue(self) -> Connection | None:
         """Wait for a connection, or for the right to open one (None)."""
         waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        (self._first if _ahead.get() else self._waiters).append(waiter)
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -145,8 +165,8 @@ class Pool:
             raise
 
     def _hand_on(self, connection: Connection | None) -> bool:
-        while self._waiters:
-            waiter = self._waiters.popleft()
+        while self._first or self._waiters:
+            waiter = (self._first or self._waiters).popleft()
             if not waiter.done():
                 waiter.set_result(connection)
                 return True

@@ -16,7 +16,7 @@ from uuid import UUID
 from backstay import faults
 from backstay import resilience as r
 from backstay.clock import SYSTEM, Clock
-from backstay.db import Database, Transaction
+from backstay.db import Database, Transaction, ahead
 from backstay.ids import uuid7
 from backstay.outbox import Outbox
 from backstay.service import Answer, Conflict, FieldError, IdempotencyKey, NotFound, Unprocessable, idempotency
@@ -82,6 +82,10 @@ class Orders(AbstractAsyncContextManager["Orders"]):
             Unprocessable: the request breaks rules; every field is named.
             Conflict: out of stock, price changed, or the first request with this key still runs.
         """
+        with r.deadline(self._settings.checkout_deadline):
+            return await self._checkout(customer_id, wanted, key)
+
+    async def _checkout(self, customer_id: UUID, wanted: NewOrder, key: IdempotencyKey) -> Answer[OrderView]:
         until = time.monotonic() + self._settings.checkout_deadline - self._settings.checkout_reserve
         _allow(lambda: model.check(wanted, self._settings.payment_methods))
         async with self._db.transaction() as tx:
@@ -252,6 +256,10 @@ class Orders(AbstractAsyncContextManager["Orders"]):
 
     async def _answer(self, order: Order, outcome: Outcome, took: float) -> Answer[OrderView]:
         """Settle, and send what is stored: by us, or by whoever settled the order before us."""
+        with ahead():
+            return await self._settled(order, outcome, took)
+
+    async def _settled(self, order: Order, outcome: Outcome, took: float) -> Answer[OrderView]:
         async with self._db.transaction() as tx:
             settled = await self.settle(tx, order.id, outcome, by="checkout", took=took, known=order)
             kept = (settled and settled.answer) or await idempotency.stored(tx, order.id)

@@ -5,7 +5,8 @@ from typing import Any, cast
 
 import pytest
 
-from backstay.db import Unavailable
+import backstay.resilience as r
+from backstay.db import Unavailable, ahead
 from backstay.db.driver import Connection
 from backstay.db.pool import Pool
 from backstay.testing import eventually
@@ -107,6 +108,42 @@ async def test_timeout_says_why(server: Server) -> None:
 
     assert await pool.acquire() is held
     assert pool.statistics().timeouts == 1
+
+
+async def test_nobody_waits_beyond_the_deadline(server: Server) -> None:
+    """The deadline of the request is nearer than the pool's own time-out, so it decides."""
+    pool = pool_of(server, max_size=1, acquire_timeout=60.0)
+    await pool.acquire()
+
+    with r.deadline(0.02), pytest.raises(Unavailable, match=r"within 0\.0"):
+        await pool.acquire()
+    with r.deadline(-1.0), pytest.raises(Unavailable, match="within 0 s"):
+        await pool.acquire()
+
+    assert pool.statistics().timeouts == 2
+
+
+async def test_what_ends_work_goes_first(server: Server) -> None:
+    """A waiter that is `ahead` gets the next connection, in order among its like."""
+    pool = pool_of(server, max_size=1)
+    connection = await pool.acquire()
+    order: list[str] = []
+
+    async def use(name: str) -> None:
+        got = await pool.acquire()
+        order.append(name)
+        pool.release(got)
+
+    async def use_ahead(name: str) -> None:
+        with ahead():
+            await use(name)
+
+    tasks = [asyncio.ensure_future(each) for each in (use("new"), use_ahead("old"), use_ahead("older"))]
+    await eventually(lambda: pool.statistics().waiting == 3)
+    pool.release(connection)
+    await asyncio.gather(*tasks)
+
+    assert order == ["old", "older", "new"]
 
 
 async def test_broken_connection_is_replaced(server: Server) -> None:

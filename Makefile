@@ -1,7 +1,7 @@
 # One command per task; `make` alone lists them. Needs Python 3.11 or newer, nothing else.
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up test lint format replay bench bench-resilience chaos-payments bench-checkout soak chaos-outbox clean
+.PHONY: help up test lint format replay bench bench-resilience chaos-payments bench-checkout bench-outbox soak chaos-outbox clean
 
 BIN := .venv/bin
 READY := .venv/installed
@@ -45,11 +45,14 @@ soak: $(READY) ## constant load with a fault every 30 s; memory, descriptors and
 bench-checkout: $(READY) ## orders a second, CPU and memory of the whole checkout, on Apache Kafka (ARGS)
 	@$(BIN)/python benchmarks/bench_checkout.py $(ARGS)
 
-chaos-payments: $(READY) ## checkouts while payments is slow, failing, dead, flapping; with a plot (RATE SECONDS)
-	@RATE=$(RATE) SECONDS=$(SECONDS) $(BIN)/python -m shop.drill
+chaos-payments: $(READY) ## checkouts while payments is slow, failing, dead, flapping; with a plot (RATE SECONDS ONLY="slow dead")
+	@RATE=$(RATE) SECONDS=$(SECONDS) ONLY="$(ONLY)" $(BIN)/python -m shop.drill
 
 bench-resilience: $(READY) ## resilience beside its rivals, with every Python at hand; writes benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks.bench_resilience
+
+bench-outbox: $(READY) ## the outbox's relays and Debezium on one table; writes benchmarks/RESULTS.md (ARGS="drain --runs 3")
+	@$(BIN)/python benchmarks/bench_outbox.py $(ARGS)
 
 bench: $(READY) ## measure what the design promises
 	@for file in benchmarks/bench_*.py; do [ -e "$$file" ] || continue; $(BIN)/python "$$file" || exit 1; done

@@ -9,5 +9,9 @@ from shop.local.options import Options
 from shop.local.screen import Screen
 
 if __name__ == "__main__":
-    plan = Plan(rate=float(os.environ.get("RATE") or 200), seconds=float(os.environ.get("SECONDS") or 60))
+    plan = Plan(
+        rate=float(os.environ.get("RATE") or 200),
+        seconds=float(os.environ.get("SECONDS") or 60),
+        faults=tuple((os.environ.get("ONLY") or "").split()),
+    )
     sys.exit(asyncio.run(drill(Options.read(os.environ), Screen(), plan)))

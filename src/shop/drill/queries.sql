@@ -6,7 +6,7 @@ SELECT count(*) FROM orders WHERE status IN ('created', 'payment_pending')
 -- Orders with more than one captured charge at the provider.
 SELECT count(*) FROM (
     SELECT p.order_id
-    FROM payments p JOIN sandbox.charges c ON c.key LIKE '%' || p.id::text || '%'
+    FROM payments p JOIN sandbox.charges c ON c.key = p.id::text
     WHERE c.status = 'captured'
     GROUP BY p.order_id HAVING count(*) > 1
 ) twice

@@ -2,20 +2,24 @@
 
 import asyncio
 import json
+import os
 import random
+import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 from tests.conftest import FAST as FAST_SERVER
-from tests.conftest import Postgres, running
+from tests.conftest import KafkaForTests, Postgres, running
 
 from backstay.db import Database, Unavailable
 from backstay.errors import ConfigError
-from backstay.messaging import Event, MemoryBroker, PublishError, Record
+from backstay.messaging import Event, KafkaBroker, MemoryBroker, PublishError, Record
 from backstay.outbox import Outbox, Relay, WalOptions, empty_at_once, list_parked, resume
 from backstay.outbox.store import SHARDS
 from backstay.outbox.wal.shards import shard_of
@@ -27,6 +31,8 @@ from shop.local.postgres import Cluster
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("wal")]
 FAST: dict[str, float] = {"lease": 1.0, "gather": 0.01, "max_idle": 0.02}
 WAIT = 40.0
+KILLED_LAST = "outbox.relay.after-publish=kill@5"
+PROCESS = Path(__file__).with_name("wal_relay_process.py")
 _databases = count(1)
 
 
@@ -407,6 +413,50 @@ async def test_delayed_events_wait(db: Database, box: Outbox, mode: str) -> None
         await db.execute(insert, 1.0)
         await db.execute(insert.replace('"n": 1', '"n": 2'), 0.0)
         await eventually(lambda: numbers(broker) == [2, 1], timeout=WAIT)
+
+
+@pytest.mark.kafka
+async def test_killed_processes_and_a_real_broker(db: Database, box: Outbox, mode: str, kafka: KafkaForTests) -> None:
+    """Relays killed between the broker's answer and what they do with it: all comes, in order, through the next."""
+    broker = KafkaBroker(kafka.bootstrap, flavor=kafka.flavor)
+    await broker.create_topics({"brews": 6})
+    keys = [uuid4() for _ in range(20)]
+    command = [sys.executable, str(PROCESS), db.name, db.dsn, kafka.bootstrap, kafka.flavor]
+    points = (
+        "outbox.wal.before-confirm=kill@9",
+        "outbox.relay.before-delete=kill@3",
+        "outbox.relay.after-publish=kill@5",
+    )
+    number = count()
+    for point in points:
+        relay = await asyncio.create_subprocess_exec(*command, env={**os.environ, "FAULTS": point})
+        try:
+            async with asyncio.timeout(60):
+                while relay.returncode is None:
+                    await append(db, box, keys[(n := next(number)) % 20], n)
+                    await asyncio.sleep(0.005)
+        finally:
+            if relay.returncode is None:
+                relay.kill()
+            await relay.wait()
+    written = next(number)
+    async with box.relay(broker, wal=WalOptions(retry=0.1), lease=1.0):
+        seen = await _tail(broker, {str(key).encode() for key in keys}, written)
+        await eventually(lambda: _is_zero(pending(db)), timeout=WAIT)
+
+    assert seen == {str(key).encode(): list(range(n, written, 20)) for n, key in enumerate(keys)}
+
+
+async def _tail(broker: KafkaBroker, keys: set[bytes], events: int) -> dict[bytes, list[int]]:
+    """First occurrences of these keys, once so many events were seen."""
+    seen: dict[bytes, dict[int, None]] = defaultdict(dict)
+    async with asyncio.timeout(60), aclosing(broker.tail("brews", datetime.fromtimestamp(0, UTC))) as tail:
+        async for record in tail:
+            if record.key in keys:
+                seen[record.key][json.loads(record.value or b"")["n"]] = None
+            if sum(map(len, seen.values())) == events:
+                break
+    return {key: list(numbers) for key, numbers in seen.items()}
 
 
 async def test_names_what_is_missing(postgres: Postgres, database: str) -> None:

@@ -332,13 +332,16 @@ class Issuer:
 async def _gateway(file: Path, host: str, port: int, eureka: str, profile: str, issuer: Issuer, is_open: bool) -> None:
     from backstay.discovery import EurekaClient, Registry, StaticRegistry
     from backstay.gateway import Gateway
+    from backstay.resilience import Registry as Policies
 
     issuer.check()
     routes = await _routes(file, profile, issuer, is_open)
+    policies = await asyncio.to_thread(Policies.from_yaml, file, only=routes.breakers)
     async with AsyncExitStack() as stack:
         known: Registry = await stack.enter_async_context(EurekaClient(eureka)) if eureka else StaticRegistry({})
         verifier = await _verifier(stack, issuer, known) if issuer.name else None
-        await _serve(Gateway(routes, known, verifier=verifier, host=host, port=port), f"gateway for {file}")
+        gateway = Gateway(routes, known, verifier=verifier, policies=policies, host=host, port=port)
+        await _serve(gateway, f"gateway for {file}")
 
 
 async def _routes(file: Path, profile: str, issuer: Issuer, is_open: bool) -> "RouteTable":

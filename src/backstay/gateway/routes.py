@@ -134,6 +134,11 @@ class RouteTable:
         self.connect_timeout = definition.connect_timeout
         self.response_timeout = definition.response_timeout
 
+    @property
+    def breakers(self) -> frozenset[str]:
+        """The names of the circuit breakers that routes have."""
+        return frozenset(route.actions.breaker.name for route in self.routes if route.actions.breaker is not None)
+
     def find(self, asked: Asked) -> Route | None:
         """The first route whose conditions hold; its path variables are then in `asked.variables`."""
         node = self._root

@@ -176,10 +176,9 @@ class GatewayProcess:
 
 def _policies(settings: GatewaySettings, routes: RouteTable) -> r.Registry:
     """The circuit breakers that the routes name, as `resilience.yaml` has them; raises ConfigError."""
-    names = {route.actions.breaker.name for route in routes.routes if route.actions.breaker is not None}
     values = {name: value for name, value in vars(settings).items() if name.startswith("service_")}
     values["service_wait_open"] = Seconds(settings.service_wait_open)
-    registry = policies(names, values, {})
+    registry = policies(routes.breakers, values, {})
     for breaker in registry.breakers():
         breaker.on(r.StateTransition, _tell)
     return registry

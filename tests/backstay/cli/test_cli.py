@@ -57,6 +57,22 @@ def test_gateway_file_with_mistakes(tmp_path: Path) -> None:
     assert "routes" in result.stderr
 
 
+def test_gateway_reads_the_circuit_breakers_of_the_same_file(tmp_path: Path) -> None:
+    """What `resilience4j` says about a breaker that a route names is read, and a mistake there named."""
+    file = tmp_path / "application.yml"
+    file.write_text("""
+spring.cloud.gateway.routes:
+  - {id: hello, uri: "http://127.0.0.1:1", predicates: [Path=/hello], filters: [CircuitBreaker=hello]}
+resilience4j.circuitbreaker.instances:
+  hello: {failureRateThreshold: 150}
+""")
+    result = run.invoke(cli.app(), ["gateway", str(file), "--open"])
+
+    assert result.exit_code == 1
+    assert "failureRateThreshold" in result.stderr
+    assert "(0, 100]" in result.stderr
+
+
 ROUTES = """
 spring.cloud.gateway.routes:
   - {id: hello, uri: "http://127.0.0.1:1", predicates: [Path=/hello], metadata: {public: true}}

@@ -235,6 +235,21 @@ def soak(
     raise typer.Exit(asyncio.run(start(options, Screen(), minutes=minutes, seed_of_storm=seed, rate=rate)))
 
 
+@app.command()
+def healing(
+    only: Annotated[list[str] | None, typer.Argument(help="these faults; none: all of them")] = None,
+) -> None:
+    """Every fault once, under a steady stream of orders on a system of its own: how soon is all well again?"""
+    from shop.chaos.healing import healing as start
+    from shop.local.screen import Screen
+
+    try:
+        options = _options()
+    except ConfigError as error:
+        _fail(str(error), 2)
+    raise typer.Exit(asyncio.run(start(options, Screen(), only=only or ())))
+
+
 async def _order(running: Any, order: str, seconds: float, screen: Any) -> None:
     from shop.local.control import tell
 

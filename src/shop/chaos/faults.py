@@ -150,7 +150,7 @@ class Faults:
         wanted = self._read(text)
         kind = fault(wanted.fault)
         on, value = wanted.on or kind.on, kind.value if wanted.value is None else wanted.value
-        deed = self._deed(kind.name, on, value)
+        deed = self.deed(kind.name, on, value)
         if kind.name in self._running:
             raise ControlRefused(f"{kind.name} is going on already; it ends by itself")
         begun = asyncio.get_running_loop().create_future()
@@ -195,7 +195,8 @@ class Faults:
         finally:
             del self._running[name]
 
-    def _deed(self, name: str, on: str, value: float) -> AbstractAsyncContextManager[None]:
+    def deed(self, name: str, on: str, value: float) -> AbstractAsyncContextManager[None]:
+        """A fault as long as it is entered; ControlRefused if it can't be."""
         who = self._who(on)
         if who is None and fault(name).on != "all":
             raise ControlRefused(f"{name} needs a service or a process: --on {fault(name).on}")

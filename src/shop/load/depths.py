@@ -63,5 +63,9 @@ class Gauge:
             behind={name: max(0, confirmed - count) for name, count in zip(FOLLOWERS, counts, strict=True)},
         )
 
+    async def unsettled(self) -> int:
+        """Orders that wait for their payment, or for somebody to give it back."""
+        return int(await self._databases["orders"].fetchval(sql.unsettled))
+
     async def _sum(self, statement: str, names: tuple[str, ...]) -> int:
         return sum(await asyncio.gather(*(self._databases[name].fetchval(statement) for name in names)))

@@ -25,3 +25,8 @@ SELECT count(*) FROM notifications WHERE kind = 'confirmed' AND state = 'sent'
 -- name: heard
 -- Orders whose reservation orders has heard of.
 SELECT count(DISTINCT order_id) FROM timeline WHERE what = 'stock reserved'
+
+-- name: unsettled
+-- Orders whose payment nobody knows yet, and compensations that are open.
+SELECT (SELECT count(*) FROM orders WHERE status IN ('created', 'payment_pending'))
+     + (SELECT count(*) FROM compensations WHERE closed_at IS NULL)

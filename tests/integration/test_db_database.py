@@ -53,6 +53,36 @@ async def test_values(things: Database) -> None:
     assert json.loads(row["j"]) == {"a": 1}
 
 
+async def test_a_statement_commits_itself(things: Database) -> None:
+    """What one statement wrote is there for others at once, and whoever waited for the commit is called."""
+    called: list[str] = []
+    async with things.statement() as tx:
+        tx.after_commit(lambda: called.append("committed"))
+        await tx.execute("INSERT INTO things VALUES (71, 'alone')")
+        assert await things.fetchval("SELECT name FROM things WHERE id = 71") == "alone"
+        assert called == []
+
+    assert called == ["committed"]
+    with pytest.raises(DatabaseError, match="ended"):
+        await tx.execute("SELECT 1")
+
+
+async def test_a_statement_is_one(things: Database) -> None:
+    """A second statement would be a second transaction, so it is refused; a failed one calls nobody."""
+    with pytest.raises(DatabaseError, match="for one statement"):
+        async with things.statement() as tx:
+            await tx.fetchval("SELECT 1")
+            await tx.fetchval("SELECT 2")
+    called: list[str] = []
+    with pytest.raises(DatabaseError):
+        async with things.statement() as tx:
+            tx.after_commit(lambda: called.append("never"))
+            await tx.execute("SELECT 1 / 0")
+
+    assert called == []
+    assert things.statistics().pool.idle >= 1
+
+
 async def test_after_commit(things: Database) -> None:
     """Callbacks run after the commit only, and a failing one harms nobody."""
     called: list[str] = []

@@ -17,7 +17,7 @@ from backstay.db.driver import DRIVER_ERRORS, Connection, Row
 from backstay.db.errors import DatabaseError, Unavailable, translate
 from backstay.db.migrations import Component
 from backstay.db.pool import RECOVERY_TIMEOUT, Pool, PoolStatistics, close_politely
-from backstay.db.transaction import Executor, Transaction, roll_back
+from backstay.db.transaction import Executor, Statement, Transaction, roll_back
 from backstay.errors import ConfigError
 
 CONNECT_TIMEOUT = 5.0  # seconds for one connection attempt
@@ -121,6 +121,29 @@ class Database:
             self._rolled_back += 1
             tx.end()
             await self._end_failed(connection)
+            raise
+        self._committed += 1
+        self._pool.release(connection)
+        tx.committed()
+
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[Transaction]:
+        """A transaction of one statement that commits itself: one round trip instead of three.
+
+        For hot paths that say all they have to say in one statement. A second one is refused. `OutcomeUnknown` means
+        that the connection was lost on the way: it may have happened.
+        """
+        connection = await self._pool.acquire()
+        tx = Statement(connection)
+        try:
+            yield tx
+        except BaseException as error:
+            self._rolled_back += 1
+            tx.end()
+            if isinstance(error, Exception):
+                self._pool.release(connection)
+            else:
+                self._pool.recover(connection)
             raise
         self._committed += 1
         self._pool.release(connection)

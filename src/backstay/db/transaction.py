@@ -140,6 +140,38 @@ class Transaction(Executor):
         raise mapped from error
 
 
+class Statement(Transaction):
+    """The transaction around one statement, which PostgreSQL itself makes. Made by `Database.statement()`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._given = False
+        super().__init__(connection)
+
+    @property
+    def _connection(self) -> Connection:
+        if self._given:
+            raise DatabaseError("Database.statement() is for one statement: use Database.transaction() for more")
+        self._given = True
+        return self._live
+
+    @_connection.setter
+    def _connection(self, connection: Connection) -> None:
+        self._live = connection
+
+    def end(self) -> None:
+        """Close it for further use (the database does this)."""
+        self._given = False
+        super().end()
+
+    def _failed(self, error: BaseException) -> NoReturn:
+        if isinstance(error, TimeoutError | asyncpg.InternalClientError):
+            self._live.terminate()
+        mapped = translate(error)
+        if isinstance(mapped, Unavailable):
+            raise OutcomeUnknown from error
+        raise mapped from error
+
+
 async def roll_back(connection: Connection, timeout: float) -> None:
     """Roll back what is open on `connection`; close it when that isn't possible in time."""
     if connection.is_closed():

@@ -13,6 +13,7 @@ A claim is made in the transaction that saves the operation, so both exist or ne
 """
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -42,6 +43,7 @@ MAX_KEY = 255
 T = TypeVar("T")
 sql = Queries.load(__package__)
 _hashed = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
+_PARAMETER = re.compile(r"\$(\d+)")
 _never_kept = frozenset({400, 401, 403, 413, 422, 429})
 
 
@@ -108,6 +110,12 @@ class IdempotencyKey:
         self.operation_id = row["operation_id"]
         return _stored(row)
 
+    def arguments(self, body: Any, operation_id: UUID, locked_for: float = LOCKED_FOR) -> tuple[object, ...]:
+        """What `claiming` takes as its parameters, for a statement of the caller's own."""
+        self.operation_id = operation_id
+        digest = hashlib.sha256(_hashed(body)).digest()
+        return self.principal, self.operation, self.key, digest, operation_id, locked_for
+
     async def answer(self, tx: Runs, body: T, *, status: int = 200, headers: dict[str, str] | None = None) -> Answer[T]:
         """Keep the answer of the claimed operation; returns the one to send (the first kept, if there was one)."""
         if self.operation_id is None:
@@ -123,16 +131,38 @@ async def answer(tx: Runs, operation_id: UUID, given: Answer[T], *, operation: s
     Raises:
         ValueError: an answer with this status is never kept, for the same request may fare better later.
     """
-    if given.status in _never_kept or given.status >= 500:
-        raise ValueError(f"an answer with status {given.status} is not kept: raise a Problem instead")
-    body = encode(given.body)
-    headers = {"content-type": JSON, **{name.lower(): value for name, value in given.headers.items()}}
-    headers = {name: headers[name] for name in sorted(headers, key=_as_kept)}
-    ours = replace(given, body=body, headers=headers)
-    kept = await tx.fetchval(sql.answer_key, operation_id, operation, given.status, encode_json(headers).decode(), body)
+    ours = to_keep(given)
+    kept = await tx.fetchval(sql.answer_key, *keeping_arguments(ours, operation_id, operation=operation))
     if kept is not None:
         return ours
     return await stored(tx, operation_id, operation=operation) or ours
+
+
+def to_keep(given: Answer[T]) -> Answer[T]:
+    """An answer as it is kept and sent, now and to every repeat; ValueError as `answer`."""
+    if given.status in _never_kept or given.status >= 500:
+        raise ValueError(f"an answer with status {given.status} is not kept: raise a Problem instead")
+    headers = {"content-type": JSON, **{name.lower(): value for name, value in given.headers.items()}}
+    headers = {name: headers[name] for name in sorted(headers, key=_as_kept)}
+    return replace(given, body=encode(given.body), headers=headers)
+
+
+def claiming(first: int = 1) -> str:
+    """The INSERT of a new claim for a caller's own CTE, parameters from `$first` on: see `IdempotencyKey.arguments`.
+
+    It gives one row, or none if the key is known: then nothing else may happen, and `IdempotencyKey.claim` says why.
+    """
+    return _numbered(sql.claim_new_key, first)
+
+
+def keeping(first: int = 1, *, where: str = "true") -> str:
+    """The UPDATE that keeps an answer, as `answer` does, for a caller's own CTE; see `keeping_arguments`."""
+    return _numbered(sql.answer_key, first, where)
+
+
+def keeping_arguments(ours: Answer[Any], operation_id: UUID, *, operation: str | None = None) -> tuple[object, ...]:
+    """What `keeping` takes as its parameters; `ours` is made by `to_keep`."""
+    return operation_id, operation, ours.status, encode_json(ours.headers).decode(), ours.body
 
 
 async def stored(tx: Runs, operation_id: UUID, *, operation: str | None = None) -> Answer[Any] | None:
@@ -153,6 +183,11 @@ def pruning(db: Database, *, seconds: float = PRUNE_EVERY, keep: float = KEEP) -
     return every(seconds, prune_idempotency_keys)
 
 
+def _numbered(statement: str, first: int, where: str = "true") -> str:
+    shifted = _PARAMETER.sub(lambda found: f"${int(found[1]) + first - 1}", statement)
+    return shifted.replace("RETURNING", f"AND {where} RETURNING") if where != "true" else shifted
+
+
 def _as_kept(name: str) -> tuple[int, str]:
     """The order in which jsonb gives names back: so the first answer goes out as its repeats will."""
     return len(name), name
@@ -162,4 +197,17 @@ def _stored(row: Row) -> Answer[Any]:
     return Answer(row["body"], row["status"], msgspec.json.decode(row["headers"], type=dict[str, str]))
 
 
-__all__ = ["COMPONENT", "KEEP", "LOCKED_FOR", "MAX_KEY", "IdempotencyKey", "answer", "pruning", "stored"]
+__all__ = [
+    "COMPONENT",
+    "KEEP",
+    "LOCKED_FOR",
+    "MAX_KEY",
+    "IdempotencyKey",
+    "answer",
+    "claiming",
+    "keeping",
+    "keeping_arguments",
+    "pruning",
+    "stored",
+    "to_keep",
+]

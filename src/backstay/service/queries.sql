@@ -6,6 +6,13 @@ ON CONFLICT (principal, operation, key) DO UPDATE SET locked_until = excluded.lo
 WHERE k.status IS NULL AND k.locked_until <= clock_timestamp() AND k.body_hash = excluded.body_hash
 RETURNING operation_id;
 
+-- name: claim_new_key
+-- Takes a key that nobody has used; part of the caller's own statement.
+INSERT INTO idempotency_keys (principal, operation, key, body_hash, operation_id, locked_until)
+VALUES ($1, $2, $3, $4, $5, clock_timestamp() + $6::float8 * interval '1 second')
+ON CONFLICT (principal, operation, key) DO NOTHING
+RETURNING operation_id;
+
 -- name: read_key
 -- The state of a key.
 SELECT body_hash, operation_id, status, headers, body

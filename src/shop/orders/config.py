@@ -49,6 +49,10 @@ class Settings(ServiceSettings):
     """A checkout answers within this time; a payment that takes longer settles later."""
     checkout_reserve: Annotated[float, Meta(ge=0)] = 0.5
     """What of it is kept for saving the outcome."""
+    checkout_patience: Seconds = 1.0
+    """How long it waits for the database before it gives up with nothing done."""
+    checkouts: Count = 512
+    """Checkouts at once; more are told to come again."""
     checkout_locked_for: Seconds = 5.0
     """For how long a checkout keeps repeats of its key away."""
     payment_timeout: Seconds = 1.0
@@ -83,8 +87,8 @@ class Settings(ServiceSettings):
     reconcile_interval: Seconds = 1.0
     compensate_interval: Seconds = 0.5
     batch: Count = 50
-    """Orders and compensations that one run takes."""
-    at_once: Count = 5
+    """Orders and compensations taken in one go."""
+    at_once: Count = 10
     """How many of them it works on at the same time."""
 
     def __post_init__(self) -> None:

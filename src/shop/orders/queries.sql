@@ -1,19 +1,26 @@
--- name: products
--- The products an order asks for, with the hint of their stock.
-SELECT sku, name, price, currency, products.available AS available, products.version AS version,
-       stock.available AS stock
-FROM products LEFT JOIN stock USING (sku)
-WHERE sku = ANY($1::text[]);
+-- name: offered
+-- A row for each product that a checkout asks for, without a name if there is none, and whether its key is known.
+SELECT asked.sku, name, price, currency, products.available AS available, products.version AS version,
+       stock.available AS stock, EXISTS (
+           SELECT FROM idempotency_keys WHERE principal = $2 AND operation = $3 AND key = $4
+       ) AS known
+FROM unnest($1::text[]) AS asked (sku)
+LEFT JOIN products USING (sku) LEFT JOIN stock USING (sku);
 
--- name: save
--- A new order, the first line of its timeline, and its event.
-WITH step AS (
-    INSERT INTO timeline (order_id, at, service, what, details) VALUES ($1, $8, 'orders', $10, $11)
+-- name: place
+-- A new order with the claim of its key, the first line of its timeline and its event; nothing if the key is known.
+WITH claimed AS (
+    -- claiming
+), placed AS (
+    INSERT INTO orders (id, customer_id, status, lines, total, currency, payment_method, version,
+                        created_at, updated_at, next_check_at)
+    SELECT $1, $2, $3, $4, $5, $6, $7, 1, $8, $8, $9 FROM claimed
+), step AS (
+    INSERT INTO timeline (order_id, at, service, what, details)
+    SELECT $1, $8, 'orders', $10, $11 FROM claimed
 )
 -- told
-INSERT INTO orders (id, customer_id, status, lines, total, currency, payment_method, version,
-                    created_at, updated_at, next_check_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $8, $9);
+SELECT count(*) FROM claimed;
 
 -- name: find
 -- One order.
@@ -50,6 +57,26 @@ WITH moved AS (
 )
 -- told
 SELECT count(*) FROM moved;
+
+-- name: settle
+-- The same for an order that leaves `created`, with the answer of its checkout.
+WITH moved AS (
+    UPDATE orders SET status = $2, payment_id = $3, reason = $4, version = $5, updated_at = $6
+    WHERE id = $1 AND version = $5 - 1
+    RETURNING id
+), step AS (
+    INSERT INTO timeline (order_id, at, service, what, details) SELECT id, $6, 'orders', $7, $8 FROM moved
+)
+-- told
+SELECT (SELECT count(*) FROM moved) AS moved, (SELECT count(*) FROM kept) AS kept;
+
+-- name: lock_open
+-- Those of these orders that a payment could still move, locked in the one order that everybody takes.
+SELECT id FROM orders WHERE id = ANY($1::uuid[]) AND status <> 'confirmed' ORDER BY id FOR NO KEY UPDATE;
+
+-- name: confirmed
+-- Those of these orders that are confirmed.
+SELECT id FROM orders WHERE id = ANY($1::uuid[]) AND status = 'confirmed';
 
 -- name: claim_due
 -- Unsettled orders that are due, leased to whoever asks: the next look is later the more there were.
@@ -103,6 +130,12 @@ FROM (SELECT count(*) AS number, coalesce(extract(epoch FROM $1 - min(created_at
 INSERT INTO timeline (order_id, at, service, what, details, event_id) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (event_id) WHERE event_id IS NOT NULL DO NOTHING;
 
+-- name: add_steps
+-- Many lines of timelines at once; one event makes one line, however often it comes.
+INSERT INTO timeline (order_id, at, service, what, details, event_id)
+SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::jsonb[], $6::uuid[])
+ON CONFLICT (event_id) WHERE event_id IS NOT NULL DO NOTHING;
+
 -- name: timeline
 -- What happened to an order.
 SELECT at, service, what, details, event_id FROM timeline WHERE order_id = $1 ORDER BY at, seq;
@@ -120,8 +153,9 @@ WHERE known.version < excluded.version;
 SELECT sku FROM products WHERE sku = ANY($1::text[]) ORDER BY sku FOR NO KEY UPDATE;
 
 -- name: upsert_stock
--- The newest hint of a product's stock.
-INSERT INTO stock AS known (sku, available, version) VALUES ($1, $2, $3)
+-- The newest hints of stock, one for each product, in the one order that everybody takes.
+INSERT INTO stock AS known (sku, available, version)
+SELECT * FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS told (sku, available, version) ORDER BY sku
 ON CONFLICT (sku) DO UPDATE SET available = excluded.available, version = excluded.version
 WHERE known.version < excluded.version;
 

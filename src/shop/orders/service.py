@@ -19,7 +19,16 @@ from backstay.clock import SYSTEM, Clock
 from backstay.db import Database, Transaction, ahead
 from backstay.ids import uuid7
 from backstay.outbox import Outbox
-from backstay.service import Answer, Conflict, FieldError, IdempotencyKey, NotFound, Unprocessable, idempotency
+from backstay.service import (
+    Answer,
+    Conflict,
+    FieldError,
+    IdempotencyKey,
+    NotFound,
+    Unavailable,
+    Unprocessable,
+    idempotency,
+)
 from backstay.telemetry.logs import get_logger
 from shop.contracts.inventory import InventoryRejected, InventoryReserved, InventoryUpdated
 from shop.contracts.notifications import NotificationSent
@@ -42,6 +51,8 @@ HAPPENED = {
     Status.CANCELLED: "order cancelled",
 }
 
+COME_AGAIN = 1.0  # seconds after which a checkout that found no room may find some
+
 log = get_logger()
 
 
@@ -51,6 +62,21 @@ class Changed:
 
     order: Order
     answer: Answer[OrderView] | None
+
+
+class _Door:
+    """Lets so many checkouts in at once; who finds no place is told so at once, with nothing done."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+
+    async def __aenter__(self) -> None:
+        if self._free <= 0:
+            raise Unavailable("too many checkouts at this moment; nothing was ordered", retry_after=COME_AGAIN)
+        self._free -= 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._free += 1
 
 
 class Orders(AbstractAsyncContextManager["Orders"]):
@@ -65,6 +91,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         self._settings = settings
         self._clock = clock
         self._measured = store.Backlog(0, 0.0, 0, 0.0)
+        self._door = _Door(settings.checkouts)
 
     async def __aexit__(self, *_: object) -> None:
         """Nothing to close: what it works with is owned beside it."""
@@ -82,26 +109,15 @@ class Orders(AbstractAsyncContextManager["Orders"]):
             Unprocessable: the request breaks rules; every field is named.
             Conflict: out of stock, price changed, or the first request with this key still runs.
         """
-        with r.deadline(self._settings.checkout_deadline):
-            return await self._checkout(customer_id, wanted, key)
-
-    async def _checkout(self, customer_id: UUID, wanted: NewOrder, key: IdempotencyKey) -> Answer[OrderView]:
-        until = time.monotonic() + self._settings.checkout_deadline - self._settings.checkout_reserve
+        until = time.monotonic() + self._settings.checkout_deadline
         _allow(lambda: model.check(wanted, self._settings.payment_methods))
-        async with self._db.transaction() as tx:
-            order_id = uuid7()
-            claimed = self._settings.checkout_locked_for
-            if (first := await key.claim(tx, wanted, operation_id=order_id, locked_for=claimed)) is not None:
-                return first
-            if key.operation_id == order_id:
-                order = await self._place(tx, order_id, customer_id, wanted)
-            else:  # whoever began it is gone: go on with the same order
-                order = await self._known(tx, key.operation_id or order_id)
-            await faults.point("orders.checkout.before-save")
-        await faults.point("orders.checkout.after-save")
-        with r.deadline(max(until - time.monotonic(), 0.0)):
-            outcome, took = await self._charge(order)
-        return await self._answer(order, outcome, took)
+        try:
+            with r.deadline(self._settings.checkout_deadline):
+                async with asyncio.timeout(self._settings.checkout_deadline), self._door:
+                    return await self._carry_out(customer_id, wanted, key, until - self._settings.checkout_reserve)
+        except TimeoutError as error:
+            detail = "there was no time left to say what became of the order; ask again with the same key"
+            raise Unavailable(detail, retry_after=COME_AGAIN) from error
 
     async def cancel(self, customer_id: UUID, order_id: UUID) -> OrderView:
         """Give an order up, also a confirmed one, also while payments is down; a cancelled one stays as it is."""
@@ -137,15 +153,18 @@ class Orders(AbstractAsyncContextManager["Orders"]):
     # -- by time ----------------------------------------------------------------------------------------------
 
     async def reconcile(self) -> int:
-        """Look after unsettled orders that are due; the number of them."""
-        settings = self._settings
-        await faults.point("orders.reconcile.before-claim")
-        due = await store.claim_due(
-            self._db, self._clock.now(), limit=settings.batch, first=settings.first_check, last=settings.last_check
-        )
-        await faults.point("orders.reconcile.after-claim")
-        await self._few_at_once(self._look_after, due)
-        return len(due)
+        """Look after all unsettled orders that are due; the number of them."""
+        settings, looked_after = self._settings, 0
+        while True:
+            await faults.point("orders.reconcile.before-claim")
+            due = await store.claim_due(
+                self._db, self._clock.now(), limit=settings.batch, first=settings.first_check, last=settings.last_check
+            )
+            await faults.point("orders.reconcile.after-claim")
+            await self._few_at_once(self._look_after, due)
+            looked_after += len(due)
+            if len(due) < settings.batch:
+                return looked_after
 
     async def compensate(self) -> int:
         """Undo payments of cancelled orders, as far as payments answers; the number tried."""
@@ -168,43 +187,58 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         """Keep our copy of the catalog, unless it knows a newer version."""
         await store.upsert_product(tx, Product(event.sku, event.name, event.price, event.available, event.version))
 
-    async def stock_changed(self, tx: Transaction, event: InventoryUpdated) -> None:
-        """Keep the hint of a product's stock."""
-        await store.upsert_stock(tx, event.sku, event.available, event.version)
-
-    async def stock_reserved(self, tx: Transaction, event: InventoryReserved, event_id: UUID) -> None:
-        """Inventory holds the order's units."""
-        lines = [{"sku": line.sku, "quantity": line.quantity} for line in event.lines]
-        await self._heard(tx, event, event_id, "inventory", "stock reserved", lines=lines)
+    async def stock_told(
+        self, tx: Transaction, news: Sequence[InventoryUpdated | InventoryReserved], ids: Sequence[UUID]
+    ) -> None:
+        """Keep the newest hints of stock, and note for which orders inventory holds the units."""
+        hints: dict[str, tuple[int, int]] = {}
+        steps = []
+        for event, event_id in zip(news, ids, strict=True):
+            if isinstance(event, InventoryReserved):
+                lines = [{"sku": line.sku, "quantity": line.quantity} for line in event.lines]
+                steps += self._steps(event, event_id, "inventory", "stock reserved", lines=lines)
+            elif event.version >= hints.get(event.sku, (0, 0))[1]:
+                hints[event.sku] = (event.available, event.version)
+        if hints:
+            await store.upsert_stock(tx, hints)
+        await store.add_steps(tx, steps)
 
     async def stock_rejected(self, tx: Transaction, event: InventoryRejected, event_id: UUID) -> None:
         """Inventory can't serve the order: it ends here, and its money goes back."""
         missing = [{"sku": m.sku, "requested": m.requested, "available": m.available} for m in event.missing]
-        await self._heard(tx, event, event_id, "inventory", "stock rejected", missing=missing)
+        await store.add_steps(tx, self._steps(event, event_id, "inventory", "stock rejected", missing=missing))
         await self._change(tx, event.order_id, model.reject, by="inventory")
 
-    async def payment_captured(self, tx: Transaction, event: PaymentCaptured, event_id: UUID) -> None:
-        """The money is there, whoever else knows."""
-        await self._paid(tx, event, event_id, "payment captured")
-        outcome = Outcome(result=Result.CAPTURED, payment_id=event.payment_id)
-        await self.settle(tx, event.order_id, outcome, by="event")
+    async def payments_captured(self, tx: Transaction, news: Sequence[PaymentCaptured], ids: Sequence[UUID]) -> None:
+        """The money is there, whoever else knows; mostly the checkouts themselves knew first."""
+        steps = [self._paid(event, event_id, "payment captured") for event, event_id in zip(news, ids, strict=True)]
+        await store.add_steps(tx, [step for each in steps for step in each])
+        confirmed = await store.confirmed(tx, [event.order_id for event in news])
+        for event in news:
+            if event.order_id not in confirmed:
+                outcome = Outcome(result=Result.CAPTURED, payment_id=event.payment_id)
+                await self.settle(tx, event.order_id, outcome, by="event")
 
     async def payment_declined(self, tx: Transaction, event: PaymentDeclined, event_id: UUID) -> None:
         """There will be no money."""
-        await self._paid(tx, event, event_id, "payment declined", reason=event.reason)
+        await store.add_steps(tx, self._paid(event, event_id, "payment declined", reason=event.reason))
         outcome = Outcome(result=Result.DECLINED, payment_id=event.payment_id, reason=event.reason)
         await self.settle(tx, event.order_id, outcome, by="event")
 
     async def payment_refunded(self, tx: Transaction, event: PaymentRefunded, event_id: UUID) -> None:
         """The money went back: nothing is left to undo."""
-        await self._paid(tx, event, event_id, "payment refunded", reason=event.reason)
+        await store.add_steps(tx, self._paid(event, event_id, "payment refunded", reason=event.reason))
         await store.close_compensations(tx, event.order_id, self._clock.now(), Result.REFUNDED)
         outcome = Outcome(result=Result.REFUNDED, payment_id=event.payment_id)
         await self.settle(tx, event.order_id, outcome, by="event")
 
-    async def mail_sent(self, tx: Transaction, event: NotificationSent, event_id: UUID) -> None:
-        """A mail went out; those about an order are in its timeline."""
-        await self._heard(tx, event, event_id, "notifications", "mail sent", kind=event.kind)
+    async def mails_sent(self, tx: Transaction, news: Sequence[NotificationSent], ids: Sequence[UUID]) -> None:
+        """Mails went out; those about an order are in its timeline."""
+        steps = [
+            self._steps(event, event_id, "notifications", "mail sent", kind=event.kind)
+            for event, event_id in zip(news, ids, strict=True)
+        ]
+        await store.add_steps(tx, [step for each in steps for step in each])
 
     async def settle(
         self,
@@ -214,26 +248,49 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         *,
         by: str,
         took: float | None = None,
-        known: Order | None = None,
     ) -> Changed | None:
         """The outcome of the payment, whoever brings it: the answer to the call, an event, the reconciler."""
         details = {} if took is None else {"payment_ms": round(took * 1000, 1)}
-        return await self._change(
-            tx, order_id, lambda o, at: model.settle(o, outcome, at), by=by, details=details, known=known
-        )
+        return await self._change(tx, order_id, lambda o, at: model.settle(o, outcome, at), by=by, details=details)
 
     lock_orders = staticmethod(store.lock_all)
+    lock_open_orders = staticmethod(store.lock_open)
     lock_products = staticmethod(store.lock_products)
     lock_stock = staticmethod(store.lock_stock)
 
     # -- how ----------------------------------------------------------------------------------------------------
 
-    async def _place(self, tx: Transaction, order_id: UUID, customer_id: UUID, wanted: NewOrder) -> Order:
-        products = await store.products(tx, [line.sku for line in wanted.lines])
+    async def _carry_out(
+        self, customer_id: UUID, wanted: NewOrder, key: IdempotencyKey, until: float
+    ) -> Answer[OrderView]:
+        """Save, charge, settle; payments may take until then."""
+        order = await self._begin(customer_id, wanted, key)
+        if isinstance(order, Answer):
+            return order
+        await faults.point("orders.checkout.after-save")
+        with r.deadline(max(until - time.monotonic(), 0.0)):
+            outcome, took = await self._charge(order)
+        with ahead():
+            return await self._answer(order, outcome, took)
+
+    async def _begin(self, customer_id: UUID, wanted: NewOrder, key: IdempotencyKey) -> Order | Answer[OrderView]:
+        """The order to go on with, or the answer that its key has already."""
+        try:
+            async with asyncio.timeout(self._settings.checkout_patience):
+                products, known = await store.offered(self._db, [line.sku for line in wanted.lines], key)
+                order = None if known else await self._place(customer_id, wanted, products, key)
+                return order or await self._repeated(wanted, key)
+        except TimeoutError as error:
+            raise Unavailable("too much to do at this moment; nothing was ordered", retry_after=COME_AGAIN) from error
+
+    async def _place(
+        self, customer_id: UUID, wanted: NewOrder, products: Mapping[str, Product], key: IdempotencyKey
+    ) -> Order | None:
+        """The new order, saved; None if its key is known, and nothing saved."""
         lines, total = _allow(lambda: model.price(wanted, products))
         now = self._clock.now()
         order = Order(
-            id=order_id,
+            id=uuid7(),
             customer_id=customer_id,
             lines=lines,
             total=total,
@@ -243,9 +300,23 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         )
         step = Step(at=now, service="orders", what="order created", details={"total": total, "lines": len(lines)})
         told = self._box.rows(events.published(None, order), version=order.version)
-        await store.save(tx, order, step, now + timedelta(seconds=self._settings.first_check), told)
-        self._box.appended(tx)
-        return order
+        claim = key.arguments(wanted, order.id, self._settings.checkout_locked_for)
+        due = now + timedelta(seconds=self._settings.first_check)
+        await faults.point("orders.checkout.before-save")
+        async with self._db.statement() as tx:
+            self._box.appended(tx)
+            return order if await store.place(tx, order, step, due, told, claim) else None
+
+    async def _repeated(self, wanted: NewOrder, key: IdempotencyKey) -> Order | Answer[OrderView]:
+        """What a known key leads to: the stored answer, or the order that was begun by somebody who is gone."""
+        mine = uuid7()
+        async with self._db.transaction() as tx:
+            first = await key.claim(tx, wanted, operation_id=mine, locked_for=self._settings.checkout_locked_for)
+            if first is not None:
+                return first
+            if key.operation_id == mine or key.operation_id is None:  # forgotten in this very moment
+                raise Conflict("request-in-progress", "ask again", headers={"Retry-After": "1"})
+            return await self._known(tx, key.operation_id)
 
     async def _charge(self, order: Order) -> tuple[Outcome, float]:
         started = time.perf_counter()
@@ -256,18 +327,31 @@ class Orders(AbstractAsyncContextManager["Orders"]):
 
     async def _answer(self, order: Order, outcome: Outcome, took: float) -> Answer[OrderView]:
         """Settle, and send what is stored: by us, or by whoever settled the order before us."""
-        with ahead():
-            return await self._settled(order, outcome, took)
-
-    async def _settled(self, order: Order, outcome: Outcome, took: float) -> Answer[OrderView]:
+        if order.status is Status.CREATED and (kept := await self._settle_at_once(order, outcome, took)) is not None:
+            await faults.point("orders.settle.after-commit")
+            return kept
         async with self._db.transaction() as tx:
-            settled = await self.settle(tx, order.id, outcome, by="checkout", took=took, known=order)
+            settled = await self.settle(tx, order.id, outcome, by="checkout", took=took)
             kept = (settled and settled.answer) or await idempotency.stored(tx, order.id)
             await faults.point("orders.settle.before-commit")
         await faults.point("orders.settle.after-commit")
         if kept is None:
             raise RuntimeError(f"order {order.id} left `created` without an answer")
         return kept
+
+    async def _settle_at_once(self, order: Order, outcome: Outcome, took: float) -> Answer[OrderView] | None:
+        """The common case in one statement: nobody has moved the order meanwhile. None, and nothing done, otherwise."""
+        change = model.settle(order, outcome, self._clock.now())
+        step = _step(change, {"by": "checkout", "payment_ms": round(took * 1000, 1)})
+        told = self._box.rows(events.published(order, change.order), version=change.order.version)
+        ours = idempotency.to_keep(events.answer(change.order, change.note))
+        await faults.point("orders.settle.before-commit")
+        async with self._db.statement() as tx:
+            self._box.appended(tx)
+            moved, kept = await store.settle(tx, change.order, step, told, ours)
+        if moved and not kept:
+            return await idempotency.stored(self._db, order.id) or ours
+        return ours if moved else None
 
     async def _change(
         self,
@@ -277,21 +361,16 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         *,
         by: str,
         details: Mapping[str, Any] | None = None,
-        known: Order | None = None,
     ) -> Changed | None:
-        """Lock an order, decide, and write down everything that follows; None if there is no such order.
-
-        `known` saves reading an order that is still what it was: if somebody moved it meanwhile, it is read after all.
-        """
-        order = known or await store.lock(tx, order_id)
+        """Lock an order, decide, and write down everything that follows; None if there is no such order."""
+        order = await store.lock(tx, order_id)
         if order is None:
             log.warning("orders.unknown", order_id=str(order_id), by=by)
             return None
         change = decide(order, self._clock.now())
         answer = None
         if change.order is not order:
-            if not await self._move(tx, order, change, {"by": by, **(details or {})}):
-                return await self._change(tx, order_id, decide, by=by, details=details)
+            await self._move(tx, order, change, {"by": by, **(details or {})})
             if order.status is Status.CREATED:
                 answer = await idempotency.answer(tx, order_id, events.answer(change.order, change.note))
         if change.compensation is not None:
@@ -299,27 +378,24 @@ class Orders(AbstractAsyncContextManager["Orders"]):
             await store.compensate(tx, order_id, change.compensation, reason, self._clock.now())
         return Changed(change.order, answer)
 
-    async def _move(self, tx: Transaction, before: Order, change: Change, details: dict[str, Any]) -> bool:
+    async def _move(self, tx: Transaction, before: Order, change: Change, details: dict[str, Any]) -> None:
         after = change.order
-        told = {"reason": after.reason, "note": change.note, "payment_id": after.payment_id}
-        details |= {name: value for name, value in told.items() if value is not None}
-        step = Step(at=after.updated_at, service="orders", what=HAPPENED[after.status], details=details)
         self._box.appended(tx)
-        return await store.move(tx, after, step, self._box.rows(events.published(before, after), version=after.version))
+        told = self._box.rows(events.published(before, after), version=after.version)
+        if not await store.move(tx, after, _step(change, details), told):
+            raise RuntimeError(f"order {after.id} moved although its row was locked")
 
-    async def _paid(self, tx: Transaction, event: PaymentEvent, event_id: UUID, what: str, **more: Any) -> None:
+    def _paid(self, event: PaymentEvent, event_id: UUID, what: str, **more: Any) -> list[tuple[UUID, Step]]:
         details = {"payment_id": event.payment_id, "amount": event.amount, **more}
-        await self._heard(tx, event, event_id, "payments", what, **details)
+        return self._steps(event, event_id, "payments", what, **details)
 
-    async def _heard(
-        self, tx: Transaction, event: News, event_id: UUID, service: str, what: str, **details: Any
-    ) -> None:
+    def _steps(self, event: News, event_id: UUID, service: str, what: str, **details: Any) -> list[tuple[UUID, Step]]:
         """A line of the timeline for what happened elsewhere, and how long the news took to get here."""
-        if event.order_id is not None:
-            waited = (self._clock.now() - event.at).total_seconds()
-            details["heard_after_ms"] = round(waited * 1000, 1)
-            step = Step(at=event.at, service=service, what=what, details=details, event_id=event_id)
-            await store.add_step(tx, event.order_id, step)
+        if event.order_id is None:
+            return []
+        waited = (self._clock.now() - event.at).total_seconds()
+        details["heard_after_ms"] = round(waited * 1000, 1)
+        return [(event.order_id, Step(at=event.at, service=service, what=what, details=details, event_id=event_id))]
 
     async def _look_after(self, order: Order) -> None:
         patience = timedelta(seconds=self._settings.patience)
@@ -372,6 +448,13 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         if order is None:
             raise RuntimeError(f"order {order_id} has a claim but no row")
         return order
+
+
+def _step(change: Change, details: dict[str, Any]) -> Step:
+    after = change.order
+    told = {"reason": after.reason, "note": change.note, "payment_id": after.payment_id}
+    details |= {name: value for name, value in told.items() if value is not None}
+    return Step(at=after.updated_at, service="orders", what=HAPPENED[after.status], details=details)
 
 
 def _own(order: Order | None, customer_id: UUID) -> Order:

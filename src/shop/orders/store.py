@@ -3,18 +3,25 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from backstay.db import Database, Queries, Row, Transaction
 from backstay.outbox import OutboxRows
+from backstay.service import Answer, IdempotencyKey, idempotency
 from shop.kernel import Money
 from shop.orders.model import Compensation, Kind, Line, Order, Product, Status, Step
 
 sql = Queries.load(__package__)
-SAVE = sql.save.replace("-- told", f", told AS ({OutboxRows.insert(12)})")
-MOVE = sql.move.replace("-- told", f", told AS ({OutboxRows.insert(9, where='EXISTS (SELECT FROM moved)')})")
+PLACE = sql.place.replace("-- claiming", idempotency.claiming(20)).replace(
+    "-- told", f", told AS ({OutboxRows.insert(12, where='EXISTS (SELECT FROM claimed)')})"
+)
+_TOLD = f", told AS ({OutboxRows.insert(9, where='EXISTS (SELECT FROM moved)')})"
+_KEPT = f", kept AS ({idempotency.keeping(17, where='EXISTS (SELECT FROM moved)')})"
+MOVE = sql.move.replace("-- told", _TOLD)
+SETTLE = sql.settle.replace("-- told", _TOLD + _KEPT)
 Reader = Database | Transaction
 
 _json = msgspec.json.Encoder(decimal_format="string")
@@ -32,15 +39,21 @@ class Backlog:
     oldest_compensation_age: float
 
 
-async def products(tx: Reader, skus: Sequence[str]) -> Mapping[str, Product]:
-    """The products of our copy of the catalog, by sku; those it doesn't know are missing."""
-    return {row["sku"]: _product(row) for row in await tx.fetch(sql.products, skus)}
+async def offered(db: Database, skus: Sequence[str], key: IdempotencyKey) -> tuple[Mapping[str, Product], bool]:
+    """The products of our copy of the catalog, by sku, those it doesn't know missing; and whether the key is known."""
+    rows = await db.fetch(sql.offered, skus, key.principal, key.operation, key.key)
+    return {row["sku"]: _product(row) for row in rows if row["name"] is not None}, any(row["known"] for row in rows)
 
 
-async def save(tx: Transaction, order: Order, step: Step, next_check_at: datetime, told: OutboxRows) -> None:
-    """A new order, the first line of its timeline, and its event."""
-    await tx.execute(
-        SAVE,
+async def place(
+    tx: Transaction, order: Order, step: Step, next_check_at: datetime, told: OutboxRows, claim: tuple[object, ...]
+) -> bool:
+    """A new order with the claim of its key, the first line of its timeline and its event; False if the key is known.
+
+    One statement: all of it happens or nothing.
+    """
+    placed = await tx.fetchval(
+        PLACE,
         order.id,
         order.customer_id,
         order.status,
@@ -53,7 +66,9 @@ async def save(tx: Transaction, order: Order, step: Step, next_check_at: datetim
         step.what,
         _json.encode(step.details).decode(),
         *told.arguments,
+        *claim,
     )
+    return bool(placed)
 
 
 async def find(reader: Reader, order_id: UUID) -> Order | None:
@@ -66,6 +81,16 @@ async def lock(tx: Transaction, order_id: UUID) -> Order | None:
     """One order, locked until the transaction ends."""
     row = await tx.fetchrow(sql.lock, order_id)
     return None if row is None else _order(row)
+
+
+async def lock_open(tx: Transaction, order_ids: Sequence[str]) -> None:
+    """Lock those of these orders that news of a payment may move."""
+    await tx.execute(sql.lock_open, [UUID(order_id) for order_id in order_ids])
+
+
+async def confirmed(tx: Transaction, order_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of these orders that are confirmed."""
+    return {row["id"] for row in await tx.fetch(sql.confirmed, order_ids)}
 
 
 async def lock_all(tx: Transaction, order_ids: Sequence[str]) -> None:
@@ -82,8 +107,22 @@ async def page(
 
 async def move(tx: Transaction, order: Order, step: Step, told: OutboxRows) -> bool:
     """An order's next version, the line of its timeline, and its event; False if somebody else moved it first."""
-    moved = await tx.fetchval(
-        MOVE,
+    return bool(await tx.fetchval(MOVE, *_moved(order, step), *told.arguments))
+
+
+async def settle(tx: Transaction, order: Order, step: Step, told: OutboxRows, answer: Answer[Any]) -> tuple[bool, bool]:
+    """`move` of an order that leaves `created`, with the answer of its checkout, in one statement.
+
+    Whether it moved, and whether the answer was kept: it isn't if no key was claimed for the order.
+    """
+    kept = idempotency.keeping_arguments(answer, order.id)
+    row = await tx.fetchrow(SETTLE, *_moved(order, step), *told.arguments, *kept)
+    assert row is not None
+    return bool(row["moved"]), bool(row["kept"])
+
+
+def _moved(order: Order, step: Step) -> tuple[object, ...]:
+    return (
         order.id,
         order.status,
         order.payment_id,
@@ -92,9 +131,7 @@ async def move(tx: Transaction, order: Order, step: Step, told: OutboxRows) -> b
         order.updated_at,
         step.what,
         _json.encode(step.details).decode(),
-        *told.arguments,
     )
-    return bool(moved)
 
 
 async def claim_due(db: Database, at: datetime, *, limit: int, first: float, last: float) -> list[Order]:
@@ -147,6 +184,21 @@ async def add_step(tx: Transaction, order_id: UUID, step: Step) -> None:
     await tx.execute(sql.add_step, order_id, step.at, step.service, step.what, details, step.event_id)
 
 
+async def add_steps(tx: Transaction, steps: Sequence[tuple[UUID, Step]]) -> None:
+    """Lines of many orders' timelines; nothing for an event that made one already."""
+    if not steps:
+        return
+    await tx.execute(
+        sql.add_steps,
+        [order_id for order_id, _ in steps],
+        [step.at for _, step in steps],
+        [step.service for _, step in steps],
+        [step.what for _, step in steps],
+        [_json.encode(step.details).decode() for _, step in steps],
+        [step.event_id for _, step in steps],
+    )
+
+
 async def timeline(db: Database, order_id: UUID) -> list[Step]:
     """What happened to an order, in the order of time."""
     return [
@@ -173,9 +225,10 @@ async def lock_products(tx: Transaction, skus: Sequence[str]) -> None:
     await tx.execute(sql.lock_products, skus)
 
 
-async def upsert_stock(tx: Transaction, sku: str, available: int, version: int) -> None:
-    """The hint of a product's stock as of this version, unless a newer one is known."""
-    await tx.execute(sql.upsert_stock, sku, available, version)
+async def upsert_stock(tx: Transaction, hints: Mapping[str, tuple[int, int]]) -> None:
+    """The hints of stock (available, version) by sku, each unless a newer one is known."""
+    values = hints.values()
+    await tx.execute(sql.upsert_stock, list(hints), [available for available, _ in values], [v for _, v in values])
 
 
 async def lock_stock(tx: Transaction, skus: Sequence[str]) -> None:

@@ -88,7 +88,7 @@ class Counter:
 
     async def stock(self, sku: str, available: int, version: int = 1) -> None:
         event = InventoryUpdated(sku=sku, on_hand=available, available=available, version=version, at=AT)
-        await self.handle(self.orders.stock_changed, event)
+        await self.handle(self.orders.stock_told, [event], [uuid4()])
 
     async def status(self, order_id: UUID) -> str:
         return str(await self.db.fetchval("SELECT status FROM orders WHERE id = $1", order_id))

@@ -189,7 +189,7 @@ async def test_cancel_and_capture_at_once_end_consistently(counter: Counter) -> 
         order_id = await place(counter, PENDING)
         await asyncio.gather(
             counter.orders.cancel(CUSTOMER, order_id),
-            counter.handle(counter.orders.payment_captured, captured(counter, order_id), uuid4()),
+            counter.handle(counter.orders.payments_captured, [captured(counter, order_id)], [uuid4()]),
         )
         assert await counter.status(order_id) == "cancelled"
         assert "void" in await counter.compensations(order_id)
@@ -281,7 +281,7 @@ async def test_an_event_of_payments_settles_the_order(counter: Counter) -> None:
     order_id = await place(counter, PENDING)
     event_id = uuid4()
     for _ in range(2):
-        await counter.handle(counter.orders.payment_captured, captured(counter, order_id), event_id)
+        await counter.handle(counter.orders.payments_captured, [captured(counter, order_id)], [event_id])
 
     assert await counter.published(order_id) == ["created", "payment-pending", "confirmed"]
     assert await counter.what(order_id) == ["order created", "payment pending", "payment captured", "order confirmed"]
@@ -307,14 +307,14 @@ async def test_a_declined_payment_cancels_a_waiting_order(counter: Counter) -> N
 async def test_a_capture_for_a_cancelled_order_is_refunded(counter: Counter) -> None:
     """The event comes after the deadline gave the order up."""
     order_id = await place(counter, DECLINED)
-    await counter.handle(counter.orders.payment_captured, captured(counter, order_id), uuid4())
+    await counter.handle(counter.orders.payments_captured, [captured(counter, order_id)], [uuid4()])
 
     assert await counter.compensations(order_id) == {"refund": None}
 
 
 async def test_news_of_an_unknown_order_are_no_error(counter: Counter) -> None:
     """They are somebody else's, or older than our database."""
-    await counter.handle(counter.orders.payment_captured, captured(counter, uuid4()), uuid4())
+    await counter.handle(counter.orders.payments_captured, [captured(counter, uuid4())], [uuid4()])
 
 
 # -- seeing
@@ -329,13 +329,13 @@ async def test_the_timeline_tells_what_every_service_did(counter: Counter) -> No
     )
     event_id = uuid4()
     for _ in range(2):
-        await counter.handle(counter.orders.stock_reserved, reserved, event_id)
+        await counter.handle(counter.orders.stock_told, [reserved], [event_id])
     counter.clock.advance(1)
     for order in (order_id, None):
         mail = NotificationSent(
             notification_id=uuid4(), kind="confirmed", customer_id=CUSTOMER, order_id=order, at=counter.clock.now()
         )
-        await counter.handle(counter.orders.mail_sent, mail, uuid4())
+        await counter.handle(counter.orders.mails_sent, [mail], [uuid4()])
 
     timeline = await counter.orders.timeline(CUSTOMER, order_id)
     assert [(entry.service, entry.what) for entry in timeline] == [

@@ -94,7 +94,7 @@ class Attempts:
     def __init__(self, protection: Protection, head: RequestHead, seconds: float, *, may_fall_back: bool) -> None:
         self._protection = protection
         self._retry = protection.retry if protection.retry is not None and protection.repeats(head) else None
-        self._given = _number(head.index.get(RETRY_HEADER))
+        self._given = r.attempt_of(head.index.get(RETRY_HEADER))
         self._number = 0
         self._permit: r.Permit | None = None
         self._sent = False
@@ -285,9 +285,3 @@ def _retry(route: Route, written: RetryFilter, budgets: dict[tuple[str, float, f
         on_if=lambda error: isinstance(error, Answered),
         budget=budget,
     )
-
-
-def _number(given: bytes | None) -> int:
-    """The number of the attempt that a request says it is; 1 if it says nothing of the kind."""
-    given = (given or b"").strip()
-    return int(given) if given.isdigit() and len(given) < 6 else 1

@@ -63,6 +63,7 @@ from backstay.resilience.retry import (
     STOP_HEADER,
     Retry,
     RetryStatistics,
+    attempt_of,
     current_attempt,
     repeated_request,
 )
@@ -139,6 +140,7 @@ __all__ = [
     "TimedOut",
     "Timers",
     "WindowSize",
+    "attempt_of",
     "circuit_breaker",
     "clamp",
     "current_attempt",

@@ -34,23 +34,34 @@ STOP_HEADER = "x-do-not-retry"
 
 DEFAULT_ATTEMPTS = 3
 DEFAULT_WAIT = 0.5  # seconds
+MAX_DIGITS = 4  # of the number in a header
 NO_MORE = -1.0  # the wait after a result that is the answer
 
 _attempt: ContextVar[int] = ContextVar("backstay_retry_attempt", default=1)
-_repeated: ContextVar[bool] = ContextVar("backstay_repeated_request", default=False)
+_served: ContextVar[int] = ContextVar("backstay_served_attempt", default=1)
 
-current_attempt = _attempt.get
-"""The number of the attempt that runs in this context: 1, unless a `Retry` around it repeats."""
+
+def current_attempt() -> int:
+    """The number of the attempt that runs in this context: of a `Retry` around it, or of the request that it serves."""
+    return max(_attempt.get(), _served.get())
+
+
+def attempt_of(header: bytes | None) -> int:
+    """The number of the attempt that a request says it is; 1 without a header, 2 for one that makes no sense."""
+    if header is None:
+        return 1
+    text = header.strip()
+    return int(text) if text.isdigit() and len(text) <= MAX_DIGITS else 2
 
 
 @contextmanager
 def repeated_request(attempt: int = 2) -> Iterator[None]:
     """With `attempt` over 1, what is done inside serves a request that somebody repeats already: nothing is retried."""
-    token = _repeated.set(attempt > 1)
+    token = _served.set(attempt)
     try:
         yield
     finally:
-        _repeated.reset(token)
+        _served.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +209,7 @@ class Retry(Policy):
 
     def _wait_before(self, attempt: int, outcome: object) -> float:
         """The seconds to wait; negative if there is no other attempt, or no time for it."""
-        if attempt >= self.attempts or _repeated.get() or getattr(outcome, "do_not_retry", False):
+        if attempt >= self.attempts or _served.get() > 1 or getattr(outcome, "do_not_retry", False):
             return NO_MORE
         wait = self._wait(attempt)
         if wait < 0:
@@ -288,6 +299,7 @@ __all__ = [
     "STOP_HEADER",
     "Retry",
     "RetryStatistics",
+    "attempt_of",
     "current_attempt",
     "repeated_request",
 ]

@@ -60,7 +60,8 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, Rejected):
         return _away(error, error.retry_after or 1.0, headers={STOP_HEADER: "1"})
     if isinstance(error, (ConnectionError, UpstreamError)) or getattr(error, "transient", False):
-        return _away(error, 1.0)
+        hint = {STOP_HEADER: "1"} if getattr(error, "do_not_retry", False) else None
+        return _away(error, 1.0, headers=hint)  # who sheds load behind us isn't to be asked again through us
     log.error("http.failed", error=_told(error), exc_info=error)
     return Problem(
         500, "internal-error", "Internal server error", "something went wrong; the trace id helps to find it"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
-from backstay.resilience import RETRY_HEADER, STOP_HEADER, deadline, repeated_request
+from backstay.resilience import RETRY_HEADER, STOP_HEADER, attempt_of, deadline, repeated_request
 from backstay.resilience.deadline import HEADER
 from backstay.service.endpoint import STATE, Endpoint, Inbound, Limits, Reply, refusal
 from backstay.service.problems import DeadlineExceeded, Unavailable
@@ -84,8 +84,8 @@ class Front:
             if scope["method"] == "HEAD":  # is GET without the body, which the server leaves out
                 scope = {**scope, "method": "GET"}
             endpoint = self._endpoints.get((scope["method"], scope["path"]))
-            if _RETRY in inbound.headers:
-                with repeated_request():
+            if (repeated := inbound.headers.get(_RETRY)) is not None:
+                with repeated_request(attempt_of(repeated)):
                     await self._answer_with(endpoint, scope, receive, inbound, send)
             else:
                 await self._answer_with(endpoint, scope, receive, inbound, send)

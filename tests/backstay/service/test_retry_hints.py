@@ -8,6 +8,7 @@ import backstay.resilience as r
 from backstay.http.messages import Headers, HttpResponse
 from backstay.service import UpstreamError, client
 from backstay.service.endpoint import Limits
+from backstay.service.errors import problem_of
 from backstay.service.front import Front
 
 
@@ -45,6 +46,26 @@ async def test_a_server_that_sheds_load_is_not_asked_again() -> None:
         await calling(wire).get("/x", dict)
 
     assert len(wire.sent) == 1
+
+
+async def test_a_repetition_is_known_to_all_hops() -> None:
+    """What serves a repetition says so to those that it asks: else the third hop would multiply the first one's."""
+    wire = Wire((200, []), (200, []))
+    with r.repeated_request(3):
+        await calling(wire).get("/x", dict)
+    await calling(wire).get("/x", dict)
+
+    assert [sent.get("x-retry-attempt") for sent in wire.sent] == ["3", None]
+    assert [r.attempt_of(given) for given in (None, b"1", b" 2 ", b"x", b"99999999")] == [1, 1, 2, 2, 2]
+
+
+def test_the_hint_of_who_sheds_load_behind_us_is_ours() -> None:
+    """A service that failed because another one sheds load says so, too."""
+    error = UpstreamError("http://127.0.0.1:1", 503, {})
+    without, error.do_not_retry = problem_of(error), True
+
+    assert "x-do-not-retry" not in without.headers
+    assert problem_of(error).headers["x-do-not-retry"] == "1"
 
 
 async def test_what_serves_a_repetition_repeats_nothing() -> None:

@@ -59,7 +59,7 @@ RETURNING true
 
 -- name: settle
 -- Forgets what group $2 has noted, if relay $1 holds all its shards under the given epochs; rows of a note whose mark the
--- broker has committed ($5) are published, so they are deleted.
+-- broker has committed ($5) are published, so they are deleted, also where they were put aside meanwhile.
 WITH held AS MATERIALIZED (
     SELECT s.shard
     FROM outbox_shards s JOIN unnest($3::smallint[], $4::bigint[]) AS h(shard, epoch) USING (shard, epoch)
@@ -74,8 +74,14 @@ WITH held AS MATERIALIZED (
     USING (SELECT unnest(shards) AS shard, unnest(seqs) AS seq FROM note WHERE mark::text = ANY ($5::text[])) AS n
     WHERE o.shard = n.shard AND o.seq = n.seq
     RETURNING 1
+), aside AS (
+    DELETE FROM outbox_parked p
+    USING (SELECT unnest(seqs) AS seq FROM note WHERE mark::text = ANY ($5::text[])) AS n
+    WHERE p.seq = n.seq AND p.skipped_at IS NULL
+    RETURNING 1
 )
-SELECT (SELECT count(*) FROM held) = cardinality($3::smallint[]) AS held, (SELECT count(*) FROM gone) AS deleted
+SELECT (SELECT count(*) FROM held) = cardinality($3::smallint[]) AS held,
+       (SELECT count(*) FROM gone) + (SELECT count(*) FROM aside) AS deleted
 
 -- name: park
 -- Parks key $4 $5 of shard $2, if relay $1 still holds it under epoch $3: no row of it is read again. Takes its rows

@@ -67,15 +67,18 @@ class StateMachine:
     __slots__ = (
         "_alarm",
         "_exceeded",
+        "_failed_limit",
         "_failing",
         "_half_until",
         "_hush",
+        "_limits_of",
         "_lock",
         "_needed",
         "_open_until",
         "_permits",
         "_refused_before",
         "_seen",
+        "_slow_limit",
         "_slowing",
         "_window",
         "attempts",
@@ -115,6 +118,7 @@ class StateMachine:
         self._needed = config.needed
         self._permits = 0
         self._half_until = self._open_until = self.wait = 0.0
+        self._failed_limit = self._slow_limit = 0
         self._adopt(config)
         self._enter(state, self._window if state is OPEN else self._fresh(state, now), now)
 
@@ -150,25 +154,26 @@ class StateMachine:
         """The call ended after `duration` seconds; it counts if its era is still the current one."""
         if self.succeeded != self._seen:
             self._catch_up()
-        outcome = 0
-        if duration > self.slow:
-            outcome = SLOW
-            if failed:
-                self.slow_failed += 1
-            else:
-                self.slow_succeeded += 1
+        slow = duration > self.slow
         if failed:
-            outcome |= FAILED
             self.failed += 1
+            outcome = FAILED | SLOW if slow else FAILED
+            if slow:
+                self.slow_failed += 1
         else:
             self._seen = self.succeeded = self.succeeded + 1
+            outcome = SLOW if slow else 0
+            if slow:
+                self.slow_succeeded += 1
         if era != self.era and not self.config.parity:
             return
         window = self._window
         window.record(outcome, now)
         total = window.total
         if total >= self._needed:
-            if window.failed * 100.0 >= self._failing * total or window.slow * 100.0 >= self._slowing * total:
+            if total != self._limits_of:
+                self._set_limits(total)
+            if window.failed >= self._failed_limit or window.slow >= self._slow_limit:
                 self._exceeded_rates(window, now)
                 return
             if self.state is HALF_OPEN:
@@ -193,6 +198,12 @@ class StateMachine:
         """Tell the window of the successes that were only counted."""
         self._window.credit(self.succeeded - self._seen)
         self._seen = self.succeeded
+
+    def _set_limits(self, total: int) -> None:
+        """The numbers of failed and of slow calls among `total` at which the rates are reached."""
+        self._limits_of = total
+        self._failed_limit = _reaching(self._failing, total)
+        self._slow_limit = _reaching(self._slowing, total)
 
     def _exceeded_rates(self, window: Window, now: float) -> None:
         """The window holds too many failures or slow calls."""
@@ -266,6 +277,7 @@ class StateMachine:
         self.slow = config.slow.seconds
         self._failing = config.failure_rate
         self._slowing = config.slow.rate
+        self._limits_of = -1
 
     def _go(self, new: State, now: float, wait: float | None = None) -> None:
         old = self.state
@@ -356,6 +368,16 @@ class StateMachine:
             self._lock = threading.RLock()
             self._reflect()
             self.__class__ = SharedStateMachine
+
+
+def _reaching(rate: float, total: int) -> int:
+    """The least number of `total` calls that is at least `rate` percent of them."""
+    calls = int(rate * total / 100.0)
+    while calls * 100.0 < rate * total:
+        calls += 1
+    while (calls - 1) * 100.0 >= rate * total:
+        calls -= 1
+    return calls
 
 
 class SharedStateMachine(StateMachine):

@@ -50,14 +50,14 @@ class CountWindow:
 
     def record(self, outcome: int, now: float) -> None:  # noqa: ARG002 - the same signature as TimeWindow
         """Remember an outcome (bits FAILED and SLOW), forgetting the oldest when full."""
-        at = self._next
-        old = self._ring[at]
-        self._next = at + 1 if at + 1 < self.size else 0
-        if self.total < self.size:
+        at, size, ring = self._next, self.size, self._ring
+        old = ring[at]
+        self._next = (at + 1) % size
+        if self.total < size:
             self.total += 1
         if old == outcome:
             return
-        self._ring[at] = outcome
+        ring[at] = outcome
         self.failed += (outcome & FAILED) - (old & FAILED)
         if outcome > FAILED or old > FAILED:
             self.slow += (outcome >> 1) - (old >> 1)

@@ -215,6 +215,7 @@ class Exchange:
     def _choose(self, admitted: Admitted) -> Address:
         target = admitted.route.target
         if target.app is None:
+            self._instance = None
             self._where = (target.host, target.port)
             return self._where
         try:

@@ -341,6 +341,16 @@ async def test_a_fallback_that_fails_too_shows_its_own_failure(system):
     assert (await system.ask(gateway, "/main/1")).status == 418
 
 
+async def test_a_fallback_address_that_refuses_is_no_fault_of_the_service(system):
+    """The instance that was asked first isn't left out because another address is dead."""
+    upstream = await system.upstream(answers(500))
+    routes = FALLBACK.replace("lb://other", f"http://{await system.refused_address()}")
+    gateway = await system.gateway(routes, {"app": [upstream.address]}, policies=policies())
+
+    assert (await system.ask(gateway, "/main/1")).status == 502
+    assert gateway.statistics().ejections == 0
+
+
 # -- configuration
 
 

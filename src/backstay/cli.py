@@ -43,6 +43,7 @@ def relay(
     lease: float = 10.0,
     flavor: str = "apache",
     strict: bool = False,
+    wal: bool = False,
     table: str = "",
     shape: str = "debezium",
     route: str = ROUTE,
@@ -50,9 +51,10 @@ def relay(
     """Publish the outbox of the database DSN to KAFKA (host:port), until SIGTERM.
 
     SOURCE is what events say they come from (/service/<database>); LEASE is seconds until a dead relay is replaced;
-    --strict publishes by transactions. --table is an outbox table of somebody else's, of SHAPE debezium or quarkus.
+    --strict publishes by transactions; --wal reads the write-ahead log instead of polling. --table is an outbox table
+    of somebody else's, of SHAPE debezium or quarkus.
     """
-    options = {"lease": lease, "strict": strict, "table": _table(table, shape, route)}
+    options = {"lease": lease, "strict": strict, "wal": wal, "table": _table(table, shape, route)}
     _run(_relay(dsn, kafka, name, source, flavor, options))
 
 

@@ -58,6 +58,7 @@ class Feed:
         self._unsure: set[int] = set()  # transactions left to the table that may not be visible there yet
         self._spill: list[_Held] = []
         self._spilling: dict[int, int] = {}
+        self._urgent: set[int] = set()  # shards whose table may hold what comes behind something to be spilled
 
     @property
     def full(self) -> bool:
@@ -80,8 +81,8 @@ class Feed:
         return self._streamed.keys()
 
     def may_read_table(self, shard: int) -> bool:
-        """Whether the shard is tabled, with nothing on its way into the table."""
-        return shard not in self._streamed and shard not in self._spilling
+        """Whether the shard is tabled, and its table lacks nothing of before what it has."""
+        return shard not in self._streamed and shard not in self._urgent
 
     # -- what comes through the slot
 
@@ -180,6 +181,8 @@ class Feed:
             failed = [handed.pop(seq) for seq in sorted(handed.keys() - acknowledged)]
             for held in failed:
                 self._to_table(held)
+            if self.spills:
+                self._urgent.add(shard)
             self.leave([shard])
 
     def done(self, rows: Mapping[int, Collection[int]]) -> dict[int, list[int]]:
@@ -218,9 +221,11 @@ class Feed:
         self._unsure = {xid for xid in self._unsure if not snapshot.sees(xid)}
         if self._unsure:
             return
-        for shard in shards:
-            if shard not in self._spilling and not self._handed.get(shard):
-                self._streamed[shard] = None if self.spills else snapshot
+        joined = {shard for shard in shards if shard not in self._urgent and not self._handed.get(shard)}
+        if self.spills:
+            joined -= {held[0][0] for held in self._spill if held[3] is not None}
+            self._take_back(joined)
+        self._streamed.update(dict.fromkeys(joined, None if self.spills else snapshot))
 
     def remember(self, snapshot: Snapshot) -> None:
         """What this snapshot sees is in the table for sure."""
@@ -245,9 +250,25 @@ class Feed:
             self._spilling[row[0]] -= 1
             if not self._spilling[row[0]]:
                 del self._spilling[row[0]]
+                self._urgent.discard(row[0])
         del self._spill[:count]
         self.noticed = True
         self._advance()
+
+    @property
+    def urgent(self) -> bool:
+        """Whether a shard can't go on before it is written."""
+        return bool(self._urgent)
+
+    def _take_back(self, shards: Collection[int]) -> None:
+        """The table is empty, so what was put aside for it needn't go there: it is next."""
+        mine = [held for held in self._spill if held[0][0] in shards]
+        if mine:
+            self._spill = [held for held in self._spill if held[0][0] not in shards]
+        for held in mine:
+            self._queues.setdefault(held[0][0], deque()).append(held)
+        for shard in shards:
+            self._spilling.pop(shard, None)
 
     def _to_table(self, held: _Held) -> None:
         self.noticed = True

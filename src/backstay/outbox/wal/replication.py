@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 5.0  # seconds
 START_TIMEOUT = 30.0  # seconds the server gets to find its place in the log
+LOOK = 0.1  # seconds without a message after which whoever follows gets a turn
 SLICE = 200  # messages taken before others on the event loop get a turn
 _DATA, _ALIVE = b"wk"
 _ALIVE_BODY = Struct(">qqb").unpack_from
@@ -136,7 +137,7 @@ class Stream:
             if count == SLICE:
                 await asyncio.sleep(0)
                 continue
-            await self._wait(max(0.001, confirm_at - now))
+            await self._wait(max(0.001, min(confirm_at - now, LOOK)))
             if not count:
                 yield 0
 

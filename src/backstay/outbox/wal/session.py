@@ -17,7 +17,7 @@ from uuid import UUID
 
 from backstay.errors import BackstayError
 from backstay.outbox.leases import View
-from backstay.outbox.store import Backlog, Row, Session
+from backstay.outbox.store import SHARDS, Backlog, Row, Session
 from backstay.outbox.wal.backing import Backing, Slot
 from backstay.outbox.wal.feed import Feed
 from backstay.outbox.wal.options import WalOptions
@@ -26,6 +26,7 @@ from backstay.outbox.wal.replication import SlotLost, SlotTaken
 LOOK = (0.0025, 1.0)  # seconds between looks into the table of tabled shards: at first, at most
 LOOK_GROWTH = 1.5
 SPILL_ROWS = 500  # rows written to the table at once
+SPILL_AFTER = 0.25  # seconds; a shard whose table empties meanwhile takes back what was put aside
 CALM = 0.8  # share of the WAL limit below which new events are taken again
 DELETE_TRIES = 5  # for acknowledged rows that aren't visible to a deletion yet
 
@@ -75,6 +76,9 @@ class WalSession:
         self._lease = 0.0
         self._look_at, self._gap = 0.0, LOOK[0]
         self._overgrown = False
+        self._leading_since = self._aside_since = 0.0
+        self._held = 0
+        self._ask = False
         self._again: list[tuple[UUID, dict[int, list[int]], dict[int, int], int]] = []
 
     # -- the slot
@@ -104,6 +108,7 @@ class WalSession:
         async with self._attach(feed) as stream:
             self._feed, self._room = feed, stream.room
             self.role, self.problem, self._overgrown = Role.LEADING, "", False
+            self._leading_since, self._aside_since = time.monotonic(), 0.0
             self._wake()
             log.info("outbox.slot-followed", extra={"slot": self._options.slot, "emptied": spills})
             try:
@@ -147,8 +152,22 @@ class WalSession:
         except BackstayError as error:
             log.warning("outbox.slot-trouble", extra={"slot": self._options.slot, "reason": str(error)})
 
-    async def _spill(self) -> None:
+    def _must_spill(self) -> bool:
+        """What was put aside waits a little, and longer while shards are still another relay's."""
+        if not self._feed.to_spill(1):
+            self._aside_since = 0.0
+            return False
+        now = time.monotonic()
+        self._aside_since = self._aside_since or now
+        if self._held < SHARDS and now < self._leading_since + 1.5 * self._lease:
+            return False
+        return self._feed.urgent or now >= self._aside_since + SPILL_AFTER
+
+    async def _spill(self, *, at_once: bool = False) -> None:
         """Write to the table what can't go out as it came; never while a look decides whether a table is empty."""
+        if not at_once and not self._must_spill():
+            return
+        self._aside_since = 0.0
         while self._feed.to_spill(1):
             async with self._turn:
                 feed = self._feed
@@ -168,11 +187,8 @@ class WalSession:
 
     async def view(self) -> View:
         """See `Session`; with the number of shards that are due to this relay."""
-        feed, view = self._feed, await self._table.view()
-        if self.role is Role.LEADING and (view.parked or feed.unsure):
-            snapshot, shards = await self._backing.parked()
-            feed.remember(snapshot)
-            feed.leave(shards)
+        view = await self._table.view()
+        self._ask = self.role is Role.LEADING and (view.parked > 0 or self._feed.unsure)
         return replace(view, share=self._share(view))
 
     def _share(self, view: View) -> int | None:
@@ -187,12 +203,15 @@ class WalSession:
     async def acquire(self, relay: UUID, shards: Sequence[int], lease: float) -> dict[int, int]:
         """See `Session`."""
         self._look_at = 0.0
-        return await self._table.acquire(relay, shards, lease)
+        acquired = await self._table.acquire(relay, shards, lease)
+        self._held += len(acquired)
+        return acquired
 
     async def release(self, relay: UUID, epochs: Mapping[int, int]) -> None:
         """See `Session`; what came through the slot and wasn't sent goes to the table first."""
         self._feed.leave(epochs)
-        await self._spill()
+        await self._spill(at_once=True)
+        self._held -= len(epochs)
         await self._table.release(relay, epochs)
 
     async def leave(self, relay: UUID) -> None:
@@ -215,6 +234,8 @@ class WalSession:
         """See `Session`."""
         feed = self._feed
         feed.check(shards, known)
+        if self._ask:
+            await self._look_for_parked(feed)
         rows = feed.take(shards, limit=limit, per_shard=per_shard, topics=topics, keys=keys)
         self._room.set()
         await self._spill()
@@ -234,6 +255,13 @@ class WalSession:
         if self.role is Role.LEADING and not topics and not keys:
             await self._settle(feed, tabled, found, known)
         return rows + found
+
+    async def _look_for_parked(self, feed: Feed) -> None:
+        """Shards with parked keys are tabled. Not while leases are renewed: that waits for nobody."""
+        self._ask = False
+        snapshot, shards = await self._backing.parked()
+        feed.remember(snapshot)
+        feed.leave(shards)
 
     def _may_look(self, feed: Feed) -> bool:
         if feed.noticed and self._gap > LOOK[0]:
@@ -282,7 +310,7 @@ class WalSession:
         """See `Session`; all of the shard goes to the table first."""
         self._feed.leave([shard])
         self._feed.check([shard], known)
-        await self._spill()
+        await self._spill(at_once=True)
         return await self._table.park(relay, shard, epoch, key, reason, known)
 
     async def gather(self, relay: UUID, epochs: Mapping[int, int], known: Sequence[int]) -> None:

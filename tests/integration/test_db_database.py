@@ -63,18 +63,18 @@ async def test_a_statement_commits_itself(things: Database) -> None:
         assert called == []
 
     assert called == ["committed"]
-    with pytest.raises(DatabaseError, match="ended"):
+    with pytest.raises(db.DatabaseError, match="ended"):
         await tx.execute("SELECT 1")
 
 
 async def test_a_statement_is_one(things: Database) -> None:
     """A second statement would be a second transaction, so it is refused; a failed one calls nobody."""
-    with pytest.raises(DatabaseError, match="for one statement"):
+    with pytest.raises(db.DatabaseError, match="for one statement"):
         async with things.statement() as tx:
             await tx.fetchval("SELECT 1")
             await tx.fetchval("SELECT 2")
     called: list[str] = []
-    with pytest.raises(DatabaseError):
+    with pytest.raises(db.DatabaseError):
         async with things.statement() as tx:
             tx.after_commit(lambda: called.append("never"))
             await tx.execute("SELECT 1 / 0")

@@ -122,6 +122,18 @@ class Deliveries:
 
         return remember
 
+    def on_batch(self, *kinds: type[Event], locks: Any = None) -> Any:
+        def remember(handler: Any) -> Any:
+            async def alone(event: Event, tx: Any, envelope: Any) -> None:
+                more = [[envelope]] if handler.__code__.co_argcount == 3 else []
+                await handler([event], tx, *more)
+
+            for kind in kinds:
+                self._handlers[event_spec(kind).type] = (kind, alone, locks)
+            return handler
+
+        return remember
+
     async def __call__(self, event: Event, *, event_id: UUID | None = None) -> None:
         """Deliver an event as it arrives from the wire, in a transaction of its own, after its locks are taken."""
         spec = event_spec(event)

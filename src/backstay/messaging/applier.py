@@ -18,6 +18,7 @@ from backstay.messaging.dead_letters import OnParked, hold_back, park
 from backstay.messaging.delivery import Delivery, words
 from backstay.messaging.handlers import BatchCall, Take
 from backstay.messaging.inbox import claim
+from backstay.messaging.together import Together
 from backstay.telemetry import TraceContext, use
 
 log = logging.getLogger("backstay.messaging")
@@ -69,7 +70,8 @@ class Applier:
     """Applies deliveries of one group.
 
     attempts: tries of a record before it is parked; retry_wait: seconds before the second, doubled each time;
-    concurrency: transactions at the same moment; hold_keys: a parked record holds back the later ones of its key.
+    concurrency: transactions at the same moment; hold_keys: a parked record holds back the later ones of its key;
+    gather: seconds between two transactions of several partitions, 0: each partition has its own.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Applier:
         retry_wait: float,
         concurrency: int,
         hold_keys: bool = True,
+        gather: float = 0.0,
     ) -> None:
         self._db = db
         self._group = group
@@ -91,6 +94,7 @@ class Applier:
         self._hold_keys = hold_keys
         self._on_parked: OnParked | None = None
         self._gate = asyncio.Semaphore(concurrency)
+        self._together = Together(self._once, gather) if gather > 0 else None
         self._before_commit = f"{group}.consume.before-commit"
         self._after_commit = f"{group}.consume.after-commit"
 
@@ -100,6 +104,10 @@ class Applier:
 
     async def apply(self, deliveries: Sequence[Delivery], patience: Patience) -> None:
         """Apply these in order; returns when each has had its effect, or is parked."""
+        together = self._together
+        if together is not None and _may_join(deliveries) and await together.take(deliveries):
+            patience.recovered()
+            return
         runs = [list(deliveries)]
         while runs:
             run = runs.pop()
@@ -147,6 +155,11 @@ class Applier:
             patience.recovered()
             await faults.point(self._after_commit)
             return None
+
+    async def _once(self, run: list[Delivery]) -> None:
+        """One transaction, tried once."""
+        self._count(run, await self._transact(_first_of_each(run), _Progress()))
+        await faults.point(self._after_commit)
 
     async def _transact(self, fresh: list[Delivery], progress: _Progress) -> list[Delivery]:
         async with self._gate, self._db.transaction() as tx:
@@ -220,6 +233,10 @@ def is_of_the_moment(error: Exception) -> bool:
     if isinstance(error, DatabaseError):
         return error.transient
     return isinstance(error, ConnectionError | TimeoutError | faults.Injected)
+
+
+def _may_join(deliveries: Sequence[Delivery]) -> bool:
+    return all(delivery.fault is None and delivery.may_share for delivery in deliveries)
 
 
 def _locks(deliveries: Sequence[Delivery], progress: _Progress) -> list[tuple[Take, list[str]]]:

@@ -72,7 +72,9 @@ class Consumer:
     group: the group's name, the inbox is kept per group; db: where effects and inbox live; catch_up: topics whose first
     catching up `caught_up` reports; attempts: tries of a record before it becomes a dead letter; retry_wait: seconds
     before the second try; concurrency: transactions at the same moment; hold_keys: while a record is parked, the later
-    ones of its key are parked behind it (False: they go on without it).
+    ones of its key are parked behind it (False: they go on without it); gather: seconds for which events of all
+    partitions gather into one transaction under load, which costs that much latency and saves most of the CPU (0: each
+    partition has transactions of its own); it concerns handlers that may share one.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Consumer:
         concurrency: int = CONCURRENCY,
         replay_every: float = REPLAY_EVERY,
         hold_keys: bool = True,
+        gather: float = 0.0,
     ) -> None:
         if attempts < 1 or concurrency < 1:
             raise ConfigError(f"consumer {group!r}: attempts={attempts}, concurrency={concurrency}: at least 1 each")
@@ -104,6 +107,7 @@ class Consumer:
             retry_wait=retry_wait,
             concurrency=concurrency,
             hold_keys=hold_keys,
+            gather=gather,
         )
         self._replayer = Replayer(db, group, self._handlers, self._applier, self._counters, every=replay_every)
         self._marks = Marks(db, group)

@@ -1,6 +1,7 @@
 """Events in: each adds its facts to the generation that its consumer group fills."""
 
 import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -8,13 +9,14 @@ from typing import Any, Self
 
 from backstay.clock import SYSTEM, Clock
 from backstay.db import Database, Transaction
-from backstay.messaging import Broker, Consumer, Locks
+from backstay.messaging import Broker, Consumer, Event, Locks
 from backstay.telemetry.logs import get_logger
 from shop.analytics.model import Facts, Line, State, group
 from shop.analytics.service import Analytics
 from shop.contracts.inventory import InventoryRejected, InventoryReserved
 from shop.contracts.orders import OrderCancelled, OrderConfirmed, OrderCreated, OrderEvent, OrderPaymentPending
 from shop.contracts.payments import PaymentCaptured, PaymentEvent, PaymentRefunded
+from shop.kernel.pace import GATHER
 
 CATCH_UP = ("orders", "payments", "inventory")  # topics that a new generation must have read before it answers
 FOLLOW = 1.0  # seconds between two looks at which generations are live
@@ -30,39 +32,9 @@ def register(consumer: Consumer, analytics: Analytics, *, generation: int) -> No
 
     locks = Locks(keys=_order_ids, take=lock)
 
-    @consumer.on(OrderCreated, locks=locks)
-    async def order_created(event: OrderCreated, tx: Transaction) -> None:
-        await analytics.learn(tx, generation, _of_order(event, created_at=event.at))
-
-    @consumer.on(OrderPaymentPending, locks=locks)
-    async def order_payment_pending(event: OrderPaymentPending, tx: Transaction) -> None:
-        await analytics.learn(tx, generation, _of_order(event, pending_at=event.at))
-
-    @consumer.on(OrderConfirmed, locks=locks)
-    async def order_confirmed(event: OrderConfirmed, tx: Transaction) -> None:
-        await analytics.learn(tx, generation, _of_order(event, confirmed_at=event.at))
-
-    @consumer.on(OrderCancelled, locks=locks)
-    async def order_cancelled(event: OrderCancelled, tx: Transaction) -> None:
-        await analytics.learn(tx, generation, _of_order(event, cancelled_at=event.at))
-
-    @consumer.on(PaymentCaptured, locks=locks)
-    async def payment_captured(event: PaymentCaptured, tx: Transaction) -> None:
-        await analytics.learn(tx, generation, _of_payment(event, captured=event.amount))
-
-    @consumer.on(PaymentRefunded, locks=locks)
-    async def payment_refunded(event: PaymentRefunded, tx: Transaction) -> None:
-        await analytics.learn(tx, generation, _of_payment(event, refunded=event.amount, refunded_at=event.at))
-
-    @consumer.on(InventoryReserved, locks=locks)
-    async def inventory_reserved(event: InventoryReserved, tx: Transaction) -> None:
-        facts = Facts(order_id=event.order_id, customer_id=event.customer_id, reserved_at=event.at)
-        await analytics.learn(tx, generation, facts)
-
-    @consumer.on(InventoryRejected, locks=locks)
-    async def inventory_rejected(event: InventoryRejected, tx: Transaction) -> None:
-        facts = Facts(order_id=event.order_id, customer_id=event.customer_id, rejected_at=event.at)
-        await analytics.learn(tx, generation, facts)
+    @consumer.on_batch(*FACTS, locks=locks)
+    async def learn(events: Sequence[Any], tx: Transaction) -> None:
+        await analytics.learn(tx, generation, [FACTS[type(event)](event) for event in events])
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +127,15 @@ class Readers:
         await stack.aclose()
 
     def _consumer(self, generation: int) -> Consumer:
-        return Consumer(group(generation), db=self._db, catch_up=CATCH_UP)
+        return Consumer(group(generation), db=self._db, catch_up=CATCH_UP, gather=GATHER)
+
+
+def _reserved(event: InventoryReserved) -> Facts:
+    return Facts(order_id=event.order_id, customer_id=event.customer_id, reserved_at=event.at)
+
+
+def _rejected(event: InventoryRejected) -> Facts:
+    return Facts(order_id=event.order_id, customer_id=event.customer_id, rejected_at=event.at)
 
 
 def _order_ids(event: Any) -> list[str]:
@@ -169,3 +149,16 @@ def _of_order(event: OrderEvent, **times: Any) -> Facts:
 
 def _of_payment(event: PaymentEvent, **facts: Any) -> Facts:
     return Facts(order_id=event.order_id, customer_id=event.customer_id, **facts)
+
+
+FACTS: Mapping[type[Event], Callable[[Any], Facts]] = {
+    OrderCreated: lambda event: _of_order(event, created_at=event.at),
+    OrderPaymentPending: lambda event: _of_order(event, pending_at=event.at),
+    OrderConfirmed: lambda event: _of_order(event, confirmed_at=event.at),
+    OrderCancelled: lambda event: _of_order(event, cancelled_at=event.at),
+    PaymentCaptured: lambda event: _of_payment(event, captured=event.amount),
+    PaymentRefunded: lambda event: _of_payment(event, refunded=event.amount, refunded_at=event.at),
+    InventoryReserved: _reserved,
+    InventoryRejected: _rejected,
+}
+"""What each type of event tells."""

@@ -5,10 +5,12 @@ confirmed, cancelled, …) and no fact replaces another: of two times the earlie
 facts when somebody asks.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 from shop.kernel import Money
@@ -43,6 +45,24 @@ class Facts:
     refunded: Money | None = None
     reserved_at: datetime | None = None
     rejected_at: datetime | None = None
+
+
+def merged(facts: Iterable[Facts]) -> list[Facts]:
+    """What they tell together, once for each order, by its id."""
+    found: dict[UUID, Facts] = {}
+    for each in facts:
+        known = found.get(each.order_id)
+        found[each.order_id] = each if known is None else _both(known, each)
+    return [found[order_id] for order_id in sorted(found)]
+
+
+def _both(known: Facts, more: Facts) -> Facts:
+    """Of two times the earlier, of other facts the one that was known first."""
+    told: dict[str, Any] = {}
+    for field in fields(Facts):
+        old, new = getattr(known, field.name), getattr(more, field.name)
+        told[field.name] = min(old, new) if isinstance(old, datetime) and isinstance(new, datetime) else old or new
+    return Facts(**told)
 
 
 class State(StrEnum):

@@ -3,11 +3,14 @@
 SELECT pg_advisory_xact_lock(hashtextextended(k.name, $1)) FROM unnest($2::text[]) AS k (name)
 
 -- name: add_facts
--- What one event tells, added to what is known. Of two times the earlier stays, of two equal facts either.
+-- What events tell of orders, each of which comes once, added to what is known. Of two times the earlier stays, of two
+-- equal facts either.
 WITH fact AS (
     INSERT INTO orders AS o (generation, order_id, customer_id, total, currency, created_at, pending_at, confirmed_at,
                              cancelled_at, captured, refunded_at, refunded, reserved_at, rejected_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+    SELECT $1, f.* FROM unnest($2::uuid[], $3::uuid[], $4::numeric[], $5::text[], $6::timestamptz[], $7::timestamptz[],
+        $8::timestamptz[], $9::timestamptz[], $10::numeric[], $11::timestamptz[], $12::numeric[], $13::timestamptz[],
+        $14::timestamptz[]) AS f
     ON CONFLICT (generation, order_id) DO UPDATE
     SET total = COALESCE(o.total, EXCLUDED.total),
         currency = COALESCE(o.currency, EXCLUDED.currency),
@@ -22,8 +25,8 @@ WITH fact AS (
         rejected_at = LEAST(o.rejected_at, EXCLUDED.rejected_at)
 )
 INSERT INTO order_lines (generation, order_id, sku, name, quantity, amount, currency)
-SELECT $1, $2, l.sku, l.name, l.quantity, l.amount, $5
-FROM unnest($15::text[], $16::text[], $17::integer[], $18::numeric[]) AS l (sku, name, quantity, amount)
+SELECT $1, l.*
+FROM unnest($15::uuid[], $16::text[], $17::text[], $18::integer[], $19::numeric[], $20::text[]) AS l
 ON CONFLICT (generation, order_id, sku) DO NOTHING
 
 -- name: revenue

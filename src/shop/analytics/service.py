@@ -22,6 +22,7 @@ from shop.analytics.model import (
     Ranking,
     Revenue,
     State,
+    merged,
 )
 from shop.kernel import Money
 
@@ -40,9 +41,9 @@ class Analytics:
         """Hold what a generation knows about these orders until the transaction ends."""
         await store.lock(tx, generation, order_ids)
 
-    async def learn(self, tx: Transaction, generation: int, facts: Facts) -> None:
-        """Add what an event tells to what a generation knows."""
-        await store.add(tx, generation, facts)
+    async def learn(self, tx: Transaction, generation: int, facts: Sequence[Facts]) -> None:
+        """Add what events tell to what a generation knows."""
+        await store.add(tx, generation, merged(facts))
 
     async def revenue(self) -> list[Revenue]:
         """What confirmed orders are worth, by currency, in all."""

@@ -20,30 +20,32 @@ async def lock(tx: Transaction, generation: int, order_ids: Sequence[str]) -> No
     await tx.execute(sql.lock_orders, generation, order_ids)
 
 
-async def add(tx: Transaction, generation: int, facts: Facts) -> None:
-    """Add what an event tells to what a generation knows."""
-    lines = facts.lines
-    money = facts.total or facts.captured or facts.refunded
+async def add(tx: Transaction, generation: int, facts: Sequence[Facts]) -> None:
+    """Add what events tell to what a generation knows; one entry for each order."""
+    money = [each.total or each.captured or each.refunded for each in facts]
+    lines = [(each.order_id, line) for each in facts for line in each.lines]
     await tx.execute(
         sql.add_facts,
         generation,
-        facts.order_id,
-        facts.customer_id,
-        _amount(facts.total),
-        money.currency if money else None,
-        facts.created_at,
-        facts.pending_at,
-        facts.confirmed_at,
-        facts.cancelled_at,
-        _amount(facts.captured),
-        facts.refunded_at,
-        _amount(facts.refunded),
-        facts.reserved_at,
-        facts.rejected_at,
-        [line.sku for line in lines],
-        [line.name for line in lines],
-        [line.quantity for line in lines],
-        [line.amount.amount for line in lines],
+        [each.order_id for each in facts],
+        [each.customer_id for each in facts],
+        [_amount(each.total) for each in facts],
+        [each.currency if each else None for each in money],
+        [each.created_at for each in facts],
+        [each.pending_at for each in facts],
+        [each.confirmed_at for each in facts],
+        [each.cancelled_at for each in facts],
+        [_amount(each.captured) for each in facts],
+        [each.refunded_at for each in facts],
+        [_amount(each.refunded) for each in facts],
+        [each.reserved_at for each in facts],
+        [each.rejected_at for each in facts],
+        [order_id for order_id, _ in lines],
+        [line.sku for _, line in lines],
+        [line.name for _, line in lines],
+        [line.quantity for _, line in lines],
+        [line.amount.amount for _, line in lines],
+        [line.amount.currency for _, line in lines],
     )
 
 

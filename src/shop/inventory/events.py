@@ -13,7 +13,7 @@ from shop.contracts.inventory import (
     MissingLine,
     ReservedLine,
 )
-from shop.inventory.model import Change, Decision
+from shop.inventory.model import Change, Decision, Wish
 
 
 def moved(changes: Iterable[Change], *, at: datetime) -> list[Event]:
@@ -30,6 +30,11 @@ def moved(changes: Iterable[Change], *, at: datetime) -> list[Event]:
             low = InventoryLow(sku=after.sku, available=after.available, reorder_level=after.reorder_level, at=at)
             found.append(low)
     return found
+
+
+def of_order(wish: Wish, decision: Decision, *, at: datetime) -> list[Event]:
+    """What follows from a decision: how its products stand now, and whether the order got its share."""
+    return [*moved(decision.changes, at=at), decided(wish.order_id, wish.customer_id, decision, at=at)]
 
 
 def decided(order_id: UUID, customer_id: UUID, decision: Decision, *, at: datetime) -> Event:

@@ -1,9 +1,12 @@
 """Events in: products that appear, orders that take stock or give it back."""
 
+from collections.abc import Sequence
+
 from backstay.db import Transaction
 from backstay.messaging import SHARED, Consumer, Locks
 from shop.contracts.orders import OrderCancelled, OrderConfirmed, OrderEvent
 from shop.contracts.products import ProductCreated
+from shop.inventory.model import Wish
 from shop.inventory.service import Stock
 
 
@@ -15,9 +18,9 @@ def register(consumer: Consumer, stock: Stock) -> None:
     async def product_created(event: ProductCreated, tx: Transaction) -> None:
         await stock.create(tx, event.sku)
 
-    @consumer.on(OrderConfirmed, locks=locks)
-    async def order_confirmed(event: OrderConfirmed, tx: Transaction) -> None:
-        await stock.reserve(tx, event.order_id, event.customer_id, _wanted(event))
+    @consumer.on_batch(OrderConfirmed, locks=locks)
+    async def orders_confirmed(events: Sequence[OrderConfirmed], tx: Transaction) -> None:
+        await stock.reserve(tx, [Wish(event.order_id, event.customer_id, _wanted(event)) for event in events])
 
     @consumer.on(OrderCancelled, locks=locks)
     async def order_cancelled(event: OrderCancelled, tx: Transaction) -> None:

@@ -10,6 +10,7 @@ from shop.inventory.api import routes
 from shop.inventory.config import Settings
 from shop.inventory.handlers import register
 from shop.inventory.service import Stock
+from shop.kernel.pace import GATHER
 
 
 def settings(environ: Mapping[str, str]) -> Settings:
@@ -22,8 +23,12 @@ def build(settings: Settings) -> Service:
     db = Database("inventory", migrations="migrations", max_size=settings.database_connections)
     box = Outbox(db)
     stock = Stock(db, box)
-    consumer = Consumer("inventory", db=db)
+    consumer = Consumer("inventory", db=db, gather=GATHER)
     register(consumer, stock)
     return Service(
-        "inventory", settings=settings, prefix="/api/v1", routes=routes(stock), owns=[db, box.relay(), consumer]
+        "inventory",
+        settings=settings,
+        prefix="/api/v1",
+        routes=routes(stock),
+        owns=[db, box.relay(min_idle=GATHER), consumer],
     )

@@ -142,6 +142,15 @@ class Shortage:
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """What a confirmed order wants, in units by sku."""
+
+    order_id: UUID
+    customer_id: UUID
+    units: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What an order gets: all of its lines, or none and the reasons why."""
 
@@ -161,3 +170,13 @@ def decide(levels: Mapping[str, Level], wanted: Mapping[str, int], *, now: datet
     if missing:
         return Decision((), missing)
     return Decision([levels[sku].reserve(quantity, now=now) for sku, quantity in wanted.items()], ())
+
+
+def decide_all(levels: Mapping[str, Level], wishes: Sequence[Wish], *, now: datetime) -> list[tuple[Wish, Decision]]:
+    """What each gets after those before it."""
+    left, decided = dict(levels), []
+    for wish in wishes:
+        decision = decide(left, wish.units, now=now)
+        left.update((change.after.sku, change.after) for change in decision.changes)
+        decided.append((wish, decision))
+    return decided

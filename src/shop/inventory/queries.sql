@@ -38,22 +38,27 @@ INSERT INTO ledger (sku, version, kind, on_hand, reserved, order_id, at)
 SELECT sku, version, $6::text, on_hand, reserved, $7::uuid, $8 FROM moved
 RETURNING sku
 
--- name: decide_order
--- The one row of an order, what it takes of locked products, and the events, in one statement; a repeat does nothing.
+-- name: opened
+-- Those of these orders that have their row already.
+SELECT order_id FROM reservations WHERE order_id = ANY($1::uuid[])
+
+-- name: decide_orders
+-- The one row of each of these orders, what they take of locked products, its lines in the ledger, and the events.
 WITH opened AS (
     INSERT INTO reservations (order_id, customer_id, state, created_at, updated_at)
-    VALUES ($1, $2, $3, $7, $7)
+    SELECT o.*, $4, $4 FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS o
     ON CONFLICT (order_id) DO NOTHING
     RETURNING order_id
 ), moved AS (
     UPDATE stock s
-    SET reserved = s.reserved + c.reserved, version = c.version, updated_at = $7
-    FROM opened, unnest($4::text[], $5::integer[], $6::bigint[]) AS c (sku, reserved, version)
-    WHERE s.sku = c.sku AND s.version = c.version - 1
-    RETURNING s.sku, c.version, c.reserved, opened.order_id
+    SET reserved = s.reserved + c.reserved, version = c.after, updated_at = $4
+    FROM unnest($5::text[], $6::integer[], $7::bigint[], $8::bigint[]) AS c (sku, reserved, before, after)
+    WHERE s.sku = c.sku AND s.version = c.before
+    RETURNING s.sku
 ), entered AS (
     INSERT INTO ledger (sku, version, kind, on_hand, reserved, order_id, at)
-    SELECT sku, version, 'reserve', 0, reserved, order_id, $7 FROM moved
+    SELECT l.sku, l.version, 'reserve', 0, l.reserved, l.order_id, $4
+    FROM unnest($9::text[], $10::bigint[], $11::integer[], $12::uuid[]) AS l (sku, version, reserved, order_id)
 )
 -- told
 SELECT (SELECT count(*) FROM opened) AS opened, (SELECT count(*) FROM moved) AS moved

@@ -1,6 +1,6 @@
 """What can be done with stock. Rows are locked in the order of their skus before anything is decided about them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
@@ -10,7 +10,7 @@ from backstay.db import Database, Transaction
 from backstay.outbox import Outbox
 from backstay.service import Answer, Conflict, FieldError, IdempotencyKey, NotFound, Unprocessable
 from shop.inventory import events, store
-from shop.inventory.model import Change, Level, Line, Reserved, TooMuch, decide
+from shop.inventory.model import Change, Level, Line, Reserved, TooMuch, Wish, decide_all
 
 View = TypeVar("View")
 
@@ -65,14 +65,21 @@ class Stock:
         """Hold the stock of all these products until the transaction ends."""
         await store.lock(tx, skus)
 
-    async def reserve(self, tx: Transaction, order_id: UUID, customer_id: UUID, wanted: Mapping[str, int]) -> None:
-        """A confirmed order gets all of its lines or none; once, whatever is repeated."""
+    async def reserve(self, tx: Transaction, wishes: Sequence[Wish]) -> None:
+        """Each confirmed order gets all of its lines or none, in their order; once, whatever is repeated."""
+        known = await store.opened(tx, [wish.order_id for wish in wishes])
+        fresh: dict[UUID, Wish] = {}
+        for wish in wishes:
+            if wish.order_id not in known:
+                fresh.setdefault(wish.order_id, wish)
+        if not fresh:
+            return
         now = self._clock.now()
-        decision = decide(await store.lock(tx, sorted(wanted)), wanted, now=now)
-        answer = events.decided(order_id, customer_id, decision, at=now)
-        told = self._box.rows(*events.moved(decision.changes, at=now), answer)
-        if await store.decide(tx, order_id, customer_id, decision, told, now=now):
-            self._box.appended(tx)
+        levels = await store.lock(tx, sorted({sku for wish in fresh.values() for sku in wish.units}))
+        decided = decide_all(levels, list(fresh.values()), now=now)
+        told = [event for wish, decision in decided for event in events.of_order(wish, decision, at=now)]
+        await store.decide(tx, decided, self._box.rows(*told), now=now)
+        self._box.appended(tx)
 
     async def release(self, tx: Transaction, order_id: UUID, customer_id: UUID) -> None:
         """A cancelled order gives back what it held; one that held nothing yet never will."""

@@ -6,14 +6,14 @@ from uuid import UUID
 
 from backstay.db import Database, Queries, Row, Transaction
 from backstay.outbox import OutboxRows
-from shop.inventory.model import Change, Decision, Kind, Level, Line
+from shop.inventory.model import Change, Decision, Kind, Level, Line, Wish
 
 sql = Queries.load(__package__)
-DECIDE = sql.decide_order.replace("-- told", f", told AS ({OutboxRows.insert(8, where='EXISTS (SELECT FROM opened)')})")
+DECIDE = sql.decide_orders.replace("-- told", f", told AS ({OutboxRows.insert(13)})")
 
 
 class Moved(RuntimeError):
-    """A level changed although its row was not locked: a defect, so nothing may be saved."""
+    """A level or a reservation changed although nobody else should have done that: nothing may be saved."""
 
 
 async def create(tx: Transaction, sku: str, *, now: datetime) -> None:
@@ -59,26 +59,37 @@ async def move(tx: Transaction, changes: Sequence[Change], *, order_id: UUID | N
     _check(len(changes), len(rows))
 
 
-async def decide(
-    tx: Transaction, order_id: UUID, customer_id: UUID, decision: Decision, told: OutboxRows, *, now: datetime
-) -> bool:
-    """Save what an order gets of locked products and tell it; False, and nothing done, when it has its row already."""
-    changes = decision.changes
+async def opened(tx: Transaction, order_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of these orders that have their row already."""
+    return {row["order_id"] for row in await tx.fetch(sql.opened, order_ids)}
+
+
+async def decide(tx: Transaction, decided: Sequence[tuple[Wish, Decision]], told: OutboxRows, *, now: datetime) -> None:
+    """Save what new orders get of locked products, in their order, and tell it. Raises Moved if one isn't new."""
+    lines = [(wish.order_id, change) for wish, decision in decided for change in decision.changes]
+    skus: dict[str, list[Change]] = {}
+    for _, change in lines:
+        skus.setdefault(change.after.sku, []).append(change)
     row = await tx.fetchrow(
         DECIDE,
-        order_id,
-        customer_id,
-        decision.state,
-        [change.after.sku for change in changes],
-        [change.reserved for change in changes],
-        [change.after.version for change in changes],
+        [wish.order_id for wish, _ in decided],
+        [wish.customer_id for wish, _ in decided],
+        [decision.state for _, decision in decided],
         now,
+        list(skus),
+        [sum(change.reserved for change in changes) for changes in skus.values()],
+        [changes[0].before.version for changes in skus.values()],
+        [changes[-1].after.version for changes in skus.values()],
+        [change.after.sku for _, change in lines],
+        [change.after.version for _, change in lines],
+        [change.reserved for _, change in lines],
+        [order_id for order_id, _ in lines],
         *told.arguments,
     )
-    if row is None or not row["opened"]:
-        return False
-    _check(len(changes), row["moved"])
-    return True
+    assert row is not None
+    if row["opened"] != len(decided):
+        raise Moved(f"{len(decided)} orders should have been new, {row['opened']} were")
+    _check(len(skus), row["moved"])
 
 
 async def bury(tx: Transaction, order_id: UUID, customer_id: UUID, *, now: datetime) -> bool:

@@ -1,5 +1,6 @@
 """Events in: each one that concerns a customer becomes a message."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from backstay.db import Transaction
@@ -30,9 +31,12 @@ def register(consumer: Consumer, notifications: Notifications) -> None:
     async def order_payment_pending(event: OrderPaymentPending, tx: Transaction, envelope: Envelope) -> None:
         await notifications.notify(tx, _about_order(Kind.PAYMENT_PENDING, event, envelope))
 
-    @consumer.on(OrderConfirmed, locks=SHARED)
-    async def order_confirmed(event: OrderConfirmed, tx: Transaction, envelope: Envelope) -> None:
-        await notifications.notify(tx, _about_order(Kind.CONFIRMED, event, envelope))
+    @consumer.on_batch(OrderConfirmed)
+    async def orders_confirmed(
+        events: Sequence[OrderConfirmed], tx: Transaction, envelopes: Sequence[Envelope]
+    ) -> None:
+        told = zip(events, envelopes, strict=True)
+        await notifications.notify(tx, *(_about_order(Kind.CONFIRMED, event, envelope) for event, envelope in told))
 
     @consumer.on(OrderCancelled, locks=SHARED)
     async def order_cancelled(event: OrderCancelled, tx: Transaction, envelope: Envelope) -> None:

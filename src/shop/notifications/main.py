@@ -6,6 +6,7 @@ from backstay.db import Database
 from backstay.messaging import Consumer
 from backstay.outbox import Outbox
 from backstay.service import Service
+from shop.kernel.pace import GATHER
 from shop.notifications.api import routes
 from shop.notifications.config import Settings
 from shop.notifications.handlers import register
@@ -25,13 +26,13 @@ def build(settings: Settings) -> Service:
     box = Outbox(db)
     mail = guarded(mailer(settings.smtp_url, sender=settings.mail_from), wait_open=settings.smtp_wait_open)
     notifications = Notifications(db, box, mail)
-    consumer = Consumer("notifications", db=db)
+    consumer = Consumer("notifications", db=db, gather=GATHER)
     register(consumer, notifications)
     return Service(
         "notifications",
         settings=settings,
         prefix="/api/v1",
         routes=routes(notifications),
-        owns=[db, box.relay(), mail, consumer, notifications],
+        owns=[db, box.relay(min_idle=GATHER), mail, consumer, notifications],
         jobs=jobs(notifications, settings),
     )

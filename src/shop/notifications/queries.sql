@@ -7,9 +7,10 @@ SET email = EXCLUDED.email, name = EXCLUDED.name, updated_at = EXCLUDED.updated_
 WHERE addresses.updated_at < EXCLUDED.updated_at
 
 -- name: save_notification
--- One message about one event; a repeat does nothing.
+-- Messages, each about one event; a repeat does nothing.
 INSERT INTO notifications (id, event_id, kind, customer_id, order_id, facts, state, next_attempt_at, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, 'pending', $7, $7)
+SELECT n.*, 'pending', $7, $7
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::jsonb[]) AS n
 ON CONFLICT (event_id, kind) DO NOTHING
 
 -- name: claim_due

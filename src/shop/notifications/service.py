@@ -84,9 +84,9 @@ class Notifications:
         """A customer has had this address since `at`: what waited for it can go out."""
         await store.save_address(tx, customer_id, email=email, name=name, at=at)
 
-    async def notify(self, tx: Transaction, notice: Notice) -> None:
-        """Have a message sent; once per event and kind. It waits while its customer's address isn't known."""
-        await store.save(tx, notice, now=self._clock.now())
+    async def notify(self, tx: Transaction, *notices: Notice) -> None:
+        """Have messages sent; once per event and kind. Each waits while its customer's address isn't known."""
+        await store.save(tx, notices, now=self._clock.now())
 
     async def send_due(self) -> int:
         """Send what is due, batch by batch, while there is more and a server takes it; returns how many were tried."""

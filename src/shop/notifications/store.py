@@ -17,16 +17,16 @@ async def save_address(tx: Transaction, customer_id: UUID, *, email: str, name: 
     await tx.execute(sql.save_address, customer_id, email, name, at)
 
 
-async def save(tx: Transaction, notice: Notice, *, now: datetime) -> None:
-    """A message to send; nothing, if its event had that message already."""
+async def save(tx: Transaction, notices: Sequence[Notice], *, now: datetime) -> None:
+    """Messages to send; nothing, where an event had that message already."""
     await tx.execute(
         sql.save_notification,
-        notice.id,
-        notice.event_id,
-        notice.kind,
-        notice.customer_id,
-        notice.order_id,
-        msgspec.json.encode(notice.facts).decode(),
+        [notice.id for notice in notices],
+        [notice.event_id for notice in notices],
+        [notice.kind for notice in notices],
+        [notice.customer_id for notice in notices],
+        [notice.order_id for notice in notices],
+        [msgspec.json.encode(notice.facts).decode() for notice in notices],
         now,
     )
 

@@ -6,6 +6,7 @@ from backstay.db import Database
 from backstay.messaging import Consumer
 from backstay.outbox import Outbox
 from backstay.service import Service
+from shop.kernel.pace import GATHER
 from shop.orders.api import actuator, routes
 from shop.orders.clients import PaymentsClient, payments_client, pipeline
 from shop.orders.config import Settings
@@ -26,13 +27,13 @@ def build(settings: Settings) -> Service:
     policies = pipeline(settings)
     to_payments = payments_client(policies)
     orders = Orders(db, box, PaymentsClient(to_payments), settings)
-    consumer = Consumer("orders", db=db, catch_up=["products"])
+    consumer = Consumer("orders", db=db, gather=GATHER, catch_up=["products"])
     register(consumer, orders)
     breakers = [policies.breaker] if policies.breaker else []
     return Service(
         "orders",
         settings=settings,
         routes=[*(route.under("/api/v1") for route in routes(orders)), *actuator(breakers)],
-        owns=[db, to_payments, box.relay(), consumer, orders],
+        owns=[db, to_payments, box.relay(min_idle=GATHER), consumer, orders],
         jobs=jobs(orders, settings),
     )

@@ -40,6 +40,9 @@ from shop.payments.providers import PaymentProvider, ProviderError
 
 T = TypeVar("T")
 
+ALONE = frozenset({Status.CAPTURED, Status.DECLINED, Status.VOIDED})
+"""States that one statement records; those of refunds have a row of their own besides."""
+
 log = get_logger()
 
 
@@ -215,6 +218,13 @@ class Payments(AbstractAsyncContextManager["Payments"]):
         if after is before:
             return before
         now = self._clock.now()
+        if after.status in ALONE:
+            await faults.point(f"payments.{attempt.step}.before-result-commit")
+            async with self._db.statement() as tx:
+                moved = await self._move(tx, before, after, attempt, now)
+            if moved:
+                await faults.point(f"payments.{attempt.step}.after-result-commit")
+                return after
         async with self._db.transaction() as tx:
             if not await self._move(tx, before, after, attempt, now):
                 before, _ = _known(await store.lock(tx, before.order_id), before.order_id)

@@ -10,6 +10,7 @@ import pytest
 
 from backstay.db import CheckViolation, DatabaseError
 from shop.contracts.products import ProductCreated
+from shop.inventory.model import Wish
 from shop.kernel import Money
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -47,6 +48,31 @@ async def test_one_short_line_rejects_the_whole_order(warehouse: Any):
     assert [body["missing"] for body in rejections] == [
         [{"sku": "B", "requested": 2, "available": 1}, {"sku": "C", "requested": 1, "available": 0}]
     ]
+
+
+async def test_many_orders_at_once_are_as_one_after_the_other(warehouse: Any):
+    """In one transaction too, the first come is served, a repeat does nothing, and the ledger has every step."""
+    ids = [uuid4() for _ in range(5)]
+    wanted = [{"A": 4}, {"A": 4, "B": 1}, {"A": 4}, {"A": 2, "B": 3}, {"B": 1}]
+    await warehouse.fill({"A": 10, "B": 5})
+    await warehouse.confirm(ids[4], wanted[4])
+
+    wishes = [Wish(order_id, uuid4(), units) for order_id, units in zip(ids, wanted, strict=True)]
+    async with warehouse.db.transaction() as tx:
+        await warehouse.stock.lock(tx, ["A", "B"])
+        await warehouse.stock.reserve(tx, [*wishes, wishes[0]])
+
+    assert [await warehouse.state(order_id) for order_id in ids] == [
+        "reserved",
+        "reserved",
+        "rejected",
+        "reserved",
+        "reserved",
+    ]
+    assert await warehouse.available() == {"A": 0, "B": 0}
+    assert await warehouse.adds_up()
+    told = [body["order_id"] for kind, body in await warehouse.events() if kind != "inventory.updated"]
+    assert told == [str(ids[4]), *map(str, ids[:4])]
 
 
 async def test_repeats_do_nothing(warehouse: Any):

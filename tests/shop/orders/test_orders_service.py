@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -116,6 +117,18 @@ async def test_reconcilers_share_the_work(counter: Counter) -> None:
     taken = await asyncio.gather(*(counter.orders.reconcile() for _ in range(3)))
     assert sum(taken) == 7
     assert counter.payments.asked == ["find"] * 7
+
+
+async def test_one_run_looks_after_all_that_are_due(counter: Counter) -> None:
+    """After an outage thousands wait: one run takes batch after batch, not one a second."""
+    counter.orders._settings = replace(counter.orders._settings, batch=2)
+    for _ in range(5):
+        await place(counter, PENDING)
+    counter.payments.found = CAPTURED
+    counter.clock.advance(5.1)
+
+    assert await counter.orders.reconcile() == 5
+    assert await counter.orders.reconcile() == 0
 
 
 async def test_one_order_in_trouble_stops_no_other(counter: Counter) -> None:

@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from backstay.errors import ConfigError
 from backstay.messaging import Broker, Fenced, KafkaBroker, MemoryBroker, PublishError, Record, TransactionLost
@@ -112,3 +115,45 @@ def test_the_embedded_broker_has_none() -> None:
     """Where transactions don't hold, asking for them is refused, with the reason."""
     with pytest.raises(ConfigError, match="Apache Kafka"):
         KafkaBroker("127.0.0.1:1", flavor="embedded").transactional("x")
+
+
+@pytest.fixture
+async def kafka_broker(kafka: Any) -> AsyncIterator[KafkaBroker]:
+    if kafka.flavor == "embedded":
+        pytest.skip("the embedded broker has no transactions")
+    broker = KafkaBroker(kafka.bootstrap)
+    yield broker
+    await broker.aclose()
+
+
+@pytest.mark.kafka
+@pytest.mark.apache
+async def test_a_batch_that_the_broker_refuses(kafka_broker: KafkaBroker, kafka: Any, ident: str) -> None:
+    """A record too large for the topic's own limit is blamed, nothing of it is seen, and the next one works."""
+    topic = f"t-{uuid4().hex[:12]}"
+    small = NewTopic(topic, 1, 1, config={"max.message.bytes": "2000"})
+    for made in AdminClient({"bootstrap.servers": kafka.bootstrap}).create_topics([small]).values():
+        await asyncio.wrap_future(made)
+    async with kafka_broker.transactional(ident) as producer:
+        [refused] = await producer.publish(records(topic, b"x" * 5000), "mark-1")
+        assert refused is not None
+        assert refused.kind == "record"
+        assert await producer.publish(records(topic, b"2"), "mark-2") == [None]
+        assert await producer.marks() == {"mark-2"}
+
+    assert await seen(kafka_broker, topic, b"2") == [b"2"]
+
+
+@pytest.mark.kafka
+@pytest.mark.apache
+async def test_a_missing_topic_is_told_apart(kafka_broker: KafkaBroker, kafka: Any, ident: str) -> None:
+    """Records of a topic that doesn't exist may be sent later; those of others aren't blamed, and go without them."""
+    topic = f"t-{uuid4().hex[:12]}"
+    await kafka_broker.create_topics({topic: 1})
+    async with kafka_broker.transactional(ident) as producer:
+        mixed = [*records(topic, b"1"), *records(f"missing-{topic}", b"2")]
+        results = await producer.publish(mixed, "mark-1")
+        assert [result and result.kind for result in results] == ["producer", "retriable"]
+        assert await producer.publish(mixed[:1], "mark-2") == [None]
+
+    assert await seen(kafka_broker, topic, b"1") == [b"1"]

@@ -98,15 +98,16 @@ async def test_a_zombie_is_fenced_by_the_broker(db: Database, broker: KafkaBroke
     async with Outbox(db).relay(broker, name="zombie", lease=300.0, strict=True) as zombie:
         await fill(db, cups, 0, 100)
         await eventually(lambda: drained(db), timeout=60)
-        with armed("outbox.relay.after-note=hang*1"):
-            keeper_sleeps(zombie)
-            await fill(db, cups[:1], 100, 1)
-            await eventually(lambda: db.fetchval(NOTED), timeout=30)
-            await db.execute("UPDATE outbox_shards SET lease_until = now() - interval '1 second'")
-            await db.execute("DELETE FROM outbox_relays")
-            async with Outbox(db).relay(broker, name="heir", lease=5.0, strict=True) as heir:
-                await eventually(lambda: drained(db), timeout=60)
-                assert heir.statistics().published == 1
+        awake = asyncio.Event()
+        sleeps(zombie, awake)
+        await fill(db, cups[:1], 100, 1)
+        await eventually(lambda: db.fetchval(NOTED), timeout=30)
+        await db.execute("UPDATE outbox_shards SET lease_until = now() - interval '1 second'")
+        await db.execute("DELETE FROM outbox_relays")
+        async with Outbox(db).relay(broker, name="heir", lease=5.0, strict=True) as heir:
+            await eventually(lambda: drained(db), timeout=60)
+            assert heir.statistics().published == 1
+        awake.set()
         await eventually(lambda: zombie.statistics().fenced == 1, timeout=60)
         await fill(db, cups, 101, 100)
         await eventually(lambda: drained(db), timeout=60)
@@ -114,14 +115,25 @@ async def test_a_zombie_is_fenced_by_the_broker(db: Database, broker: KafkaBroke
     in_order_and_once(await committed(broker, cups, 201), 201)
 
 
-def keeper_sleeps(relay: Relay) -> None:
-    """From now on it doesn't look at its leases any more."""
+def sleeps(relay: Relay, awake: asyncio.Event) -> None:
+    """From now on it looks at no lease, and what it has noted goes to the broker when it is awake again."""
 
     async def look() -> bool:
         await asyncio.Event().wait()
         return False
 
-    relay._cycle._look = look  # type: ignore[method-assign]
+    cycle: Any = relay._cycle
+    cycle._look = look
+    for group in cycle._groups.values():
+        group.producer.publish = late(group.producer.publish, awake)
+
+
+def late(publish: Any, awake: asyncio.Event) -> Any:
+    async def publish_late(*arguments: Any) -> Any:
+        await awake.wait()
+        return await publish(*arguments)
+
+    return publish_late
 
 
 async def drained(db: Database) -> bool:

@@ -81,7 +81,8 @@ async def main() -> None:
     db = role.database()
     with role.recorder() as recorder:
         async with db, asyncio.TaskGroup() as group:
-            relay = Outbox(db).relay(mutants.broker(role, role.broker()), name=role.name, lease=LEASE)
+            strict = bool(role.options.get("STRICT"))
+            relay = Outbox(db).relay(mutants.broker(role, role.broker()), name=role.name, lease=LEASE, strict=strict)
             relay._store = RecordingStore(relay._store, recorder, role, db)
             relay._clock = WrongClock(chance)
             relay._cycle = relay._new_cycle()

@@ -38,7 +38,7 @@ class Row(NamedTuple):
     topic: str
     key: str
     type: str
-    payload: str | None
+    payload: str | bytes | None
     headers: str | None
     trace: str | None
     timestamp: datetime

@@ -31,6 +31,7 @@ _OURS = frozenset(
 )
 _SPEC = ("ce_specversion", b"1.0")
 _JSON = ("content-type", b"application/json")
+_EPOCH = ("ce_time", b"1970-01-01T00:00:00.000000Z")
 
 Header = tuple[str, bytes]
 
@@ -46,9 +47,12 @@ class Encoder:
         """The records of the rows, ready to be published."""
         source, types = self._source, self._types
         made: list[Pending] = []
+        last, moment = None, _EPOCH  # events of a transaction have the same time, and lie together
         for shard, seq, id_, topic, key, kind, payload, headers, trace, time in rows:
             ident, subject = id_.encode(), key.encode()
-            data = None if payload is None else payload.encode()
+            data = payload.encode() if isinstance(payload, str) else payload
+            if time != last:
+                last, moment = time, ("ce_time", _rfc3339(time))
             all_headers: tuple[Header, ...] = (
                 ("id", ident),
                 _SPEC,
@@ -58,7 +62,7 @@ class Encoder:
                 ("ce_subject", subject),
                 ("ce_partitionkey", subject),
                 _JSON,
-                ("ce_time", _rfc3339(time)),
+                moment,
             )
             if trace is not None and (parent := _traceparent(trace)):
                 all_headers += (("traceparent", parent),)
@@ -87,7 +91,7 @@ class RouterEncoder(Encoder):
         made: list[Pending] = []
         for shard, seq, id_, topic, key, kind, payload, headers, trace, time in rows:
             ident, subject = id_.encode(), key.encode()
-            data = None if payload is None else payload.encode()
+            data = payload.encode() if isinstance(payload, str) else payload
             all_headers: tuple[Header, ...] = (("id", ident),)
             if self._cloudevents:
                 all_headers += (_SPEC, ("ce_id", ident), self._source, self._types.get(kind) or self._learn(kind))

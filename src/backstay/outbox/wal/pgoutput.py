@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from operator import itemgetter
 from struct import Struct
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from backstay.outbox.errors import OutboxError
 from backstay.outbox.store import Row
@@ -33,7 +33,8 @@ _LENGTH = Struct(">I").unpack_from
 _COUNT = Struct(">H").unpack_from
 _BEGIN_BODY = Struct(">qqI").unpack_from
 _COMMIT_BODY = Struct(">bqqq").unpack_from
-_Pick: TypeAlias = Callable[[list[str | None]], tuple[Any, ...]]
+_Pick: TypeAlias = Callable[[list[bytes | None]], tuple[Any, ...]]
+_MAX_WORDS = 10_000  # names of topics and types that are remembered
 
 
 class Begin(NamedTuple):
@@ -70,46 +71,70 @@ class Decoder:
 
     def __init__(self) -> None:
         self._plans: dict[int, tuple[_Pick, int | None, int | None]] = {}
+        self._words: dict[bytes, str] = {}
+        self._last = (b"", datetime.min.replace(tzinfo=UTC))  # all events of a transaction have the same time
 
-    def decode(self, data: bytes) -> Message | None:
-        """One message, without its replication header."""
-        kind = data[0]
+    def decode(self, data: bytes, at: int = 0) -> Message | None:
+        """The message that begins at `at`, behind its replication header."""
+        kind = data[at]
         if kind == _INSERT:
-            return self._insert(data)
+            return self._insert(data, at)
         if kind == _BEGIN:
-            return Begin(_BEGIN_BODY(data, 1)[2])
+            return Begin(_BEGIN_BODY(data, at + 1)[2])
         if kind == _COMMIT:
-            return Commit(_COMMIT_BODY(data, 1)[2])
+            return Commit(_COMMIT_BODY(data, at + 1)[2])
         if kind == _RELATION:
-            self._relation(data)
+            self._relation(data, at)
         elif kind == _MESSAGE:
-            return Mark(data[10 : data.index(0, 10)].decode())
+            return Mark(data[at + 10 : data.index(0, at + 10)].decode())
         return None
 
-    def _insert(self, data: bytes) -> Insert | None:
-        plan = self._plans.get(_LENGTH(data, 1)[0])
+    def _insert(self, data: bytes, at: int) -> Insert | None:
+        plan = self._plans.get(_LENGTH(data, at + 1)[0])
         if plan is None:
             return None
         pick, shard_at, due_at = plan
-        values: list[str | None] = []
-        position = 8
-        for _ in range(_COUNT(data, 6)[0]):
+        values: list[bytes | None] = []
+        add, length = values.append, _LENGTH
+        position = at + 8
+        for _ in range(_COUNT(data, at + 6)[0]):
             if data[position] == _TEXT:
-                end = position + 5 + _LENGTH(data, position + 1)[0]
-                values.append(data[position + 5 : end].decode())
-                position = end
+                start = position + 5
+                position = start + length(data, position + 1)[0]
+                add(data[start:position])
             else:
-                values.append(None)
+                add(None)
                 position += 1
-        seq, ident, topic, key, type_, payload, headers, trace, time = pick(values)
-        shard = shard_of(key) if shard_at is None else int(values[shard_at])  # type: ignore[arg-type]
-        row = Row(shard, int(seq), ident, topic, key, type_, payload, headers, trace, _time(time))
+        seq, ident, topic, name, kind, payload, headers, trace, time = pick(values)
+        last, moment = self._last
+        if time != last:
+            moment = _time(time)
+            self._last = time, moment
+        key = name.decode()
+        row = (
+            shard_of(key) if shard_at is None else int(values[shard_at] or 0),
+            int(seq),
+            ident.decode(),
+            self._words.get(topic) or self._learn(topic),
+            key,
+            self._words.get(kind) or self._learn(kind),
+            payload,
+            headers and headers.decode(),
+            trace and trace.decode(),
+            moment,
+        )
         due = None if due_at is None else values[due_at]
-        return Insert(row, len(data), None if due is None else _time(due))
+        return Insert(cast("Row", row), len(data), None if due is None else _time(due))
 
-    def _relation(self, data: bytes) -> None:
-        oid = _LENGTH(data, 1)[0]
-        schema_end = data.index(0, 5)
+    def _learn(self, word: bytes) -> str:
+        if len(self._words) >= _MAX_WORDS:
+            self._words.clear()
+        found = self._words[word] = word.decode()
+        return found
+
+    def _relation(self, data: bytes, at: int) -> None:
+        oid = _LENGTH(data, at + 1)[0]
+        schema_end = data.index(0, at + 5)
         name_end = data.index(0, schema_end + 1)
         if data[schema_end + 1 : name_end] != TABLE.encode():
             self._plans.pop(oid, None)
@@ -124,10 +149,11 @@ class Decoder:
             position = end + 9
         if missing := [column for column in _COLUMNS if column not in names]:
             raise OutboxError(f"the publication leaves out columns of {TABLE}: {', '.join(missing)}; publish all of it")
-        at = {name: n for n, name in enumerate(names)}
-        self._plans[oid] = itemgetter(*(at[column] for column in _COLUMNS)), at.get("shard"), at.get("available_at")
+        place = {name: n for n, name in enumerate(names)}
+        pick = itemgetter(*(place[column] for column in _COLUMNS))
+        self._plans[oid] = pick, place.get("shard"), place.get("available_at")
 
 
-def _time(text: str) -> datetime:
+def _time(text: bytes) -> datetime:
     """The connection's time zone is UTC."""
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    return datetime.fromisoformat(text.decode()).replace(tzinfo=UTC)

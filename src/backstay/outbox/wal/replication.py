@@ -168,7 +168,7 @@ class Stream:
                     return count
             data = bytes(view)
             if data[0] == _DATA:
-                message = decode(data[25:])
+                message = decode(data, 25)
                 if message is not None:
                     feed.push(message)
             elif data[0] == _ALIVE:

@@ -64,6 +64,10 @@ def section(runs: list[dict[str, Any]]) -> str:
         "|---|---|---:|---:|",
     ]
     lines += [_bounded(case, bound, runs) for case, bound in BOUNDS.items()]
+    lines += [
+        _memory(runs, "memory of a breaker, its window of 100 full", "breaker", "≤ 2.5 KB"),
+        _memory(runs, "the same with the function that it guards", "both", "–"),
+    ]
     lines += ["", "| library | breaker | closed | failing | refused | " + " | ".join(POLICIES) + " |"]
     lines += ["|---|---|" + "---:|" * (3 + len(POLICIES))]
     versions = {"Backstay": "", **runs[0]["versions"]}
@@ -95,6 +99,16 @@ def _bounded(case: str, bound: str, runs: list[dict[str, Any]]) -> str:
         best = min((value, name) for name, value in found.items() if value is not None)
         rivals.append(f"{best[0]} ({best[1]})")
     return f"| {case} | {bound} | {_cell(runs, 'Backstay', case)} | {' / '.join(rivals)} |"
+
+
+def _memory(runs: list[dict[str, Any]], what: str, part: str, bound: str) -> str:
+    same = [name for name, kind in runs[0]["kinds"].items() if "slow rate" in kind and name != "Backstay"]
+    ours = " / ".join(f"{run['memory']['Backstay'][part] / 1000:.1f} KB" for run in runs)
+    rivals = []
+    for run_ in runs:
+        best = min((run_["memory"][name][part], name) for name in same if name in run_["memory"])
+        rivals.append(f"{best[0] / 1000:.1f} KB ({best[1]})")
+    return f"| {what} | {bound} | {ours} | {' / '.join(rivals)} |"
 
 
 def write(text: str) -> None:

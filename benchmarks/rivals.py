@@ -5,10 +5,12 @@ Runs in an environment that has the rivals of `rivals.txt`; what can't be built 
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import itertools
 import json
 import sys
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import metadata
 from typing import Any
@@ -17,6 +19,7 @@ import backstay.resilience as r
 from benchmarks.pairing import bare, bare_await, over_bare
 
 NEVER = 10**9
+BREAKERS_WEIGHED = 100
 Call = Callable[..., Awaitable[Any]]
 Decorate = Callable[[Call], Any]
 
@@ -392,6 +395,42 @@ def _breaker(**options: Any) -> r.CircuitBreaker:
     return r.CircuitBreaker("x", slow=r.over(5.0), **options)
 
 
+# -- memory ---------------------------------------------------------------------------------------------------------
+
+
+async def memory(decorate: Callable[[int, float, int], Decorate]) -> dict[str, int]:
+    """Bytes of a breaker whose window of 100 is full, and of the function that it guards in addition."""
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    breakers, functions = [], []
+    for _ in range(BREAKERS_WEIGHED):
+        breakers.append(decorate(100, 60, 3))
+        guarded: Any = breakers[-1](bare)
+        functions.append(await guarded if inspect.isawaitable(guarded) else guarded)
+        for _ in range(100):
+            await functions[-1]()
+    del guarded
+    gc.collect()
+    both = tracemalloc.get_traced_memory()[0] - before
+    functions.clear()
+    gc.collect()
+    alone = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    return {"breaker": alone // len(breakers), "both": both // len(breakers)}
+
+
+async def weigh() -> dict[str, dict[str, int]]:
+    """Of each library that can."""
+    found = {}
+    for name, (_, make) in BREAKERS.items():
+        try:
+            found[name] = await memory(make)
+        except Exception as error:
+            print(f"{name}: memory: {error!r}", file=sys.stderr)
+    return found
+
+
 # -- behaviour ------------------------------------------------------------------------------------------------------
 
 
@@ -551,6 +590,7 @@ async def main(slices: int) -> None:
                 "versions": {name: metadata.version(name) for name in names},
                 "kinds": {name: kind for name, (kind, _) in BREAKERS.items()},
                 "times": await times(slices),
+                "memory": await weigh(),
                 "behaviour": {name: await probe(make) for name, (_, make) in BREAKERS.items() if name != "pybreaker"},
             }
         )

@@ -27,14 +27,18 @@ class Balancer:
         self._ejected = {instance: until for instance, until in self._ejected.items() if until > now}
 
     def choose(self, app: str) -> Instance:
-        """The next instance that is up; raises `NoInstance`."""
+        """The next instance that is up; raises `NoInstance`.
+
+        If all of them are ejected they take turns nevertheless: the registry says that they are there, and trying one
+        costs less than refusing everything until an ejection is over.
+        """
         name = app.lower()
         up = self._up.get(name)
-        if up and self._ejected:
-            now = self._clock.monotonic()
-            up = [each for each in up if self._ejected.get(each, 0.0) <= now]
         if not up:
             raise NoInstance(app)
+        if self._ejected:
+            now = self._clock.monotonic()
+            up = [each for each in up if self._ejected.get(each, 0.0) <= now] or up
         return up[next(self._turns[name]) % len(up)]
 
     def instances(self, app: str) -> list[Instance]:

@@ -29,7 +29,8 @@ from backstay.http.messages import status_line
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 HELD_BYTES = 64 * 1024  # of a body that waits for its connection before the client is paused
 REPLAY_BYTES = 64 * 1024  # of a body that is kept in case the request must be sent again
-MAX_INSTANCES = 5  # tried for one request
+INSTANCE_PAUSE = 0.05  # seconds between two looks for an instance while there is none
+MAX_WAITING = 1000  # requests that wait for an instance, at most
 CLIENT_GONE = 499
 
 
@@ -203,8 +204,8 @@ class Exchange:
             self._set_deadline()
         try:
             address = self._choose(admitted)
-        except Refusal as refusal:
-            self._failed(ConnectFailed(refusal.detail), refusal)
+        except Refusal:
+            self._connecting = self.gateway.spawn(self._connect(admitted, None))
             return
         connection = self.gateway.pool.take(address)
         if connection is not None:
@@ -225,27 +226,55 @@ class Exchange:
         self._where = (instance.host, instance.port)
         return self._where
 
-    async def _connect(self, admitted: Admitted, address: Address) -> None:
-        for _ in range(MAX_INSTANCES):
-            try:
-                connection = await self.gateway.pool.connect(address, admitted.connect_timeout)
-            except PoolFull:
-                self._give_up(problems.overloaded(self.gateway.options.retry_after))
+    async def _connect(self, admitted: Admitted, address: Address | None) -> None:
+        """Connect to that instance, or the next; while there is none, wait a moment for one that comes back."""
+        until = self.gateway.time() + self.gateway.options.instance_wait
+        tried: set[Address] = set()
+        while True:
+            if address is not None and not await self._connects(admitted, address):
                 return
-            except ConnectFailed as error:
-                if self._instance is None:
-                    self._failed(error, problems.bad_gateway("the service can't be reached"))
-                    return
-                self.gateway.eject(self._instance)
-            else:
-                self._connecting = None
-                self._send(admitted, connection)
-                return
+            if address is not None:
+                tried.add(address)
             try:
                 address = self._choose(admitted)
             except Refusal as refusal:
-                self._failed(ConnectFailed(refusal.detail), refusal)
-                return
+                address, none_there = None, refusal
+            else:
+                none_there = problems.no_instance(str(admitted.route.target.app), self.gateway.options.retry_after)
+            if address is None or address in tried:
+                if not await self._patient(until):
+                    self._failed(ConnectFailed(none_there.detail), none_there)
+                    return
+                tried.clear()
+
+    async def _connects(self, admitted: Admitted, address: Address) -> bool:
+        """Connect and send; True if another instance has to be found."""
+        try:
+            connection = await self.gateway.pool.connect(address, admitted.connect_timeout)
+        except PoolFull:
+            self._give_up(problems.overloaded(self.gateway.options.retry_after))
+            return False
+        except ConnectFailed as error:
+            if self._instance is None:
+                self._failed(error, problems.bad_gateway("the service can't be reached"))
+                return False
+            self.gateway.eject(self._instance)
+            return True
+        self._connecting = None
+        self._send(admitted, connection)
+        return False
+
+    async def _patient(self, until: float) -> bool:
+        """Wait a little before the next look; False when it is time to give up, or too many wait."""
+        metrics = self.gateway.metrics
+        if self.gateway.time() >= until or metrics.waiting >= MAX_WAITING:
+            return False
+        metrics.waiting += 1
+        try:
+            await asyncio.sleep(INSTANCE_PAUSE)
+        finally:
+            metrics.waiting -= 1
+        return True
 
     def _send(self, admitted: Admitted, connection: Connection) -> None:
         self._connection = connection

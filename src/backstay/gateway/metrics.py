@@ -35,6 +35,8 @@ class Metrics:
         """Requests sent again because a kept connection had died."""
         self.ejections = 0
         """Instances left out because they refused a connection."""
+        self.waiting = 0
+        """Requests that wait for an instance right now."""
         self.turned_away = 0
         """Clients that found too many others connected."""
         self.client_gone = 0

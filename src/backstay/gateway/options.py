@@ -54,6 +54,8 @@ class GatewayOptions:
     """For exchanges in flight when the gateway stops."""
     eject_seconds: float = 10.0
     """How long an instance that refused a connection is left out."""
+    instance_wait: float = 1.0
+    """How long a request waits for an instance while there is none, as when the only one is started again."""
     upstream_idle: float = 4.0
     """How long an idle upstream connection is kept; shorter than the upstreams' own keep-alive."""
     upstream_connections: int = 512

@@ -28,7 +28,9 @@ from backstay.telemetry.logs import get_logger
 from backstay.telemetry.metrics import exposition
 
 READY_EVERY = 0.25
-"""Seconds between two looks at the checks until the service is ready for the first time."""
+"""Seconds between two looks at the checks while the service isn't ready."""
+READY_LOOKS = 4
+"""Looks in a row that must fail before a service that was ready says that it isn't."""
 STEP_TIMEOUT = 60.0
 """Seconds one part may take to stop; then it is given up."""
 
@@ -214,7 +216,7 @@ class Running:
         self._server = await _enter(stack, "http server", server, timeout=settings.drain_timeout + STEP_TIMEOUT)
 
     async def register(self, stack: AsyncExitStack) -> None:
-        """Announce ourselves, as STARTING until the checks have passed once."""
+        """Announce ourselves, as STARTING until the checks have passed once; DOWN when they fail later."""
         if self._eureka is None or "api" not in self.roles:
             return
         settings = self.settings
@@ -222,14 +224,25 @@ class Running:
         stack.push_async_callback(_politely, "registry entry", self._leave)
         ready = await self.readiness.passed()
         self._eureka.announce(self.service.name, self.port, host=host, status="UP" if ready else "STARTING")
-        if not ready:
-            _spawn(stack, "readiness", self._become_ready(self._eureka))
+        _spawn(stack, "readiness", self._tell_readiness(self._eureka, up=ready))
 
-    async def _become_ready(self, eureka: EurekaClient) -> None:
-        while not await self.readiness.passed():
-            await SYSTEM.sleep(READY_EVERY)
-        await eureka.set_status("UP")
-        log.info("service.ready")
+    async def _tell_readiness(self, eureka: EurekaClient, *, up: bool) -> None:
+        """Look with every heartbeat whether we are ready, and tell the registry when that has changed."""
+        while True:
+            await SYSTEM.sleep(self.settings.heartbeat_interval if up else READY_EVERY)
+            if await self._ready(looks=READY_LOOKS if up else 1) != up:
+                up = not up
+                await eureka.set_status("UP" if up else "DOWN")
+                log.info("service.ready") if up else log.warning("service.not-ready")
+
+    async def _ready(self, looks: int) -> bool:
+        """Whether one of so many looks is good: who is merely busy must not be taken out of service."""
+        for look in range(looks):
+            if look:
+                await SYSTEM.sleep(READY_EVERY)
+            if await self.readiness.passed():
+                return True
+        return False
 
     async def _leave(self) -> None:
         if self._eureka is not None:

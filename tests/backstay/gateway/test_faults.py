@@ -63,6 +63,23 @@ async def test_no_instance_is_a_503(system):
     assert (answer.status, answer.problem["type"], answer.get("retry-after")) == (503, TYPE + "no-instance", "1")
 
 
+@pytest.mark.parametrize("before", ["none", "refused"])
+async def test_a_request_waits_a_moment_for_an_instance(system, before):
+    """While the only instance is started again a request isn't refused: it goes to the one that comes."""
+    routes = """
+        - {id: a, uri: "lb://app", metadata: {public: true}, predicates: [Path=/**]}
+"""
+    known = {"app": [await system.refused_address()]} if before == "refused" else {}
+    gateway = await system.gateway(routes, known, instance_wait=30.0)
+    good = await system.upstream()
+
+    asked = asyncio.create_task(system.ask(gateway, "/", method="POST", body=b"hi"))
+    await eventually(lambda: gateway.metrics.waiting == 1)
+    system.registry.replace({"app": [good.address]})
+
+    assert ((await asked).status, gateway.metrics.waiting) == (200, 0)
+
+
 async def test_a_refused_connection_goes_to_the_next_instance(system):
     """An instance that refuses is left out for a while, and the client doesn't notice, not even with a POST."""
     good = await system.upstream()

@@ -257,13 +257,14 @@ async def looking(url: str) -> AsyncIterator[EurekaClient]:
 
 
 async def test_registry_entry_follows_readiness(discovery_url: str) -> None:
-    """STARTING while something is missing, UP once nothing is, gone after the stop."""
+    """STARTING while something is missing, UP once nothing is, DOWN while it is missing again, gone after the stop."""
     missing: list[str] = ["the copy"]
 
     async def check() -> str | None:
         return missing[0] if missing else None
 
-    settings = ServiceSettings.read({"DISCOVERY_URL": discovery_url, "FETCH_INTERVAL": "0.2", "LOG_LEVEL": "error"})
+    pace = {"HEARTBEAT_INTERVAL": "0.2", "FETCH_INTERVAL": "0.2", "LOG_LEVEL": "error"}
+    settings = ServiceSettings.read({"DISCOVERY_URL": discovery_url, **pace})
     service = Service("beans", routes=[hello], ready=[Check("copy", check)], settings=settings)
 
     def status(registry: EurekaClient) -> str | None:
@@ -277,6 +278,10 @@ async def test_registry_entry_follows_readiness(discovery_url: str) -> None:
             missing.clear()
             await eventually(lambda: status(registry) == "UP")
             assert registry.choose("beans").port == it.port
+            missing.append("the copy")
+            await eventually(lambda: status(registry) == "DOWN")
+            missing.clear()
+            await eventually(lambda: status(registry) == "UP")
         await eventually(lambda: status(registry) is None)
 
 

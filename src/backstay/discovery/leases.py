@@ -172,6 +172,12 @@ class LeaseRegistry:
         self._forget_overrides(now)
         return ended
 
+    def excuse(self, seconds: float) -> None:
+        """We heard nobody for so long, so nobody is to blame for his silence: every lease lives so much longer."""
+        for leases in self._apps.values():
+            for lease in leases.values():
+                lease.renewed_at += seconds
+
     def get(self, app: str, instance_id: str) -> Lease | None:
         """The lease of that application and id."""
         return self._apps.get(app.upper(), {}).get(instance_id)

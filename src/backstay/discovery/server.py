@@ -20,6 +20,8 @@ PORT = 8761
 EVICTION = 0.5  # seconds between looks for leases that have ended
 _PAGES = ("", "/eureka", "/health/live", "/health/ready", "/info", "/metrics")
 
+STALL = 1.0  # seconds that this process must have stood still for leases to be prolonged by them
+
 log = logging.getLogger("backstay.discovery.server")
 
 
@@ -107,7 +109,12 @@ class RegistryServer:
 
     async def _evict(self) -> None:
         while True:
+            began = self.now()
             await self._clock.sleep(self._eviction)
+            late = self.now() - began - self._eviction
+            if late > STALL:
+                log.warning("discovery.stood-still seconds=%.1f", late)
+                self.leases.excuse(late)
             for lease in self.leases.evict(self.now()):
                 log.warning("discovery.lease-expired app=%s id=%s", lease.registration.app, lease.registration.id)
 

@@ -17,6 +17,7 @@ from backstay.auth import TokenVerifier
 from backstay.clock import SYSTEM
 from backstay.discovery import Registry
 from backstay.errors import BackstayError, ConfigError
+from backstay.service.garbage import calm
 from backstay.service.health import Check
 from backstay.service.idempotency import COMPONENT, pruning
 from backstay.service.jobs import Job, every
@@ -102,6 +103,7 @@ class Service:
         with StopSignal() as stop:
             async with stop.cancels_start(), self.running(roles) as it:
                 stop.started(it.hurry)
+                calm()
                 log.info("service.started", url=it.url, roles=sorted(it.roles))
                 await stop.wait_or(it.ended())
                 log.info("service.stopping", signal=stop.name)

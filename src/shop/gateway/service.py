@@ -20,6 +20,7 @@ from backstay.gateway.management import Check
 from backstay.http import HttpClient, HttpServer, Limits
 from backstay.messaging import Broker
 from backstay.service.client import Client
+from backstay.service.garbage import calm
 from backstay.service.stopping import StopSignal
 from backstay.telemetry import logs
 from shop.gateway.config import GatewaySettings
@@ -72,6 +73,7 @@ class GatewayProcess:
         with StopSignal() as stop:
             async with stop.cancels_start(), self.running() as it:
                 stop.started(it.gateway.hurry)
+                calm()
                 url = f"http://{it.gateway.host}:{it.gateway.port}"
                 log.info("gateway.started", url=url, management=it.management.port)
                 await stop.wait_or(_for_ever())

@@ -120,6 +120,17 @@ def test_an_override_removed_without_a_status_makes_the_client_register() -> Non
     assert status(leases) == "UP"
 
 
+def test_a_registry_that_stood_still_blames_nobody() -> None:
+    """Who could not be heard for ten seconds keeps his lease for ten seconds more."""
+    leases = LeaseRegistry()
+    lease = leases.register(ORDERS, NOW)
+    leases.excuse(10.0)
+
+    assert leases.evict(lease.ends_at - 0.1) == []
+    assert lease.ends_at == NOW + lease.registration.duration + 10
+    assert leases.evict(lease.ends_at) == [lease]
+
+
 def test_an_override_outlives_an_eviction_for_a_while() -> None:
     """An instance that comes back within the hour is still out of service."""
     leases = registered()

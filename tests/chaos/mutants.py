@@ -129,8 +129,8 @@ class UnfencedSession:
         await self._db.execute(
             "DELETE FROM outbox o USING unnest($1::smallint[], $2::bigint[]) AS a(shard, seq) "
             "WHERE o.shard = a.shard AND o.seq = a.seq",
-            [row[0] for row in rows],
-            [row[1] for row in rows],
+            [shard for shard, seqs in rows.items() for _ in seqs],
+            [seq for seqs in rows.values() for seq in seqs],
         )
         return frozenset(epochs)
 
@@ -155,12 +155,20 @@ def consumer(role: Role) -> None:
             add(self, records)
             self._subscription.done(self.partition, (records[-1].offset or 0) + 1, 0)
 
+        step = Lane._next
+
+        async def slowly(self: Any) -> None:
+            """So that there is always something that is received and not done."""
+            await asyncio.sleep(0.3)
+            await step(self)
+
         Lane.add = done_already  # type: ignore[method-assign]
+        Lane._next = slowly  # type: ignore[method-assign]
     if role.mutant == "no-inbox":
         from backstay.messaging import applier
 
         async def claim(tx: Any, group: str, ids: Any) -> Any:
-            return set(ids)
+            return set(ids), False
 
         applier.claim = claim
 

@@ -19,7 +19,7 @@ from backstay.outbox.wal.feed import Feed
 from backstay.outbox.wal.pgoutput import Decoder
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGconn
+    from psycopg.pq.abc import PGconn, PGresult
 
 CONNECT_TIMEOUT = 5.0  # seconds
 START_TIMEOUT = 30.0  # seconds the server gets to find its place in the log
@@ -72,6 +72,7 @@ def _open(dsn: str, timeout: float) -> "PGconn":
         dsn,
         replication="database",
         connect_timeout=int(CONNECT_TIMEOUT),
+        tcp_user_timeout=int(timeout * 1000),
         options=f"-c wal_sender_timeout={int(timeout * 1000)} -c TimeZone=UTC -c DateStyle=ISO"
         " -c client_encoding=UTF8 -c statement_timeout=0",
     )
@@ -92,23 +93,34 @@ class Stream:
         self._feed = feed
         self._decoder = Decoder()
         self._readable = asyncio.Event()
+        self._socket = connection.socket
         self.room = asyncio.Event()
         """To be set when the feed has been emptied a little."""
-        self._confirmed = 0
 
     async def start(self, slot: str, publication: str) -> None:
         """Ask for everything since the last confirmed position. SlotTaken, SlotLost, DatabaseError."""
         command = f"START_REPLICATION SLOT {slot} LOGICAL 0/0 (proto_version '1', publication_names '{publication}'"
-        await asyncio.to_thread(self._start, f"{command}, messages 'true')")
         self._listen()
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                self._connection.send_query(f"{command}, messages 'true')".encode())
+                while self._connection.flush() or self._connection.is_busy():
+                    self._readable.clear()
+                    await within(self._readable, LOOK)
+                    self._consume()
+        except TimeoutError:
+            raise Unavailable(f"the server did not start replication within {START_TIMEOUT:g} s") from None
+        self._started(self._connection.get_result())
 
     def _listen(self) -> None:
-        asyncio.get_running_loop().add_reader(self._connection.socket, self._readable.set)
+        asyncio.get_running_loop().add_reader(self._socket, self._readable.set)
 
-    def _start(self, command: str) -> None:
+    @staticmethod
+    def _started(result: "PGresult | None") -> None:
         from psycopg.pq import DiagnosticField, ExecStatus
 
-        result = self._connection.exec_(command.encode())
+        if result is None:
+            raise Unavailable("the replication connection has ended")
         if result.status == ExecStatus.COPY_BOTH:
             return
         state = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
@@ -121,7 +133,7 @@ class Stream:
 
     def close(self) -> None:
         """Listen no more."""
-        asyncio.get_running_loop().remove_reader(self._connection.socket)
+        asyncio.get_running_loop().remove_reader(self._socket)
 
     async def follow(self, interval: float) -> AsyncIterator[int]:
         """Push messages into the feed for ever; yields how many there were, also none, at least each `interval`."""
@@ -145,10 +157,12 @@ class Stream:
         """Tell the server up to where it may forget, and ask where it is."""
         await faults.point("outbox.wal.before-confirm")
         position = self._feed.confirmed
-        self._confirmed = max(self._confirmed, position)
         clock = int((time.time() - _POSTGRES_EPOCH) * 1_000_000)
-        self._connection.put_copy_data(_STATUS.pack(b"r", position, position, position, clock, 1))
-        self._connection.flush()  # what doesn't fit now goes with the next one
+        try:
+            self._connection.put_copy_data(_STATUS.pack(b"r", position, position, position, clock, 1))
+            self._connection.flush()  # what doesn't fit now goes with the next one
+        except Exception as error:
+            raise Unavailable(f"the replication connection is lost: {error}") from error
 
     def _drain(self) -> int:
         """Take what is there, while there is room."""
@@ -161,8 +175,7 @@ class Stream:
             if size <= 0:
                 if size < 0:
                     raise Unavailable(f"the replication connection has ended: {self._reason()}")
-                if not self._consume():
-                    return count
+                self._consume()
                 size, view = get(1)
                 if size <= 0:
                     return count
@@ -175,14 +188,13 @@ class Stream:
                 feed.quiet(_ALIVE_BODY(data, 1)[0])
         return SLICE
 
-    def _consume(self) -> bool:
+    def _consume(self) -> None:
         from psycopg import OperationalError
 
         try:
             self._connection.consume_input()
         except OperationalError as error:
             raise Unavailable(f"the replication connection is lost: {error}") from error
-        return True
 
     async def _wait(self, seconds: float) -> None:
         if not self._feed.full:

@@ -72,7 +72,6 @@ class WalSession:
         self._room = asyncio.Event()
         self._turn = asyncio.Lock()
         self._me: UUID | None = None
-        self._standby_since = 0.0
         self._lease = 0.0
         self._look_at, self._gap = 0.0, LOOK[0]
         self._overgrown = False
@@ -89,8 +88,7 @@ class WalSession:
             try:
                 await self._lead()
             except SlotTaken:
-                if self.role is not Role.STANDBY:
-                    self.role, self._standby_since = Role.STANDBY, time.monotonic()
+                self.role = Role.STANDBY
             except Overgrown as error:
                 await self._give_slot_up(str(error))
             except Exception as error:
@@ -195,9 +193,8 @@ class WalSession:
         if self.role is Role.LEADING:
             return len(view.shards)
         if self.role is Role.STANDBY:
-            led = any(one.live and one.owner not in (None, self._me) for one in view.shards)
             # Somebody who reads our slot and is no relay leaves the shards to be polled.
-            return 0 if led or time.monotonic() < self._standby_since + self._lease else None
+            return 0 if any(one.live and one.owner not in (None, self._me) for one in view.shards) else None
         return None
 
     async def acquire(self, relay: UUID, shards: Sequence[int], lease: float) -> dict[int, int]:

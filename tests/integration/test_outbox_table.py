@@ -10,7 +10,7 @@ from backstay.db import Database
 from backstay.errors import ConfigError
 from backstay.messaging import MemoryBroker, PublishError
 from backstay.outbox import DEBEZIUM, QUARKUS, Outbox, OutboxError, OutboxTable, read_status, replay, resume, skip
-from backstay.testing import eventually
+from backstay.testing import armed, eventually
 
 FAST: dict[str, float] = {"lease": 1.0, "gather": 0.01, "max_idle": 0.02}
 # As the Quarkus extension and Debezium's documentation have them.
@@ -149,6 +149,26 @@ async def test_parking(db: Database) -> None:
     assert (
         await db.fetchval("SELECT original ->> 'payload' FROM outbox_parked WHERE skipped_at IS NOT NULL") == '"poison"'
     )
+
+
+async def test_strict_mode(db: Database) -> None:
+    """A table of somebody else's can be published by transactions too: a death before the delete doubles nothing."""
+    await prepare(db, QUARKUS_TABLE, QUARKUS)
+    broker = MemoryBroker()
+    idents = [await insert(db, f"o-{n % 5}", f'"{n}"') for n in range(40)]
+    with armed("outbox.relay.before-delete=error*2"):
+        async with Outbox(db).relay(broker, table=QUARKUS, strict=True, **FAST) as relay:
+            await eventually(lambda: drained(db), timeout=60)
+            assert relay.statistics().recovered > 0
+
+    found = [record.header("id") for record in broker.records("outbox.event.Order")]
+    assert sorted(found) == sorted(str(ident).encode() for ident in idents)
+
+
+async def test_the_log_is_for_our_own_table(db: Database) -> None:
+    """What can't be combined is refused with the reason."""
+    with pytest.raises(ConfigError, match="leave out wal="):
+        Outbox(db).relay(MemoryBroker(), table=QUARKUS, wal=True)
 
 
 async def test_a_table_without_the_columns_is_refused(db: Database) -> None:

@@ -7,7 +7,7 @@ import random
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -20,7 +20,7 @@ from tests.conftest import KafkaForTests, Postgres, running
 from backstay.db import Database, Unavailable
 from backstay.errors import ConfigError
 from backstay.messaging import Event, KafkaBroker, MemoryBroker, PublishError, Record
-from backstay.outbox import Outbox, Relay, WalOptions, empty_at_once, list_parked, resume
+from backstay.outbox import Outbox, OutboxError, Relay, WalOptions, empty_at_once, list_parked, resume
 from backstay.outbox.store import SHARDS
 from backstay.outbox.wal.shards import shard_of
 from backstay.testing import armed, eventually
@@ -413,6 +413,76 @@ async def test_delayed_events_wait(db: Database, box: Outbox, mode: str) -> None
         await db.execute(insert, 1.0)
         await db.execute(insert.replace('"n": 1', '"n": 2'), 0.0)
         await eventually(lambda: numbers(broker) == [2, 1], timeout=WAIT)
+
+
+async def test_a_storm(db: Database, box: Outbox, mode: str, logical: Cluster) -> None:
+    """Relays come and go, the broker refuses, connections are cut, keys are parked: all comes, in order per key."""
+    broker, chance, number = MemoryBroker(), random.Random(int(os.environ.get("SEED", "11"))), count()
+    keys = [uuid4() for _ in range(12)]
+    bad = {str(keys[0]).encode()}
+    locks = {key: asyncio.Lock() for key in keys}
+    written: dict[bytes, list[int]] = defaultdict(list)
+    trouble = {"retriable": 0.02, "record": 0.0}
+
+    def refuse(record: Record) -> PublishError | None:
+        if record.key in bad:
+            return PublishError("record", "too large")
+        return PublishError("retriable", "not now") if chance.random() < trouble["retriable"] else None
+
+    async def write() -> None:
+        for _ in range(400):
+            key = chance.choice(keys)
+            async with locks[key]:
+                some = [next(number) for _ in range(chance.randint(1, 3))]
+                if await _committed(db, box, key, some, rolled_back=chance.random() < 0.1):
+                    written[str(key).encode()] += some
+            await asyncio.sleep(chance.random() * 0.02)
+
+    async def cut() -> None:
+        for n in range(8):
+            await asyncio.sleep(chance.random() * 0.7)
+            sql = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active_pid IS NOT NULL"
+            await asyncio.to_thread(logical.run_sql, f"{sql} AND database = '{db.name}'")
+            if n == 5:
+                bad.clear()
+            for parked in await list_parked(db):
+                with suppress(OutboxError):
+                    await resume(db, parked.topic, parked.key)
+
+    async def relays() -> None:
+        for n in range(4):
+            async with relay_of(box, broker, name=f"relay-{n}"):
+                await asyncio.sleep(0.5 + chance.random())
+
+    broker.refuse = refuse
+    async with relay_of(box, broker, name="steady"):
+        await asyncio.gather(write(), write(), write(), cut(), relays())
+        bad.clear()
+        trouble["retriable"] = 0.0
+        await eventually(lambda: _resumed(db), timeout=WAIT)
+        await eventually(lambda: len(set(numbers(broker))) == sum(map(len, written.values())), timeout=WAIT)
+        await eventually(lambda: _is_zero(pending(db)), timeout=WAIT)
+
+    assert first_occurrences(broker) == written
+
+
+async def _committed(db: Database, box: Outbox, key: UUID, some: list[int], *, rolled_back: bool) -> bool:
+    with suppress(ZeroDivisionError):
+        async with db.transaction() as tx:
+            await box.append(tx, *(Brewed(order_id=key, n=n) for n in some))
+            if rolled_back:
+                raise ZeroDivisionError
+        return True
+    return False
+
+
+async def _resumed(db: Database) -> bool:
+    """Every parked key was let go; there are none left."""
+    parked = await list_parked(db)
+    for one in parked:
+        with suppress(OutboxError):
+            await resume(db, one.topic, one.key)
+    return not parked
 
 
 @pytest.mark.kafka

@@ -61,12 +61,15 @@ WITH held AS MATERIALIZED (
 SELECT ARRAY(SELECT shard FROM held) AS shards, (SELECT count(*) FROM gone) AS rows
 
 -- name: spill
--- Writes events back under their old numbers; those that are there already stay as they are.
+-- Writes events back under their old numbers; those that are there already, or parked, stay as they are.
 INSERT INTO outbox (seq, id, aggregatetype, aggregateid, type, payload, headers, tracingspancontext, timestamp,
                     available_at)
 OVERRIDING SYSTEM VALUE
-SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::text[],
-                     $9::timestamptz[], $10::timestamptz[])
+SELECT r.*
+FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::text[],
+            $9::timestamptz[], $10::timestamptz[])
+     AS r(seq, id, topic, key, type, payload, headers, trace, timestamp, available_at)
+WHERE NOT EXISTS (SELECT FROM outbox_parked p WHERE p.seq = r.seq)
 ON CONFLICT (shard, seq) DO NOTHING
 
 -- name: empties

@@ -94,6 +94,7 @@ class Stream:
         self._decoder = Decoder()
         self._readable = asyncio.Event()
         self._socket = connection.socket
+        self._errors = _errors()
         self.room = asyncio.Event()
         """To be set when the feed has been emptied a little."""
 
@@ -107,7 +108,9 @@ class Stream:
                 while self._connection.flush() or self._connection.is_busy():
                     self._readable.clear()
                     await within(self._readable, LOOK)
-                    self._consume()
+                    self._connection.consume_input()
+        except self._errors as error:
+            raise Unavailable(f"the replication connection is lost: {error}") from error
         except TimeoutError:
             raise Unavailable(f"the server did not start replication within {START_TIMEOUT:g} s") from None
         self._started(self._connection.get_result())
@@ -139,7 +142,10 @@ class Stream:
         """Push messages into the feed for ever; yields how many there were, also none, at least each `interval`."""
         confirm_at = 0.0
         while True:
-            count = self._drain()
+            try:
+                count = self._drain()
+            except self._errors as error:
+                raise Unavailable(f"the replication connection is lost: {error}") from error
             if count:
                 yield count
             now = time.monotonic()
@@ -161,7 +167,7 @@ class Stream:
         try:
             self._connection.put_copy_data(_STATUS.pack(b"r", position, position, position, clock, 1))
             self._connection.flush()  # what doesn't fit now goes with the next one
-        except Exception as error:
+        except self._errors as error:
             raise Unavailable(f"the replication connection is lost: {error}") from error
 
     def _drain(self) -> int:
@@ -175,7 +181,7 @@ class Stream:
             if size <= 0:
                 if size < 0:
                     raise Unavailable(f"the replication connection has ended: {self._reason()}")
-                self._consume()
+                self._connection.consume_input()
                 size, view = get(1)
                 if size <= 0:
                     return count
@@ -187,14 +193,6 @@ class Stream:
             elif data[0] == _ALIVE:
                 feed.quiet(_ALIVE_BODY(data, 1)[0])
         return SLICE
-
-    def _consume(self) -> None:
-        from psycopg import OperationalError
-
-        try:
-            self._connection.consume_input()
-        except OperationalError as error:
-            raise Unavailable(f"the replication connection is lost: {error}") from error
 
     async def _wait(self, seconds: float) -> None:
         if not self._feed.full:
@@ -211,6 +209,12 @@ class Stream:
         result = self._connection.get_result()
         message = result.error_message if result is not None else b""
         return message.decode(errors="replace").strip() or "the server closed it"
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    from psycopg import Error
+
+    return (Error,)
 
 
 async def within(event: asyncio.Event, seconds: float) -> None:

@@ -308,11 +308,13 @@ class WalSession:
         self._feed.leave([shard])
         self._feed.check([shard], known)
         await self._spill(at_once=True)
-        return await self._table.park(relay, shard, epoch, key, reason, known)
+        async with self._turn:
+            return await self._table.park(relay, shard, epoch, key, reason, known)
 
     async def gather(self, relay: UUID, epochs: Mapping[int, int], known: Sequence[int]) -> None:
-        """See `Session`."""
-        await self._table.gather(relay, epochs, known)
+        """See `Session`; not while rows are spilled, which may be among those that are parked."""
+        async with self._turn:
+            await self._table.gather(relay, epochs, known)
 
     async def backlog(self, shards: Sequence[int]) -> Backlog:
         """See `Session`; guards the server's disk too."""

@@ -10,7 +10,7 @@ from shop.inventory.api import routes
 from shop.inventory.config import Settings
 from shop.inventory.handlers import register
 from shop.inventory.service import Stock
-from shop.kernel.pace import GATHER
+from shop.kernel.pace import GATHER, KEEP
 
 
 def settings(environ: Mapping[str, str]) -> Settings:
@@ -30,5 +30,5 @@ def build(settings: Settings) -> Service:
         settings=settings,
         prefix="/api/v1",
         routes=routes(stock),
-        owns=[db, box.relay(min_idle=GATHER), consumer],
+        owns=[db, box.relay(min_idle=GATHER, gather=KEEP), consumer],
     )

@@ -6,7 +6,7 @@ from backstay.db import Database
 from backstay.messaging import Consumer
 from backstay.outbox import Outbox
 from backstay.service import Service
-from shop.kernel.pace import GATHER
+from shop.kernel.pace import GATHER, KEEP
 from shop.notifications.api import routes
 from shop.notifications.config import Settings
 from shop.notifications.handlers import register
@@ -33,6 +33,6 @@ def build(settings: Settings) -> Service:
         settings=settings,
         prefix="/api/v1",
         routes=routes(notifications),
-        owns=[db, box.relay(min_idle=GATHER), mail, consumer, notifications],
+        owns=[db, box.relay(min_idle=GATHER, gather=KEEP), mail, consumer, notifications],
         jobs=jobs(notifications, settings),
     )

@@ -6,7 +6,7 @@ from backstay.db import Database
 from backstay.messaging import Consumer
 from backstay.outbox import Outbox
 from backstay.service import Service
-from shop.kernel.pace import GATHER
+from shop.kernel.pace import GATHER, KEEP
 from shop.orders.api import actuator, routes
 from shop.orders.clients import PaymentsClient, payments_client, pipeline
 from shop.orders.config import Settings
@@ -34,6 +34,6 @@ def build(settings: Settings) -> Service:
         "orders",
         settings=settings,
         routes=[*(route.under("/api/v1") for route in routes(orders)), *actuator(breakers)],
-        owns=[db, to_payments, box.relay(min_idle=GATHER), consumer, orders],
+        owns=[db, to_payments, box.relay(min_idle=GATHER, gather=KEEP), consumer, orders],
         jobs=jobs(orders, settings),
     )

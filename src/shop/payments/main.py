@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from backstay.db import Database
 from backstay.outbox import Outbox
 from backstay.service import Service
-from shop.kernel.pace import GATHER
+from shop.kernel.pace import GATHER, KEEP
 from shop.payments.api import routes
 from shop.payments.config import Settings
 from shop.payments.jobs import jobs
@@ -28,6 +28,6 @@ def build(settings: Settings) -> Service:
         "payments",
         settings=settings,
         routes=routes(payments),
-        owns=[db, provider, box.relay(min_idle=GATHER), payments],
+        owns=[db, provider, box.relay(min_idle=GATHER, gather=KEEP), payments],
         jobs=jobs(payments, settings),
     )

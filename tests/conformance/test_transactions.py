@@ -132,7 +132,8 @@ async def test_a_batch_that_the_broker_refuses(kafka_broker: KafkaBroker, kafka:
     """A record too large for the topic's own limit is blamed, nothing of it is seen, and the next one works."""
     topic = f"t-{uuid4().hex[:12]}"
     small = NewTopic(topic, 1, 1, config={"max.message.bytes": "2000"})
-    for made in AdminClient({"bootstrap.servers": kafka.bootstrap}).create_topics([small]).values():
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    for made in admin.create_topics([small]).values():
         await asyncio.wrap_future(made)
     async with kafka_broker.transactional(ident) as producer:
         [refused] = await producer.publish(records(topic, b"x" * 5000), "mark-1")

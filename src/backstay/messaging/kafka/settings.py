@@ -40,7 +40,8 @@ _PRODUCER: Mapping[str, Any] = {
     "queue.buffering.max.kbytes": 65_536,
 }
 _TRANSACTIONS: Mapping[str, Any] = {
-    "enable.gapless.guarantee": False,
+    # An abort takes back what a refused batch would leave behind: no other guarantee is needed.
+    **{name: value for name, value in _PRODUCER.items() if name != "enable.gapless.guarantee"},
     # Readers of what is committed wait behind an open transaction, so long at most if nobody takes its id over.
     "transaction.timeout.ms": 60_000,
 }
@@ -100,8 +101,8 @@ class Settings:
         return self._for(_PRODUCER)
 
     def transactional(self, ident: str) -> dict[str, Any]:
-        """For a producer of transactions: an abort takes back what a refused batch would leave behind."""
-        return self._for({**_PRODUCER, **_TRANSACTIONS, "transactional.id": ident})
+        """For a producer of transactions."""
+        return self._for({**_TRANSACTIONS, "transactional.id": ident})
 
     def member(self, group: str, *, watch_end: bool) -> dict[str, Any]:
         """For a member of a group that commits by itself and never jumps to another offset."""

@@ -18,7 +18,7 @@ from shop.local.program import Program, spawn, stop, wait_until
 VERSION = "4.4.0"
 CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qk"
 JAVA_OPTIONS = (
-    "-Xmx256m",
+    "-Xmx192m",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",

@@ -49,9 +49,9 @@ class Settings(ServiceSettings):
     """A checkout answers within this time; a payment that takes longer settles later."""
     checkout_reserve: Annotated[float, Meta(ge=0)] = 0.5
     """What of it is kept for saving the outcome."""
-    checkout_patience: Seconds = 1.0
+    checkout_patience: Seconds = 1.5
     """How long it waits for the database before it gives up with nothing done."""
-    checkouts: Count = 512
+    checkouts: Count = 200
     """Checkouts at once; more are told to come again."""
     checkout_locked_for: Seconds = 5.0
     """For how long a checkout keeps repeats of its key away."""

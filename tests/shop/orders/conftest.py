@@ -121,14 +121,14 @@ def read(answer: Answer[Any]) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def open_counter(dsn: str) -> AsyncIterator[Counter]:
+async def open_counter(dsn: str, **settings: Any) -> AsyncIterator[Counter]:
     """Orders on that empty database, with a small catalog."""
     db = Database("orders", dsn=dsn, migrations=MIGRATIONS)
     box = Outbox(db)
     db.requires(idempotency.COMPONENT)
     clock, payments = FakeClock(datetime.now(UTC)), FakePayments()
     async with db:
-        counter = Counter(Orders(db, box, payments, Settings(), clock=clock), payments, db, clock)
+        counter = Counter(Orders(db, box, payments, Settings(**settings), clock=clock), payments, db, clock)
         for sku, price in (("P1", "18.00"), ("P2", "19.50")):
             await counter.handle(counter.orders.product_changed, product(sku, price))
         yield counter
@@ -151,3 +151,9 @@ async def counter(database: str) -> AsyncIterator[Counter]:
     """Orders on a fresh database."""
     async with open_counter(database) as it:
         yield it
+
+
+@pytest.fixture
+def counter_with(database: str) -> Callable[..., Any]:
+    """`async with counter_with(checkouts=1) as counter:` is a counter with settings of its own."""
+    return lambda **settings: open_counter(database, **settings)

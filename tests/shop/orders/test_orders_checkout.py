@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 
 from backstay.faults import Injected
-from backstay.service import Answer, Conflict, Problem, Unprocessable
+from backstay.service import Answer, Conflict, Problem, Unavailable, Unprocessable
 from backstay.testing import armed
 from shop.contracts.products import ProductUpdated
 from shop.kernel import Money
@@ -250,6 +251,42 @@ async def test_a_changed_price_is_a_conflict(counter: Counter) -> None:
     assert refused.value.slug == "price-changed"
     assert refused.value.members["total"] == Money.of("36.00")
     assert (await counter.checkout(("P1", 2), expected_total=Money.of("36.00"))).status == 201
+
+
+async def test_who_finds_no_place_is_told_at_once(counter_with: Any) -> None:
+    """Beyond so many checkouts the next one is 503 with Retry-After: nothing is saved, nobody is charged."""
+    async with counter_with(checkouts=1) as counter:
+        begun, go = asyncio.Event(), asyncio.Event()
+
+        async def slowly(_: UUID) -> None:
+            begun.set()
+            await go.wait()
+
+        counter.payments.meanwhile = slowly
+        first = asyncio.create_task(counter.checkout())
+        await begun.wait()
+        with pytest.raises(Unavailable) as refused:
+            await counter.checkout()
+        go.set()
+
+        assert refused.value.headers["Retry-After"] == "1"
+        assert (await first).status == 201
+        assert (await counter.checkout()).status == 201
+        assert await counter.db.fetchval("SELECT count(*) FROM orders") == 2
+
+
+async def test_a_database_without_room_is_no_order(counter_with: Any) -> None:
+    """While every connection is in use a checkout gives up in time for its deadline, with nothing half done."""
+    async with counter_with(checkout_patience=0.2) as counter, AsyncExitStack() as held:
+        for _ in range(6):
+            await held.enter_async_context(counter.db.transaction())
+        with pytest.raises(Unavailable):
+            await counter.checkout(key="k")
+        await held.aclose()
+
+        assert counter.payments.asked == []
+        assert (await counter.checkout(key="k")).status == 201
+        assert await counter.db.fetchval("SELECT count(*) FROM orders") == 1
 
 
 BEFORE = ["orders.checkout.before-save"]

@@ -268,10 +268,10 @@ class Drill:
         p50 = [(float(s), sorted(found)[len(found) // 2]) for s, found in enumerate(by_second) if found]
         p99 = [(float(s), sorted(found)[int(len(found) * 0.99)]) for s, found in enumerate(by_second) if found]
         rate = [(float(s), float(len(found))) for s, found in enumerate(by_second)]
-        when = ", ".join(f"{name} from {at:.0f} s" for at, name in self.marks)
+        when = ", ".join(f"{name.split()[0]} from {at:.0f} s" for at, name in self.marks)
         plots = (
             over_time(
-                f"breaker orders → payments: 0 closed, 1 half-open, 2 open ({when})",
+                f"circuit breaker: 0 closed, 1 half-open, 2 open · {when}",
                 [Line("state", self._states)],
                 unit="state",
             ),

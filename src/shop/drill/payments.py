@@ -278,7 +278,8 @@ class Drill:
             over_time("checkouts answered a second", [Line("answers", rate)], unit="a second"),
             over_time("time to answer a checkout", [Line("p50", p50), Line("p99", p99)], unit="ms"),
         )
-        placed = [plot.replace("<svg ", f'<svg y="{HEIGHT * at}" ', 1) for at, plot in enumerate(plots)]
+        size = f'width="{WIDTH}" height="{HEIGHT}"'  # without it each would take the whole
+        placed = [plot.replace("<svg ", f'<svg y="{HEIGHT * at}" {size} ', 1) for at, plot in enumerate(plots)]
         head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT * len(plots)}">'
         return "\n".join([head, *placed, "</svg>", ""])
 

@@ -290,6 +290,32 @@ async def test_a_waiting_partition_does_not_hold_up_the_others(world: World) -> 
         await eventually(is_ledger(world, *range(10, 20), 1))
 
 
+async def test_gathered_partitions_share_transactions_and_fail_alone(world: World) -> None:
+    """Everything has its effect once and in order by key; what is wrong with one record costs no other its effect."""
+    consumer = world.consumer(gather=0.02, attempts=2)
+    keys = [f"key-{number}" for number in range(12)]
+    assert len({partition_of(key.encode(), PARTITIONS) for key in keys}) > 1
+
+    @consumer.on(world.event, locks=SHARED)
+    async def handle(event: Any, tx: Transaction, envelope: Envelope) -> None:
+        if event.number == 13:
+            raise ValueError("unlucky")
+        await write(tx, event, envelope)
+
+    for number in range(20):
+        await world.publish(*(world.record(number, key) for key in keys if number != 13 or key == "key-3"))
+    before = world.db.statistics().committed
+    async with consumer:
+        await eventually(lambda: consumer.statistics().handled + consumer.statistics().dead_letters == 229, timeout=60)
+
+    assert len(await list_dead_letters(world.db)) == 7  # it, and what waits behind it
+    assert world.db.statistics().committed - before < 120
+    for key in keys:
+        rows = await world.db.fetch("SELECT number FROM ledger WHERE key = $1 ORDER BY seq", key)
+        left_out = range(13, 20) if key == "key-3" else (13,)
+        assert [row["number"] for row in rows] == [number for number in range(20) if number not in left_out]
+
+
 async def test_locks_of_a_batch_are_united_and_sorted(world: World) -> None:
     """All keys of the batch are taken at once, first, once each, in order."""
     consumer = world.consumer()

@@ -158,7 +158,12 @@ class Applier:
 
     async def _once(self, run: list[Delivery]) -> None:
         """One transaction, tried once."""
-        self._count(run, await self._transact(_first_of_each(run), _Progress()))
+        try:
+            handled = await self._transact(_first_of_each(run), _Progress())
+        except (Deadlock, SerializationFailure):
+            self._counters.repeats += 1
+            raise
+        self._count(run, handled)
         await faults.point(self._after_commit)
 
     async def _transact(self, fresh: list[Delivery], progress: _Progress) -> list[Delivery]:

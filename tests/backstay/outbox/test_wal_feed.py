@@ -98,10 +98,10 @@ def test_failure_sends_a_shard_to_its_table(spills: bool) -> None:
     take(held)
     transaction(held, 2, 20, row(3), row(6, 1))
     held.check([0, 1], [1, 5])
-    assert [one.seq for one, _ in held.to_spill(9)] == ([2, 3] if spills else [])
+    assert [one.seq for one, _ in held.to_spill(9, (0, 1, 2))] == ([2, 3] if spills else [])
     assert take(held) == [6]
     assert held.may_read_table(0) is not spills
-    held.spilled(len(held.to_spill(9)))
+    held.spilled(held.to_spill(9, (0, 1, 2)))
     assert held.may_read_table(0)
     held.done({0: [1], 1: [5, 6]})
     assert held.confirmed == 20
@@ -112,7 +112,7 @@ def test_spilled_rows_hold_the_slot_until_they_lie_in_the_table() -> None:
     held = feed(spills=True, streamed=())
     transaction(held, 1, 10, row(1))
     assert held.confirmed == 0
-    held.spilled(1)
+    held.spilled(held.to_spill(1, (0, 1, 2)))
     assert held.confirmed == 10
 
 
@@ -124,7 +124,7 @@ def test_put_aside_and_taken_back() -> None:
     held.join([0], NOTHING)
     transaction(held, 2, 20, row(3))
     assert take(held) == [1, 2, 3]
-    assert [one.seq for one, _ in held.to_spill(9)] == [9]
+    assert [one.seq for one, _ in held.to_spill(9, (0, 1, 2))] == [9]
 
 
 def test_waiting_topic_is_tabled() -> None:
@@ -141,7 +141,7 @@ def test_kept_rows_are_read_from_the_table() -> None:
     """What an operator or a relay wrote back lies in the table, also where rows leave it at once."""
     held = feed(spills=True)
     transaction(held, 1, 10, row(1), mark=KEEP_MARK)
-    assert (take(held), held.to_spill(9), held.confirmed) == ([], [], 10)
+    assert (take(held), held.to_spill(9, (0, 1, 2)), held.confirmed) == ([], [], 10)
     assert not held.may_read_table(1)
     assert held.may_read_table(0)
 
@@ -150,7 +150,7 @@ def test_delayed_rows_go_to_the_table_with_their_time() -> None:
     """An event that isn't due waits where the relay looks for it."""
     held = feed(spills=True)
     transaction(held, 1, 10, row(1), due=NOW)
-    assert held.to_spill(9) == [(row(1), NOW)]
+    assert held.to_spill(9, (0, 1, 2)) == [(row(1), NOW)]
 
 
 def test_begins_anew_when_rows_start_to_leave_the_table() -> None:
@@ -221,9 +221,9 @@ def test_nothing_is_forgotten_and_no_order_turned_round(seed: int, spills: bool)
             left = {one.shard for one in table}
             held.join([shard for shard in held.candidates((0, 1, 2)) if shard not in left], NOTHING)
         if chance.random() < 0.3:
-            count = len(held.to_spill(chance.randint(1, 5)))
-            table += [one for one, _ in held.to_spill(count)]
-            held.spilled(count)
+            rows = held.to_spill(chance.randint(1, 5), chance.sample((0, 1, 2), 2))
+            table += [one for one, _ in rows]
+            held.spilled(rows)
         seen = {one.seq for one in out} | {one.seq for one in table}
         assert all(number in seen or end > held.confirmed for number, end in ends.items())
     for shard in range(3):

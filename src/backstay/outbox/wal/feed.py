@@ -13,9 +13,9 @@ The slot may forget a transaction when each of its events is acknowledged or lie
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, KeysView, Mapping, Sequence
 from datetime import datetime
-from itertools import repeat
+from itertools import islice, repeat
 
 from backstay.outbox.errors import OutboxError
 from backstay.outbox.store import Row
@@ -56,8 +56,7 @@ class Feed:
         self._transactions: deque[_Transaction] = deque()
         self._current = _Transaction(0)
         self._unsure: set[int] = set()  # transactions left to the table that may not be visible there yet
-        self._spill: list[_Held] = []
-        self._spilling: dict[int, int] = {}
+        self._aside: dict[int, deque[_Held]] = {}
         self._urgent: set[int] = set()  # shards whose table may hold what comes behind something to be spilled
 
     @property
@@ -223,8 +222,9 @@ class Feed:
             return
         joined = {shard for shard in shards if shard not in self._urgent and not self._handed.get(shard)}
         if self.spills:
-            joined -= {held[0][0] for held in self._spill if held[3] is not None}
-            self._take_back(joined)
+            joined -= {shard for shard in joined if any(held[3] is not None for held in self._aside.get(shard, ()))}
+            # The table is empty, so what was put aside for it needn't go there: it is next.
+            self._queues.update((shard, self._aside.pop(shard)) for shard in joined & self._aside.keys())
         self._streamed.update(dict.fromkeys(joined, None if self.spills else snapshot))
 
     def remember(self, snapshot: Snapshot) -> None:
@@ -237,38 +237,35 @@ class Feed:
 
     # -- spilling
 
-    def to_spill(self, limit: int) -> list[tuple[Row, datetime | None]]:
-        """The next rows to be written to the table, in order, and when they are due; `spilled` says that it is done."""
-        return [(held[0], held[3]) for held in self._spill[:limit]]
+    @property
+    def aside(self) -> KeysView[int]:
+        """Shards of which something is put aside: the next to be streamed, or to be written to the table."""
+        return self._aside.keys()
 
-    def spilled(self, count: int) -> None:
-        """The first `count` of them are in the table."""
-        for row, tx, size, _ in self._spill[:count]:
+    @property
+    def urgent(self) -> Collection[int]:
+        """Shards that can't go on before it is written."""
+        return self._urgent
+
+    def to_spill(self, limit: int, shards: Collection[int]) -> list[tuple[Row, datetime | None]]:
+        """The next rows of these shards to be written to the table, and when they are due; then call `spilled`."""
+        found: list[tuple[Row, datetime | None]] = []
+        for shard in shards:
+            found += [(held[0], held[3]) for held in islice(self._aside.get(shard, ()), limit - len(found))]
+        return found
+
+    def spilled(self, rows: Iterable[tuple[Row, datetime | None]]) -> None:
+        """These are in the table."""
+        for row, _ in rows:
+            _, tx, size, _ = self._aside[row[0]].popleft()
             tx.left -= 1
             self._rows -= 1
             self._bytes -= size
-            self._spilling[row[0]] -= 1
-            if not self._spilling[row[0]]:
-                del self._spilling[row[0]]
+            if not self._aside[row[0]]:
+                del self._aside[row[0]]
                 self._urgent.discard(row[0])
-        del self._spill[:count]
         self.noticed = True
         self._advance()
-
-    @property
-    def urgent(self) -> bool:
-        """Whether a shard can't go on before it is written."""
-        return bool(self._urgent)
-
-    def _take_back(self, shards: Collection[int]) -> None:
-        """The table is empty, so what was put aside for it needn't go there: it is next."""
-        mine = [held for held in self._spill if held[0][0] in shards]
-        if mine:
-            self._spill = [held for held in self._spill if held[0][0] not in shards]
-        for held in mine:
-            self._queues.setdefault(held[0][0], deque()).append(held)
-        for shard in shards:
-            self._spilling.pop(shard, None)
 
     def _to_table(self, held: _Held) -> None:
         self.noticed = True
@@ -279,8 +276,7 @@ class Feed:
             self._unsure.add(held[1].xid)
 
     def _put_aside(self, held: _Held) -> None:
-        self._spill.append(held)
-        self._spilling[held[0][0]] = self._spilling.get(held[0][0], 0) + 1
+        self._aside.setdefault(held[0][0], deque()).append(held)
         self._rows += 1
         self._bytes += held[2]
 

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from backstay.errors import BackstayError
 from backstay.outbox.leases import View
-from backstay.outbox.store import SHARDS, Backlog, Row, Session
+from backstay.outbox.store import Backlog, Row, Session
 from backstay.outbox.wal.backing import Backing, Slot
 from backstay.outbox.wal.feed import Feed
 from backstay.outbox.wal.options import WalOptions
@@ -76,7 +76,8 @@ class WalSession:
         self._look_at, self._gap = 0.0, LOOK[0]
         self._overgrown = False
         self._leading_since = self._aside_since = 0.0
-        self._held = 0
+        self._owned: set[int] = set()
+        self._stuck: set[int] = set()  # shards whose table has nothing to publish now, and isn't empty
         self._ask = False
         self._again: list[tuple[UUID, dict[int, list[int]], dict[int, int], int]] = []
 
@@ -150,29 +151,33 @@ class WalSession:
         except BackstayError as error:
             log.warning("outbox.slot-trouble", extra={"slot": self._options.slot, "reason": str(error)})
 
-    def _must_spill(self) -> bool:
-        """What was put aside waits a little, and longer while shards are still another relay's."""
-        if not self._feed.to_spill(1):
+    def _due(self) -> set[int]:
+        """Shards whose events must go to the table: others wait until their table is empty, and are streamed then."""
+        aside = self._feed.aside
+        if not aside:
             self._aside_since = 0.0
-            return False
+            return set()
         now = time.monotonic()
         self._aside_since = self._aside_since or now
-        if self._held < SHARDS and now < self._leading_since + 1.5 * self._lease:
-            return False
-        return self._feed.urgent or now >= self._aside_since + SPILL_AFTER
+        due = set(self._feed.urgent)
+        if now >= self._aside_since + SPILL_AFTER:
+            due |= aside & self._stuck
+        if now >= self._leading_since + 1.5 * self._lease:
+            due |= aside - self._owned
+        return due
 
-    async def _spill(self, *, at_once: bool = False) -> None:
+    async def _spill(self, shards: Collection[int] | None = None) -> None:
         """Write to the table what can't go out as it came; never while a look decides whether a table is empty."""
-        if not at_once and not self._must_spill():
-            return
-        self._aside_since = 0.0
-        while self._feed.to_spill(1):
+        due = self._due() if shards is None else shards
+        while due:
             async with self._turn:
                 feed = self._feed
-                rows = feed.to_spill(SPILL_ROWS)
-                if rows:
-                    await self._backing.spill(rows)
-                    feed.spilled(len(rows))
+                rows = feed.to_spill(SPILL_ROWS, due)
+                if not rows:
+                    return
+                await self._backing.spill(rows)
+                feed.spilled(rows)
+            self._aside_since = 0.0
             self._room.set()
             self._wake()
 
@@ -201,14 +206,14 @@ class WalSession:
         """See `Session`."""
         self._look_at = 0.0
         acquired = await self._table.acquire(relay, shards, lease)
-        self._held += len(acquired)
+        self._owned |= acquired.keys()
         return acquired
 
     async def release(self, relay: UUID, epochs: Mapping[int, int]) -> None:
         """See `Session`; what came through the slot and wasn't sent goes to the table first."""
         self._feed.leave(epochs)
-        await self._spill(at_once=True)
-        self._held -= len(epochs)
+        await self._spill(epochs)
+        self._owned -= epochs.keys()
         await self._table.release(relay, epochs)
 
     async def leave(self, relay: UUID) -> None:
@@ -249,7 +254,7 @@ class WalSession:
             around=around,
         )
         self._pace(found)
-        if self.role is Role.LEADING and not topics and not keys:
+        if self.role is Role.LEADING:
             await self._settle(feed, tabled, found, known)
         return rows + found
 
@@ -281,6 +286,9 @@ class WalSession:
             if shards:
                 snapshot, empty = await self._backing.settled(shards, known)
                 feed.join(empty, snapshot)
+        self._stuck -= more
+        self._stuck.difference_update(feed.streamed)
+        self._stuck.update(shard for shard in shards if shard not in feed.streamed)
 
     async def delete(
         self, relay: UUID, rows: Mapping[int, Collection[int]], epochs: Mapping[int, int]
@@ -307,7 +315,7 @@ class WalSession:
         """See `Session`; all of the shard goes to the table first."""
         self._feed.leave([shard])
         self._feed.check([shard], known)
-        await self._spill(at_once=True)
+        await self._spill([shard])
         async with self._turn:
             return await self._table.park(relay, shard, epoch, key, reason, known)
 

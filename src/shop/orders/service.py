@@ -72,7 +72,8 @@ class _Door:
 
     async def __aenter__(self) -> None:
         if self._free <= 0:
-            raise Unavailable("too many checkouts at this moment; nothing was ordered", retry_after=COME_AGAIN)
+            detail = "too many checkouts at this moment; nothing was ordered"
+            raise Unavailable(detail, retry_after=COME_AGAIN, headers={r.STOP_HEADER: "1"})
         self._free -= 1
 
     async def __aexit__(self, *_: object) -> None:
@@ -281,7 +282,8 @@ class Orders(AbstractAsyncContextManager["Orders"]):
                 order = None if known else await self._place(customer_id, wanted, products, key)
                 return order or await self._repeated(wanted, key)
         except TimeoutError as error:
-            raise Unavailable("too much to do at this moment; nothing was ordered", retry_after=COME_AGAIN) from error
+            detail = "too much to do at this moment; nothing was ordered"
+            raise Unavailable(detail, retry_after=COME_AGAIN, headers={r.STOP_HEADER: "1"}) from error
 
     async def _place(
         self, customer_id: UUID, wanted: NewOrder, products: Mapping[str, Product], key: IdempotencyKey

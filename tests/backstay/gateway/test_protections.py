@@ -73,6 +73,16 @@ async def test_what_the_client_did_wrong_opens_nothing(system, status):
     assert gateway.policies.circuit_breaker("app").statistics().succeeded_total == 4
 
 
+async def test_a_service_that_sheds_load_opens_nothing(system):
+    """A refusal of a part is no failure: the breaker would turn it into a refusal of everything."""
+    upstream = await system.upstream(answers(503, lines=("X-Do-Not-Retry: 1",)))
+    gateway = await system.simple(upstream, filters=BREAKER, policies=policies())
+
+    assert [(await system.ask(gateway)).status for _ in range(4)] == [503] * 4
+    assert len(upstream.requests) == 4
+    assert gateway.policies.circuit_breaker("app").statistics().buffered_calls == 0
+
+
 async def test_without_status_codes_only_no_answer_is_a_failure(system):
     """The short form, as in Spring: a 500 is an answer, a connection that dies is none."""
     upstream = await system.upstream(answers(500, 500, 500, 0))

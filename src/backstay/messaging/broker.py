@@ -166,11 +166,13 @@ class Broker(Protocol):
         *,
         started: Collection[Partition] = (),
         watch_end: bool = False,
+        gather: float = 0.0,
     ) -> Subscription:
         """Join a group. It begins at the beginning in partitions where it never committed.
 
         `started` names those where it did: there a missing offset is a problem, never a silent jump. `watch_end` asks
-        for `Sink.reached_end`.
+        for `Sink.reached_end`. `gather` allows the broker to hold records back for so many seconds, so that
+        more come at once.
         """
         ...
 

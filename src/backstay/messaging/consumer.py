@@ -98,6 +98,7 @@ class Consumer:
         self._broker = broker
         self._catch_up = tuple(catch_up)
         self._handlers = Handlers()
+        self._gather = gather
         self._counters = Counters()
         self._applier = Applier(
             db,
@@ -235,7 +236,12 @@ class Consumer:
         started = await self._marks.started()
         watch_end = bool(self._catch_up) and not await self._marks.caught_up(self._catch_up)
         subscription = broker.subscribe(
-            self.group, self._handlers.topics(), _Sink(self), started=started, watch_end=watch_end
+            self.group,
+            self._handlers.topics(),
+            _Sink(self),
+            started=started,
+            watch_end=watch_end,
+            gather=self._gather,
         )
         self._subscription = subscription
         async with subscription:

@@ -65,6 +65,7 @@ class MemoryBroker:
         *,
         started: Collection[Partition] = (),
         watch_end: bool = False,
+        gather: float = 0.0,  # noqa: ARG002 - nothing is gained by waiting here
     ) -> MemorySubscription:
         """As in `Broker`."""
         found = self._groups.setdefault(group, Group())

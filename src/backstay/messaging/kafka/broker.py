@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -86,9 +87,11 @@ class KafkaBroker:
         *,
         started: Collection[Partition] = (),
         watch_end: bool = False,
+        gather: float = 0.0,
     ) -> KafkaSubscription:
         """As in `Broker`."""
-        return KafkaSubscription(self._settings, group, topics, sink, frozenset(started), watch_end=watch_end)
+        settings = replace(self._settings, gather=gather)
+        return KafkaSubscription(settings, group, topics, sink, frozenset(started), watch_end=watch_end)
 
     def tail(self, topic: str, since: datetime) -> KafkaTail:
         """As in `Broker`."""

@@ -20,6 +20,8 @@ Protocol = Literal["classic", "consumer"]
 
 log = logging.getLogger("backstay.messaging.kafka")
 
+GATHERED = 65_536  # bytes that are worth sending before the time to gather is over
+
 _COMMON: Mapping[str, Any] = {
     "socket.timeout.ms": 4000,
     "reconnect.backoff.ms": 20,
@@ -82,6 +84,8 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     protocol: Protocol = "classic"
     instance: str | None = None
+    gather: float = 0.0
+    """Seconds for which the broker may hold records back until there are more of them."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -107,7 +111,12 @@ class Settings:
     def member(self, group: str, *, watch_end: bool) -> dict[str, Any]:
         """For a member of a group that commits by itself and never jumps to another offset."""
         own = {"group.id": group, "auto.offset.reset": "error", "enable.partition.eof": watch_end}
-        return self._for({**_CONSUMER, **self._membership(), **own})
+        return self._for({**_CONSUMER, **self._membership(), **self._patience(), **own})
+
+    def _patience(self) -> dict[str, Any]:
+        if not self.gather or self.flavor == "embedded":
+            return {}
+        return {"fetch.min.bytes": GATHERED, "fetch.wait.max.ms": max(1, round(self.gather * 1000))}
 
     def _membership(self) -> dict[str, Any]:
         static = {} if self.instance is None else {"group.instance.id": self.instance}

@@ -1,10 +1,10 @@
 """The attempts of one exchange on a route with a circuit breaker, a time limiter, a retry: retry ( breaker ( call )).
 
 What a breaker is told: no answer, and an answer whose status is among the route's `statusCodes`, are failures; every
-other answer is a success. One that says `x-do-not-retry` is neither: who sheds a part of its load is there for the rest,
-and a breaker would make all of it of that part. So no client can open a breaker by what it asks for. Nor by how it asks: the time of a call
+other answer is a success, so no client can open a breaker by what it asks for. Nor by how it asks: the time of a call
 counts from the whole request on, and a call that ends because its client left, or allowed less time than the route,
-gives its permit back, unless it was slow already by the breaker's own measure.
+gives its permit back, unless it was slow already by the breaker's own measure. So does an answer that says
+`x-do-not-retry`: who sheds a part of its load is there for the rest, and counted, that part would become all of it.
 """
 
 import re

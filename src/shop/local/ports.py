@@ -2,10 +2,13 @@
 
 import os
 import socket
+from collections import deque
 from pathlib import Path
 
 LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
 HOST = "127.0.0.1"
+
+_handed_out: deque[int] = deque(maxlen=100)
 
 
 class PortTaken(RuntimeError):
@@ -13,11 +16,14 @@ class PortTaken(RuntimeError):
 
 
 def free_port() -> int:
-    """A port nobody listens on now; the kernel hands out another one at each call."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port nobody listens on now, and not one of those handed out here lately: they may be needed together."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            port: int = probe.getsockname()[1]
+        if port not in _handed_out:
+            _handed_out.append(port)
+            return port
 
 
 def is_open(port: int, host: str = HOST, timeout: float = 0.3) -> bool:

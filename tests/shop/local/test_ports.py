@@ -41,3 +41,23 @@ def test_nobody_holds_a_free_port(taken: int) -> None:
     port = free_port()
     assert not is_open(port)
     assert holder(port) is None
+
+
+def test_free_ports_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ports asked for one after the other are different ones, also when the kernel offers one again."""
+    offers = iter([50001, 50001, 50002])
+
+    class Probe:
+        def __enter__(self) -> "Probe":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def bind(self, address: tuple[str, int]) -> None: ...
+
+        def getsockname(self) -> tuple[str, int]:
+            return "127.0.0.1", next(offers)
+
+    monkeypatch.setattr("socket.socket", Probe)
+
+    assert [free_port(), free_port()] == [50001, 50002]

@@ -58,7 +58,7 @@ def section(runs: list[dict[str, Any]]) -> str:
         "",
         f"`make bench-resilience`, CPython {pythons}. Nanoseconds over a bare await ({bare} ns), the median of",
         "paired slices in one run; *failing* is over the bare failing call, *refused* is absolute with the caller's",
-        "try/except.",
+        f"try/except. Load average {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores.",
         "",
         "| what | bound, µs | measured, ns | best rival with the same features, ns |",
         "|---|---|---:|---:|",
@@ -102,13 +102,8 @@ def _bounded(case: str, bound: str, runs: list[dict[str, Any]]) -> str:
 
 
 def _memory(runs: list[dict[str, Any]], what: str, part: str, bound: str) -> str:
-    same = [name for name, kind in runs[0]["kinds"].items() if "slow rate" in kind and name != "Backstay"]
-    ours = " / ".join(f"{run['memory']['Backstay'][part] / 1000:.1f} KB" for run in runs)
-    rivals = []
-    for run_ in runs:
-        best = min((run_["memory"][name][part], name) for name in same if name in run_["memory"])
-        rivals.append(f"{best[0] / 1000:.1f} KB ({best[1]})")
-    return f"| {what} | {bound} | {ours} | {' / '.join(rivals)} |"
+    ours = " / ".join(f"{run['memory'][part] / 1000:.1f} KB" for run in runs)
+    return f"| {what} | {bound} | {ours} | – |"
 
 
 def write(text: str) -> None:

@@ -420,17 +420,6 @@ async def memory(decorate: Callable[[int, float, int], Decorate]) -> dict[str, i
     return {"breaker": alone // len(breakers), "both": both // len(breakers)}
 
 
-async def weigh() -> dict[str, dict[str, int]]:
-    """Of each library that can."""
-    found = {}
-    for name, (_, make) in BREAKERS.items():
-        try:
-            found[name] = await memory(make)
-        except Exception as error:
-            print(f"{name}: memory: {error!r}", file=sys.stderr)
-    return found
-
-
 # -- behaviour ------------------------------------------------------------------------------------------------------
 
 
@@ -590,7 +579,7 @@ async def main(slices: int) -> None:
                 "versions": {name: metadata.version(name) for name in names},
                 "kinds": {name: kind for name, (kind, _) in BREAKERS.items()},
                 "times": await times(slices),
-                "memory": await weigh(),
+                "memory": await memory(backstay),
                 "behaviour": {name: await probe(make) for name, (_, make) in BREAKERS.items() if name != "pybreaker"},
             }
         )

@@ -1,8 +1,8 @@
 """Checkouts at a fixed rate while payments is slow, failing, dead and flapping; what was seen, and whether it held.
 
 Held means, for each of these: the 99th percentile of checkouts is under their deadline and every one is answered with
-an order, but for one in a hundred that is told at once to come again; payments gets no more retries than the budget allows; nothing is charged twice; and once payments is back,
-every order settles by itself.
+an order, but for one in a hundred that is told at once to come again; payments gets no more retries than the budget
+allows; nothing is charged twice; and once payments is back, every order settles by itself.
 """
 
 import asyncio

@@ -50,7 +50,7 @@ class Settings(ServiceSettings):
     checkout_reserve: Annotated[float, Meta(ge=0)] = 0.5
     """What of it is kept for saving the outcome."""
     checkout_patience: Seconds = 1.5
-    """How long it waits for the database before it gives up with nothing done."""
+    """How long it waits for a database connection before it gives up with nothing done."""
     checkouts: Count = 200
     """Checkouts at once; more are told to come again."""
     checkout_locked_for: Seconds = 5.0

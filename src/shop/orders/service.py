@@ -276,14 +276,10 @@ class Orders(AbstractAsyncContextManager["Orders"]):
 
     async def _begin(self, customer_id: UUID, wanted: NewOrder, key: IdempotencyKey) -> Order | Answer[OrderView]:
         """The order to go on with, or the answer that its key has already."""
-        try:
-            async with asyncio.timeout(self._settings.checkout_patience):
-                products, known = await store.offered(self._db, [line.sku for line in wanted.lines], key)
-                order = None if known else await self._place(customer_id, wanted, products, key)
-                return order or await self._repeated(wanted, key)
-        except TimeoutError as error:
-            detail = "too much to do at this moment; nothing was ordered"
-            raise Unavailable(detail, retry_after=COME_AGAIN, headers={r.STOP_HEADER: "1"}) from error
+        with r.deadline(self._settings.checkout_patience):  # for a connection; a statement under way is never cut short
+            products, known = await store.offered(self._db, [line.sku for line in wanted.lines], key)
+            order = None if known else await self._place(customer_id, wanted, products, key)
+            return order or await self._repeated(wanted, key)
 
     async def _place(
         self, customer_id: UUID, wanted: NewOrder, products: Mapping[str, Product], key: IdempotencyKey

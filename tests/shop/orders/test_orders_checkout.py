@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
+from backstay import db
 from backstay.faults import Injected
 from backstay.service import Answer, Conflict, Problem, Unavailable, Unprocessable
 from backstay.testing import armed
@@ -280,7 +281,7 @@ async def test_a_database_without_room_is_no_order(counter_with: Any) -> None:
     async with counter_with(checkout_patience=0.2) as counter, AsyncExitStack() as held:
         for _ in range(6):
             await held.enter_async_context(counter.db.transaction())
-        with pytest.raises(Unavailable):
+        with pytest.raises(db.Unavailable):
             await counter.checkout(key="k")
         await held.aclose()
 

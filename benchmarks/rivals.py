@@ -578,8 +578,8 @@ async def main(slices: int) -> None:
                 "python": sys.version.split()[0],
                 "versions": {name: metadata.version(name) for name in names},
                 "kinds": {name: kind for name, (kind, _) in BREAKERS.items()},
+                "memory": await memory(backstay),  # first: what others leave in the free lists isn't counted
                 "times": await times(slices),
-                "memory": await memory(backstay),
                 "behaviour": {name: await probe(make) for name, (_, make) in BREAKERS.items() if name != "pybreaker"},
             }
         )

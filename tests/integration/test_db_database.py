@@ -347,3 +347,19 @@ async def test_components_come_first(database: str, tmp_path: Path) -> None:
         assert await opened.fetchval("SELECT to_regclass('ref')") is not None
     with pytest.raises(ConfigError, match="twice"):
         made.requires(Component("base", ours))
+
+
+async def test_a_start_waits_out_a_silent_database() -> None:
+    """A database that takes connections and doesn't answer yet is waited for, like one that isn't there."""
+    nowhere = Database("things", dsn="postgresql://u@127.0.0.1:1/x")
+    answers: list[db.DatabaseError | None] = [db.StatementTimeout("no answer"), None]
+
+    async def step() -> None:
+        if (error := answers.pop(0)) is not None:
+            raise error
+
+    await nowhere._when_there(step)
+    assert answers == []
+    with pytest.raises(db.CheckViolation):
+        answers.append(db.CheckViolation("x"))
+        await nowhere._when_there(step)

@@ -246,13 +246,13 @@ class Database:
             try:
                 await step()
                 return
+            except DatabaseError as error:
+                if not error.transient or loop.time() + pause > deadline:
+                    raise
             except DRIVER_ERRORS as error:
-                problem = error if isinstance(error, DatabaseError) else translate(error)
+                problem = translate(error)
                 if not problem.transient or loop.time() + pause > deadline:
                     raise problem from error
-            except Unavailable:
-                if loop.time() + pause > deadline:
-                    raise
             await asyncio.sleep(pause)
             pause = min(pause * 2, 1.0)
 

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Protocol
 
 from backstay import resilience as r
+from backstay.discovery import NoInstance
 from backstay.errors import ConfigError
 from backstay.gateway import problems
 from backstay.gateway.headers import DEADLINE_HEADER
@@ -286,5 +287,6 @@ def _retry(route: Route, written: RetryFilter, budgets: dict[tuple[str, float, f
         wait=written.wait,
         on=written.errors,
         on_if=lambda error: isinstance(error, Answered),
+        ignore=NoInstance,  # all were looked at, and one waited for, already
         budget=budget,
     )

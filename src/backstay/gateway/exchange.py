@@ -243,7 +243,7 @@ class Exchange:
                 none_there = problems.no_instance(str(admitted.route.target.app), self.gateway.options.retry_after)
             if address is None or address in tried:
                 if not await self._patient(until):
-                    self._failed(ConnectFailed(none_there.detail), none_there)
+                    self._failed(NoInstance(str(admitted.route.target.app)), none_there)
                     return
                 tried.clear()
 

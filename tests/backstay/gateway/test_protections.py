@@ -286,6 +286,18 @@ async def test_a_retry_that_cannot_finish_is_not_begun(system):
     assert (answer.status, len(upstream.requests)) == (503, 1)
 
 
+async def test_who_has_waited_for_an_instance_waits_once(system):
+    """All instances were looked at, for a while: another attempt would only look and wait again."""
+    upstream = await system.upstream()
+    gateway = await system.simple(upstream, filters=RETRY, instance_wait=0.05)
+    system.registry.replace({})
+
+    answer = await system.ask(gateway)
+
+    assert answer.problem["type"] == TYPE + "no-instance"
+    assert gateway.policies.retry("all").statistics().retries_total == 0
+
+
 async def test_the_breaker_sees_each_attempt(system):
     """retry ( breaker ( call )): it opens in the middle of the attempts, and ends them."""
     upstream = await system.upstream(answers(503))

@@ -64,7 +64,7 @@ def drain_once(stage: Stage, kind: str, events: int, *, rate: int = 0, whole: bo
         return measure(stage, one, name, topic, events)
     finally:
         if writer is not None:
-            writer.stop()
+            writer.wait(60)
         one.stop()
         stage.verify(topic, events)
         stage.drop(name)
@@ -83,7 +83,7 @@ def drain_debezium(stage: Stage, events: int, runs: int, *, rate: int, whole: bo
                 writer = stage.worker("writer", dsn=stage.dsn(name), topic=other, rate=rate, seconds=8)
             found.append(measure(stage, one, name, topic, events))
             if writer is not None:
-                writer.stop()
+                writer.wait(60)
             stage.sql(name, "TRUNCATE outbox")
     finally:
         one.stop()

@@ -125,7 +125,7 @@ class MemoryStore:
         found: list[Row] = []
         for shard in shards:
             rows = (self._rows[shard][seq] for seq in sorted(self._rows[shard]) if seq not in skip)
-            fit = [row for row in rows if row.topic not in waiting and (row.topic, row.key.encode()) not in held]
+            fit = [row for row in rows if row.topic not in waiting and (row.topic, str(row.key).encode()) not in held]
             fit = [row for row in fit if not (around and (row.topic, row.key) in self.parked)]
             found += fit[:per_shard]
         return found[:limit]

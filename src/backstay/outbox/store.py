@@ -27,16 +27,16 @@ sql = Queries.load(Path(__file__).parent / "queries.sql")
 
 
 class Row(NamedTuple):
-    """One event as it lies in the table. `headers` is a JSON object, `trace` Java properties.
+    """One event as it lies in the table. `headers` is a JSON object, `trace` Java properties; bytes are UTF-8.
 
     A session may hand out any tuple of these fields: unpack it, don't name them.
     """
 
     shard: int
     seq: int
-    id: str
+    id: str | bytes
     topic: str
-    key: str
+    key: str | bytes
     type: str
     payload: str | bytes | None
     headers: str | None

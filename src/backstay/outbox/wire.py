@@ -49,7 +49,8 @@ class Encoder:
         made: list[Pending] = []
         last, moment = None, _EPOCH  # events of a transaction have the same time, and lie together
         for shard, seq, id_, topic, key, kind, payload, headers, trace, time in rows:
-            ident, subject = id_.encode(), key.encode()
+            ident = id_.encode() if isinstance(id_, str) else id_
+            subject = key.encode() if isinstance(key, str) else key
             data = payload.encode() if isinstance(payload, str) else payload
             if time != last:
                 last, moment = time, ("ce_time", _rfc3339(time))
@@ -90,7 +91,8 @@ class RouterEncoder(Encoder):
         """The records of the rows."""
         made: list[Pending] = []
         for shard, seq, id_, topic, key, kind, payload, headers, trace, time in rows:
-            ident, subject = id_.encode(), key.encode()
+            ident = id_.encode() if isinstance(id_, str) else id_
+            subject = key.encode() if isinstance(key, str) else key
             data = payload.encode() if isinstance(payload, str) else payload
             all_headers: tuple[Header, ...] = (("id", ident),)
             if self._cloudevents:

@@ -35,7 +35,7 @@ def test_insert() -> None:
     payload = '{"a": "é"}'.encode()
     assert isinstance(found, Insert)
     assert isinstance(later, Insert)
-    assert found.row == (63, 7, "01-02", "orders", "k", "order.created", payload, None, "traceparent=x", TIME)
+    assert found.row == (63, 7, b"01-02", "orders", b"k", "order.created", payload, None, "traceparent=x", TIME)
     assert (found.due, later.due) == (None, TIME)
 
 

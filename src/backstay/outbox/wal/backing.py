@@ -129,7 +129,8 @@ class PostgresBacking:
 
     async def spill(self, rows: Sequence[tuple[Row, datetime | None]]) -> None:
         columns = list(map(list, zip(*((*row, due) for row, due in rows), strict=True)))
-        columns[6] = [data.decode() if isinstance(data, bytes) else data for data in columns[6]]
+        for n in (2, 4, 6):
+            columns[n] = [data.decode() if isinstance(data, bytes) else data for data in columns[n]]
         async with self._turn:
             await self._session.execute("BEGIN")
             try:

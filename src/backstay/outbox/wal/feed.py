@@ -56,6 +56,7 @@ class Feed:
         self._transactions: deque[_Transaction] = deque()
         self._current = _Transaction(0)
         self._unsure: set[int] = set()  # transactions left to the table that may not be visible there yet
+        self._looked_up: set[int] = set()  # rows that came from the table and aren't known to be published
         self._aside: dict[int, deque[_Held]] = {}
         self._urgent: set[int] = set()  # shards whose table may hold what comes behind something to be spilled
 
@@ -88,7 +89,7 @@ class Feed:
     def push(self, message: Message) -> None:
         """The next message."""
         if isinstance(message, Insert):
-            self._insert(message)
+            self.insert(*message)
         elif isinstance(message, Begin):
             self._current = _Transaction(message.xid)
             self._transactions.append(self._current)
@@ -117,21 +118,21 @@ class Feed:
             transactions[-1].end = end
         self._advance()
 
-    def _insert(self, message: Insert) -> None:
-        row, tx = message.row, self._current
-        shard = row[0]
+    def insert(self, row: Row, size: int, due: datetime | None) -> None:
+        """The next event of the transaction."""
+        tx, shard = self._current, row[0]
         if shard in self._streamed:
             snapshot = self._streamed[shard]
             if snapshot is not None and snapshot.sees(tx.xid):
                 return
-            if not tx.kept and message.due is None:
+            if not tx.kept and due is None:
                 tx.left += 1
                 queue = self._queues.get(shard)
                 if queue is None:
                     queue = self._queues[shard] = deque()
-                queue.append((row, tx, message.size, None))
+                queue.append((row, tx, size, None))
                 self._rows += 1
-                self._bytes += message.size
+                self._bytes += size
                 return
             self.leave([shard])
         self.noticed = True
@@ -139,7 +140,7 @@ class Feed:
             self._unsure.add(tx.xid)
         elif not tx.kept:
             tx.left += 1
-            self._put_aside((row, tx, message.size, message.due))
+            self._put_aside((row, tx, size, due))
 
     # -- what the relay takes, and what became of it
 
@@ -172,6 +173,8 @@ class Feed:
         suspicious = [shard for shard in shards if self._handed.get(shard)]
         if not suspicious:
             return
+        if not self._looked_up and len(known) == sum(len(self._handed[shard]) for shard in suspicious):
+            return  # all that is known was handed out here, so it is the same
         acknowledged = frozenset(known)
         for shard in suspicious:
             handed = self._handed[shard]
@@ -188,6 +191,8 @@ class Feed:
         """These are acknowledged; returns those of them that didn't come through here."""
         others: dict[int, list[int]] = {}
         for shard, seqs in rows.items():
+            if self._looked_up:
+                self._looked_up.difference_update(seqs)
             handed = self._handed.get(shard)
             if not handed:
                 others[shard] = list(seqs)
@@ -202,6 +207,14 @@ class Feed:
                 del self._handed[shard]
         self._advance()
         return others
+
+    def follow_up(self, before: "Feed") -> None:
+        """Whatever the relay had through the feed `before` is no longer ours to follow."""
+        self._looked_up = before._looked_up.union(*before._handed.values())
+
+    def looked_up(self, rows: Iterable[Row]) -> None:
+        """The relay has these from the table."""
+        self._looked_up.update(row[1] for row in rows)
 
     # -- changes of state
 
@@ -295,12 +308,14 @@ class Feed:
     def _waits(
         self, queue: deque[_Held], room: int, topics: Collection[str], keys: Collection[tuple[str, bytes | None]]
     ) -> bool:
-        texts = {(topic, (key or b"").decode()) for topic, key in keys}
-        return any(
-            queue[n][0][3] in topics or (queue[n][0][3], queue[n][0][4]) in texts for n in range(min(room, len(queue)))
-        )
+        heads = [queue[n][0] for n in range(min(room, len(queue)))]
+        return any(row[3] in topics or (row[3], _key(row)) in keys for row in heads)
 
     def _advance(self) -> None:
         transactions = self._transactions
         while transactions and transactions[0].end and not transactions[0].left:
             self.confirmed = max(self.confirmed, transactions.popleft().end)
+
+
+def _key(row: Row) -> bytes:
+    return row[4].encode() if isinstance(row[4], str) else row[4]

@@ -27,7 +27,7 @@ _COLUMNS = (
     "tracingspancontext",
     "timestamp",
 )
-_BEGIN, _COMMIT, _INSERT, _RELATION, _MESSAGE = b"BCIRM"
+_BEGIN, _COMMIT, INSERT, _RELATION, _MESSAGE = b"BCIRM"
 _TEXT = ord("t")
 _LENGTH = Struct(">I").unpack_from
 _COUNT = Struct(">H").unpack_from
@@ -77,8 +77,9 @@ class Decoder:
     def decode(self, data: bytes, at: int = 0) -> Message | None:
         """The message that begins at `at`, behind its replication header."""
         kind = data[at]
-        if kind == _INSERT:
-            return self._insert(data, at)
+        if kind == INSERT:
+            found = self.insert(data, at)
+            return None if found is None else Insert(*found)
         if kind == _BEGIN:
             return Begin(_BEGIN_BODY(data, at + 1)[2])
         if kind == _COMMIT:
@@ -89,7 +90,8 @@ class Decoder:
             return Mark(data[at + 10 : data.index(0, at + 10)].decode())
         return None
 
-    def _insert(self, data: bytes, at: int) -> Insert | None:
+    def insert(self, data: bytes, at: int) -> tuple[Row, int, datetime | None] | None:
+        """The event of the `INSERT` that begins at `at`: what `Insert` has, bare."""
         plan = self._plans.get(_LENGTH(data, at + 1)[0])
         if plan is None:
             return None
@@ -110,13 +112,12 @@ class Decoder:
         if time != last:
             moment = _time(time)
             self._last = time, moment
-        key = name.decode()
         row = (
-            shard_of(key) if shard_at is None else int(values[shard_at] or 0),
+            shard_of(name.decode()) if shard_at is None else int(values[shard_at] or 0),
             int(seq),
-            ident.decode(),
+            ident,
             self._words.get(topic) or self._learn(topic),
-            key,
+            name,
             self._words.get(kind) or self._learn(kind),
             payload,
             headers and headers.decode(),
@@ -124,7 +125,7 @@ class Decoder:
             moment,
         )
         due = None if due_at is None else values[due_at]
-        return Insert(cast("Row", row), len(data), None if due is None else _time(due))
+        return cast("Row", row), len(data), None if due is None else _time(due)
 
     def _learn(self, word: bytes) -> str:
         if len(self._words) >= _MAX_WORDS:

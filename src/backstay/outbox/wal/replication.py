@@ -16,7 +16,7 @@ from backstay.db import DatabaseError, Unavailable
 from backstay.errors import ConfigError
 from backstay.outbox.errors import OutboxError
 from backstay.outbox.wal.feed import Feed
-from backstay.outbox.wal.pgoutput import Decoder
+from backstay.outbox.wal.pgoutput import INSERT, Decoder
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
@@ -172,7 +172,7 @@ class Stream:
 
     def _drain(self) -> int:
         """Take what is there, while there is room."""
-        feed, decode, get = self._feed, self._decoder.decode, self._connection.get_copy_data
+        feed, decoder, get = self._feed, self._decoder, self._connection.get_copy_data
         self._readable.clear()
         for count in range(SLICE):
             if feed.full:
@@ -187,9 +187,11 @@ class Stream:
                     return count
             data = bytes(view)
             if data[0] == _DATA:
-                message = decode(data, 25)
-                if message is not None:
-                    feed.push(message)
+                if data[25] != INSERT:
+                    if (message := decoder.decode(data, 25)) is not None:
+                        feed.push(message)
+                elif (event := decoder.insert(data, 25)) is not None:
+                    feed.insert(*event)
             elif data[0] == _ALIVE:
                 feed.quiet(_ALIVE_BODY(data, 1)[0])
         return SLICE

@@ -105,6 +105,7 @@ class WalSession:
         await self._ready(await self._backing.slot(), spills=spills)
         feed = self._new_feed(spills=spills)
         async with self._attach(feed) as stream:
+            feed.follow_up(self._feed)
             self._feed, self._room = feed, stream.room
             self.role, self.problem, self._overgrown = Role.LEADING, "", False
             self._leading_since, self._aside_since = time.monotonic(), 0.0
@@ -119,7 +120,9 @@ class WalSession:
                         raise Overgrown(f"the server keeps more than {self._options.max_retained_bytes:,} bytes of WAL")
             finally:
                 self.role = Role.POLLING
-                self._feed, self._room = self._new_feed(spills=spills), asyncio.Event()
+                after = self._new_feed(spills=spills)
+                after.follow_up(self._feed)
+                self._feed, self._room = after, asyncio.Event()
                 self._wake()
 
     async def _ready(self, slot: Slot | None, *, spills: bool) -> None:
@@ -254,6 +257,7 @@ class WalSession:
             around=around,
         )
         self._pace(found)
+        feed.looked_up(found)
         if self.role is Role.LEADING:
             await self._settle(feed, tabled, found, known)
         return rows + found

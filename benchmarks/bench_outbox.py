@@ -264,7 +264,8 @@ def environment() -> str:
     versions = f"CPython {platform.python_version()}, Apache Kafka {apache.VERSION}, Debezium {debezium.VERSION}"
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
-    return f"{time.strftime('%d %B %Y %H:%M')}, {commit.strip()}, {versions}, {os.cpu_count()} cores, load {load}"
+    busy = " before the start: **a busy machine**, compare with each other only" if os.getloadavg()[0] > 1.0 else ""
+    return f"{time.strftime('%d %B %Y %H:%M')}, {commit.strip()}, {versions}, {os.cpu_count()} cores, load {load}{busy}"
 
 
 def write(known: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -222,8 +222,13 @@ class Watch:
         self._parts = [TopicPartition(topic, n) for n in range(PARTITIONS)]
 
     def total(self) -> int:
-        """Now."""
-        return sum(self._client.get_watermark_offsets(part, timeout=10)[1] for part in self._parts)
+        """Now; a fresh topic's leaders may need a moment."""
+        for _ in range(100):
+            try:
+                return sum(self._client.get_watermark_offsets(part, timeout=10)[1] for part in self._parts)
+            except KafkaException:
+                time.sleep(0.1)
+        raise TimeoutError("the broker doesn't tell a topic's watermarks")
 
     def until(self, wanted: int, timeout: float, first: Callable[[], object] = lambda: None) -> list[tuple[float, int]]:
         """Look every 50 ms until so many are there; returns what was seen from the first growth on, `first` told."""

@@ -23,7 +23,6 @@ from backstay.outbox.wal import WalOptions, WalStore, empty_at_once
 
 __all__ = [
     "DEBEZIUM",
-    "QUARKUS",
     "MemoryStore",
     "Outbox",
     "OutboxError",
@@ -32,6 +31,7 @@ __all__ = [
     "OutboxTable",
     "ParkedKey",
     "PostgresStore",
+    "QUARKUS",
     "Relay",
     "RelayOptions",
     "RelayStatistics",

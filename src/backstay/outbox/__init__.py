@@ -23,6 +23,7 @@ from backstay.outbox.wal import WalOptions, WalStore, empty_at_once
 
 __all__ = [
     "DEBEZIUM",
+    "QUARKUS",
     "MemoryStore",
     "Outbox",
     "OutboxError",
@@ -31,7 +32,6 @@ __all__ = [
     "OutboxTable",
     "ParkedKey",
     "PostgresStore",
-    "QUARKUS",
     "Relay",
     "RelayOptions",
     "RelayStatistics",

@@ -130,7 +130,7 @@ async def kafka_broker(kafka: Any) -> AsyncIterator[KafkaBroker]:
 @pytest.mark.kafka
 @pytest.mark.apache
 async def test_a_batch_that_the_broker_refuses(kafka_broker: KafkaBroker, kafka: Any, ident: str) -> None:
-    """A record too large for the topic's own limit is blamed, nothing of it is seen; whoever opens the id next goes on."""
+    """A record too large for the topic's limit is blamed, nothing of it is seen; whoever opens the id next goes on."""
     topic = f"t-{uuid4().hex[:12]}"
     small = NewTopic(topic, 1, 1, config={"max.message.bytes": "2000"})
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})

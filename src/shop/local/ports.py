@@ -1,14 +1,20 @@
 """TCP ports on the loopback: finding free ones, and saying who holds a taken one."""
 
+import fcntl
 import os
+import random
 import socket
+import tempfile
 from collections import deque
 from pathlib import Path
 
+RANGE = range(20_000, 32_000)
+"""Where free ports are looked for: below those that the system lends to outgoing connections."""
 LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
 HOST = "127.0.0.1"
 
-_handed_out: deque[int] = deque(maxlen=100)
+KEPT = 200  # ports handed out last, each kept from others until this process ends
+_reserved: deque[int] = deque()  # descriptors of their locks
 
 
 class PortTaken(RuntimeError):
@@ -16,14 +22,23 @@ class PortTaken(RuntimeError):
 
 
 def free_port() -> int:
-    """A port nobody listens on now, and not one of those handed out here lately: they may be needed together."""
+    """A port nobody listens on now, kept from other processes of ours that look for one until it is listened on."""
+    folder = Path(tempfile.gettempdir()) / f"backstay-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
     while True:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port: int = probe.getsockname()[1]
-        if port not in _handed_out:
-            _handed_out.append(port)
-            return port
+        port = random.choice(RANGE)  # noqa: S311 - not a secret
+        lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                probe.bind((HOST, port))
+        except OSError:
+            os.close(lock)
+            continue
+        _reserved.append(lock)
+        if len(_reserved) > KEPT:
+            os.close(_reserved.popleft())
+        return port
 
 
 def is_open(port: int, host: str = HOST, timeout: float = 0.3) -> bool:

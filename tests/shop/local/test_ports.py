@@ -2,12 +2,23 @@
 
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
 from shop.local.ports import PortTaken, choose, free_port, holder, is_open
+
+
+ELSEWHERE = """
+import random, sys
+from shop.local.ports import free_port
+
+offers = iter([int(sys.argv[1]), *range(30_999, 30_000, -1)])
+random.choice = lambda _range: next(offers)
+print(free_port())
+"""
 
 
 @pytest.fixture
@@ -44,20 +55,11 @@ def test_nobody_holds_a_free_port(taken: int) -> None:
 
 
 def test_free_ports_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ports asked for one after the other are different ones, also when the kernel offers one again."""
-    offers = iter([50001, 50001, 50002])
+    """What was handed out and isn't listened on yet is handed out to nobody else, not even in another process."""
+    first = free_port()
+    offers = iter([first, first, *range(31_999, 31_000, -1)])
+    monkeypatch.setattr("random.choice", lambda _range: next(offers))
+    assert free_port() != first
 
-    class Probe:
-        def __enter__(self) -> "Probe":
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def bind(self, address: tuple[str, int]) -> None: ...
-
-        def getsockname(self) -> tuple[str, int]:
-            return "127.0.0.1", next(offers)
-
-    monkeypatch.setattr("socket.socket", Probe)
-
-    assert [free_port(), free_port()] == [50001, 50002]
+    told = subprocess.run([sys.executable, "-c", ELSEWHERE, str(first)], capture_output=True, text=True, check=True)
+    assert int(told.stdout) != first

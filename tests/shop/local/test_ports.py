@@ -10,7 +10,6 @@ import pytest
 
 from shop.local.ports import PortTaken, choose, free_port, holder, is_open
 
-
 ELSEWHERE = """
 import random, sys
 from shop.local.ports import free_port

@@ -96,6 +96,17 @@ def postgres_fixture(postgres_cluster: Cluster) -> Postgres:
     return Postgres(postgres_cluster)
 
 
+@pytest.fixture(scope="session")
+def logical(postgres_folder: Path) -> Iterator[Cluster]:
+    """A second PostgreSQL, with logical decoding."""
+    settings = {**FAST, "wal_level": "logical", "max_replication_slots": "20", "max_wal_senders": "20"}
+    cluster = postgres.create(
+        postgres_folder / "logical", port=free_port(), log=postgres_folder / "logical.log", settings=settings
+    )
+    with running(cluster.program(), cluster):
+        yield cluster
+
+
 _databases = count(1)
 
 

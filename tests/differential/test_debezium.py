@@ -1,7 +1,6 @@
 """A real Debezium in the place of our relay: our table, the connector configuration that we ship, our consumer."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,10 +13,8 @@ from backstay.messaging import SHARED, Consumer, Envelope, Event, KafkaBroker
 from backstay.outbox import Outbox
 from backstay.telemetry import TraceContext, use
 from backstay.testing import eventually
-from shop.local import postgres
-from shop.local.ports import free_port
 from shop.local.postgres import Cluster
-from shop.local.program import spawn, stop, wait_until
+from shop.local.program import spawn, stop
 
 pytestmark = [
     pytest.mark.kafka,
@@ -28,27 +25,12 @@ pytestmark = [
     ),
 ]
 CUPS, EVENTS = 20, 300
+DROP_SLOT = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'cups'"
 
 
 class Filled(Event, topic="debezium-cups", type="cup.filled", key="cup"):
     cup: UUID
     n: int
-
-
-@pytest.fixture
-def logical(postgres_folder: Path) -> Iterator[Cluster]:
-    """A PostgreSQL with logical decoding."""
-    settings = {"fsync": "off", "wal_level": "logical", "max_wal_senders": "4", "max_replication_slots": "4"}
-    cluster = postgres.create(
-        postgres_folder / "logical", port=free_port(), log=postgres_folder / "logical.log", settings=settings
-    )
-    program = cluster.program()
-    process = spawn(program)
-    try:
-        wait_until(cluster.is_ready, process, program, timeout=60.0)
-        yield cluster
-    finally:
-        stop(process, program)
 
 
 async def append(db: Database, cups: list[UUID], numbers: range) -> None:
@@ -97,6 +79,8 @@ async def test_debezium_reads_our_table(kafka: Any, logical: Cluster, tmp_path: 
             await asyncio.to_thread(stop, process, program)
         written = {str(row["id"]) for row in await db.fetch("SELECT id FROM outbox")}
     await broker.aclose()
+    await eventually(lambda: logical.run_sql(DROP_SLOT) is not None, timeout=60)
+    await asyncio.to_thread(logical.drop_databases, ["cups"])
 
     assert {str(ident) for ident, _, _ in seen} == written
     assert (statistics.handled, statistics.dead_letters, statistics.skipped) == (EVENTS, 0, 0)

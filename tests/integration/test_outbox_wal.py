@@ -6,7 +6,7 @@ import os
 import random
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from itertools import count
@@ -14,8 +14,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from tests.conftest import FAST as FAST_SERVER
-from tests.conftest import KafkaForTests, Postgres, running
+from tests.conftest import KafkaForTests, Postgres
 
 from backstay.db import Database, Deadlock, Unavailable
 from backstay.errors import ConfigError
@@ -24,8 +23,6 @@ from backstay.outbox import Outbox, OutboxError, Relay, WalOptions, empty_at_onc
 from backstay.outbox.store import SHARDS
 from backstay.outbox.wal.shards import shard_of
 from backstay.testing import armed, eventually
-from shop.local import postgres
-from shop.local.ports import free_port
 from shop.local.postgres import Cluster
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("wal")]
@@ -39,16 +36,6 @@ _databases = count(1)
 class Brewed(Event, topic="brews", type="brew.done", key="order_id"):
     order_id: UUID
     n: int = 0
-
-
-@pytest.fixture(scope="module")
-def logical(postgres_folder: Path) -> Iterator[Cluster]:
-    settings = {**FAST_SERVER, "wal_level": "logical", "max_replication_slots": "20", "max_wal_senders": "20"}
-    cluster = postgres.create(
-        postgres_folder / "logical", port=free_port(), log=postgres_folder / "logical.log", settings=settings
-    )
-    with running(cluster.program(), cluster):
-        yield cluster
 
 
 @pytest.fixture

@@ -271,15 +271,16 @@ class Drill:
         p50 = [(float(s), sorted(found)[len(found) // 2]) for s, found in enumerate(by_second) if found]
         p99 = [(float(s), sorted(found)[int(len(found) * 0.99)]) for s, found in enumerate(by_second) if found]
         rate = [(float(s), float(len(found))) for s, found in enumerate(by_second)]
-        when = ", ".join(f"{name.split()[0]} from {at:.0f} s" for at, name in self.marks)
+        when = ", ".join(f"{name.split()[0]} {at:.0f} s" for at, name in self.marks)
+        end = [(self.now, 0.0)]  # the three have one axis of time
         plots = (
             over_time(
-                f"circuit breaker: 0 closed, 1 half-open, 2 open · {when}",
-                [Line("state", self._states)],
-                unit="state",
+                f"breaker (1 half-open, 2 open) · {when}",
+                [Line("state", self._states), Line("", end)],
+                unit="",
             ),
-            over_time("checkouts answered a second", [Line("answers", rate)], unit="a second"),
-            over_time("time to answer a checkout", [Line("p50", p50), Line("p99", p99)], unit="ms"),
+            over_time("checkouts answered a second", [Line("answers", rate), Line("", end)], unit="/s"),
+            over_time("time to answer a checkout", [Line("p50", p50), Line("p99", p99), Line("", end)], unit="ms"),
         )
         size = f'width="{WIDTH}" height="{HEIGHT}"'  # without it each would take the whole
         placed = [plot.replace("<svg ", f'<svg y="{HEIGHT * at}" {size} ', 1) for at, plot in enumerate(plots)]

@@ -99,7 +99,7 @@ def _step(high: float) -> float:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1 or value == 0 else f"{value:g}"
+    return f"{value:,.0f}" if value == int(value) else f"{value:g}"
 
 
 def growth(points: Sequence[tuple[float, float]]) -> float:

@@ -190,6 +190,9 @@ class _PostgresSession:
         self._work = work
         self._turn = asyncio.Lock()
 
+    def _read_statement(self, *, around: bool) -> str:
+        return _READ_AROUND if around else sql.read
+
     async def renew(self, relay: UUID, name: str, lease: float) -> None:
         await self._leases.execute(sql.renew, relay, name, lease)
 
@@ -221,9 +224,10 @@ class _PostgresSession:
         around: bool,
     ) -> list[Row]:
         joined = [f"{topic}\x1f{(key or b'').decode()}" for topic, key in keys]
-        statement = _READ_AROUND if around else sql.read
         async with self._turn:
-            rows = await self._work.fetch(statement, shards, limit, per_shard, known, topics, joined)
+            rows = await self._work.fetch(
+                self._read_statement(around=around), shards, limit, per_shard, known, topics, joined
+            )
         return cast("list[Row]", rows)
 
     async def delete(

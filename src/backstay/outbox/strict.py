@@ -25,6 +25,7 @@ from backstay.db import DatabaseError
 from backstay.ids import uuid7
 from backstay.messaging import Broker, Fenced, MessagingError, PublishError, Record, TransactionalProducer
 from backstay.outbox.cycle import Cycle, LeaseLost
+from backstay.outbox.errors import OutboxError
 from backstay.outbox.leases import Decision, ShardState, View, decide
 from backstay.outbox.store import SHARDS, Notes
 from backstay.outbox.waiting import PRODUCER_WAIT, Key, Pending, Waiting
@@ -92,7 +93,7 @@ class Producers:
 
     async def publish(self, records: Sequence[Record]) -> list[PublishError | None]:
         """Never: who publishes without a transaction isn't strict."""
-        raise NotImplementedError(f"{len(records)} records without a transaction")
+        raise OutboxError(f"{len(records)} records without a transaction")
 
     def purge(self) -> None:
         """Give up all that isn't committed."""

@@ -7,11 +7,10 @@ a table with columns that we know nothing of can't be emptied and filled again.
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
-from typing import cast
 from uuid import UUID
 
 from backstay.db import Database, Executor
-from backstay.outbox.store import _PIN_PLANS, BACKLOG_LIMIT, Backlog, Row, Session, _pairs, _PostgresSession
+from backstay.outbox.store import _PIN_PLANS, BACKLOG_LIMIT, Backlog, Session, _pairs, _PostgresSession
 from backstay.outbox.table import OutboxTable, templates
 
 
@@ -46,22 +45,8 @@ class _TableSession(_PostgresSession):
         super().__init__(leases, work)
         self._sql = statements
 
-    async def read(
-        self,
-        shards: Sequence[int],
-        *,
-        limit: int,
-        per_shard: int,
-        known: Sequence[int],
-        topics: Sequence[str],
-        keys: Sequence[tuple[str, bytes | None]],
-        around: bool,
-    ) -> list[Row]:
-        joined = [f"{topic}\x1f{(key or b'').decode()}" for topic, key in keys]
-        statement = self._sql.read_around if around else self._sql.read
-        async with self._turn:
-            rows = await self._work.fetch(statement, shards, limit, per_shard, known, topics, joined)
-        return cast("list[Row]", rows)
+    def _read_statement(self, *, around: bool) -> str:
+        return str(self._sql.read_around if around else self._sql.read)
 
     async def delete(
         self, relay: UUID, rows: Mapping[int, Collection[int]], epochs: Mapping[int, int]

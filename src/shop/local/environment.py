@@ -16,8 +16,8 @@ ADMIN_EMAIL = "admin@shop.example"
 PACE = {"HEARTBEAT_INTERVAL": "5", "LEASE_DURATION": "15", "FETCH_INTERVAL": "2", "DRAIN_TIMEOUT": "5"}
 """Seconds; a registry of one machine notices a death sooner than one of a data centre has to."""
 HEAP = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576"}
-"""Of the C library in each process. Few arenas: Kafka's many threads would otherwise have one each, mostly empty. Blocks
-of a megabyte go back to the system when they are freed: else a hash of a password keeps its 19 MB for ever."""
+"""Of the C library in each process. Few arenas: Kafka's many threads would otherwise have one each, mostly empty.
+Blocks of a megabyte go back to the system when they are freed: else a hash of a password keeps its 19 MB for ever."""
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LOG_LEVEL", "LOG_FORMAT")
 """Nothing else of the caller's environment reaches a service: what runs here does not depend on the shell."""
 

@@ -1,0 +1,139 @@
+"""`backstay gateway` and `backstay registry`: servers of their own."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.request import urlopen
+
+from backstay.cli.common import log_to_stderr, run, say, until_stopped
+from backstay.errors import ConfigError
+
+if TYPE_CHECKING:
+    from backstay.auth import TokenVerifier
+    from backstay.discovery import Registry
+    from backstay.gateway import RouteTable
+
+KEYS_TIMEOUT = 5.0  # seconds for an issuer's key set
+KEYS_LIMIT = 1024 * 1024  # bytes of it
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Who signs the access tokens that a gateway accepts; all empty when nobody does."""
+
+    name: str
+    audience: str
+    jwks: str
+
+    def check(self) -> None:
+        """Raise ConfigError unless all that is needed is there, or nothing at all."""
+        if (self.name or self.jwks or self.audience) and not (self.name and self.audience):
+            raise ConfigError("--issuer and --audience go together; --jwks needs both")
+
+    @property
+    def keys(self) -> str:
+        """Where the keys are."""
+        return self.jwks or self.name.rstrip("/") + "/.well-known/jwks.json"
+
+
+def gateway(
+    file: Path,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    eureka: str = "",
+    profile: str = "",
+    issuer: str = "",
+    audience: str = "",
+    jwks: str = "",
+    open: bool = False,  # noqa: A002 - the option's name
+) -> None:
+    """Serve the routes of a Spring Cloud Gateway FILE (application.yml), until SIGTERM.
+
+    EUREKA is the address of the registry for lb:// routes, such as http://127.0.0.1:8761/eureka; PROFILE is a list of
+    active profiles, separated by commas. Routes that aren't public want an access token of ISSUER for AUDIENCE, signed
+    by a key found at JWKS (default: the issuer's /.well-known/jwks.json; lb:// works); --open makes every route public.
+    """
+    run(_gateway(file, host, port, eureka, profile, Issuer(issuer, audience, jwks), open))
+
+
+def registry(host: str = "127.0.0.1", port: int = 8761) -> None:
+    """Serve a Eureka registry, until SIGTERM."""
+    from backstay.discovery import RegistryServer
+
+    log_to_stderr()
+    RegistryServer(host, port).run()
+
+
+async def _gateway(file: Path, host: str, port: int, eureka: str, profile: str, issuer: Issuer, is_open: bool) -> None:
+    from backstay.discovery import EurekaClient, Registry, StaticRegistry
+    from backstay.gateway import Gateway
+    from backstay.resilience import Registry as Policies
+
+    issuer.check()
+    routes = await _routes(file, profile, issuer, is_open)
+    policies = await asyncio.to_thread(Policies.from_yaml, file, only=routes.breakers)
+    async with AsyncExitStack() as stack:
+        known: Registry = await stack.enter_async_context(EurekaClient(eureka)) if eureka else StaticRegistry({})
+        verifier = await _verifier(stack, issuer, known) if issuer.name else None
+        gateway = Gateway(routes, known, verifier=verifier, policies=policies, host=host, port=port)
+        await _serve(gateway, f"gateway for {file}")
+
+
+async def _routes(file: Path, profile: str, issuer: Issuer, is_open: bool) -> "RouteTable":
+    from backstay.gateway import RouteTable, read_definition
+
+    try:
+        text = await asyncio.to_thread(file.read_text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from error
+    profiles = frozenset(one.strip() for one in profile.split(",") if one.strip())
+    table = RouteTable(read_definition(text, os.environ, profiles=profiles))
+    guarded = [route for route in table.routes if not route.public]
+    if is_open:
+        for route in guarded:
+            route.public = True
+    elif guarded and not issuer.name:
+        names = ", ".join(route.id for route in guarded)
+        raise ConfigError(
+            f"{file}: these routes want an access token, but nobody is named who signs one: {names}. Give --issuer and "
+            "--audience, or make a route public (metadata: public: true), or all of them (--open)"
+        )
+    return table
+
+
+async def _verifier(stack: AsyncExitStack, issuer: Issuer, known: "Registry") -> "TokenVerifier":
+    from backstay.auth import JwksCache, TokenVerifier
+
+    keys = await stack.enter_async_context(JwksCache(await _key_source(stack, issuer.keys, known)))
+    return TokenVerifier(issuer.name, issuer.audience, keys)
+
+
+async def _key_source(stack: AsyncExitStack, url: str, known: "Registry") -> Callable[[], Awaitable[bytes]]:
+    """What fetches the keys: by the standard library where it takes TLS, which our own client doesn't speak."""
+    from backstay.http import HttpClient
+    from backstay.service.client import Client
+
+    if url.startswith("https://"):
+        return lambda: asyncio.to_thread(_fetch, url)
+    client = Client(url)
+    client.bind(await stack.enter_async_context(HttpClient()), known, None)
+
+    async def fetch() -> bytes:
+        return (await client.request("GET", "")).body
+
+    return fetch
+
+
+def _fetch(url: str) -> bytes:
+    with urlopen(url, timeout=KEYS_TIMEOUT) as answer:  # noqa: S310 - only https comes here
+        return cast(bytes, answer.read(KEYS_LIMIT))
+
+
+async def _serve(server: AbstractAsyncContextManager[Any], what: str) -> None:
+    async with server as running:
+        say(f"{what} on http://{running.host}:{running.port}")
+        await until_stopped()

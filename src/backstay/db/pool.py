@@ -10,10 +10,11 @@ that ends what was begun (`ahead`): under too much load it is finished, and the 
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 
@@ -23,7 +24,7 @@ from backstay.resilience import remaining
 
 RECOVERY_TIMEOUT = 2.0  # seconds a connection gets for rolling back before it is closed
 CLOSE_TIMEOUT = 5.0  # seconds connections in use get when the pool closes
-
+IDLE_TIMEOUT = 60.0  # seconds after which a connection that nobody needed is closed
 
 _ahead: ContextVar[bool] = ContextVar("backstay_db_ahead", default=False)
 
@@ -51,17 +52,20 @@ class PoolStatistics:
 
 
 class Pool:
-    """Connections made by `connect`, at most `max_size` of them."""
+    """Connections made by `connect`, at most `max_size` of them; once open, those of a burst are closed after it."""
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]], *, max_size: int, acquire_timeout: float) -> None:
         self._connect = connect
+        self._min_size = 0
         self._max_size = max_size
         self._acquire_timeout = acquire_timeout
         self._idle: list[Connection] = []
         self._used: set[Connection] = set()
         self._first: deque[asyncio.Future[Connection | None]] = deque()  # before all `_waiters`
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
-        self._recovering: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unused = 0  # how many of the first in `_idle` nobody has taken since `shrink`
+        self._shrinking: asyncio.TimerHandle | None = None
         self._size = 0
         self._opened = self._dropped = self._timeouts = 0
         self._closed = False
@@ -69,8 +73,10 @@ class Pool:
     async def open(self, min_size: int) -> None:
         """Open the first `min_size` connections; Unavailable when the database isn't there."""
         self._closed = False
+        self._min_size = min_size
         while self._size < min_size:
             self.release(await self._open())
+        self._shrink_later()
 
     async def acquire(self) -> Connection:
         """A connection that nobody else uses; Unavailable when none is free in time, or before the deadline."""
@@ -103,13 +109,13 @@ class Pool:
 
     def recover(self, connection: Connection) -> None:
         """Give back a connection whose user was cancelled: rolled back in the background, or dropped."""
-        task = asyncio.get_running_loop().create_task(self._recover(connection), name="db-recover")
-        self._recovering.add(task)
-        task.add_done_callback(self._recovering.discard)
+        self._aside(self._recover(connection), "db-recover")
 
     async def close(self) -> None:
         """Close what is idle, wait up to `CLOSE_TIMEOUT` for what is in use, then close that too."""
         self._closed = True
+        if self._shrinking is not None:
+            self._shrinking.cancel()
         while self._first or self._waiters:
             self._hand_on(None)
         deadline = asyncio.get_running_loop().time() + CLOSE_TIMEOUT
@@ -121,18 +127,40 @@ class Pool:
             await asyncio.sleep(0.01)
         for connection in list(self._used):
             self.drop(connection)
-        for task in self._recovering:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._recovering, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def shrink(self) -> None:
+        """Close the connections that nobody took since this was called last, but for `min_size`."""
+        spare = max(0, min(self._unused, self._size - self._min_size))
+        for connection in self._idle[:spare]:
+            self._aside(close_politely(connection), "db-shrink")
+        del self._idle[:spare]
+        self._size -= spare
+        self._unused = len(self._idle)
 
     def statistics(self) -> PoolStatistics:
         """What the pool looks like now."""
         waiting = sum(not waiter.done() for waiter in (*self._first, *self._waiters))
         return PoolStatistics(self._size, len(self._idle), waiting, self._opened, self._dropped, self._timeouts)
 
+    def _shrink_later(self) -> None:
+        def shrink() -> None:
+            self.shrink()
+            self._shrink_later()
+
+        self._shrinking = asyncio.get_running_loop().call_later(IDLE_TIMEOUT, shrink)
+
+    def _aside(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def _take(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
+            self._unused = min(self._unused, len(self._idle))
             if not connection.is_closed():
                 self._used.add(connection)
                 return connection

@@ -221,6 +221,33 @@ async def test_failed_connect_frees_its_place(server: Server) -> None:
     assert await pool.acquire()
 
 
+async def test_closes_what_a_burst_left(server: Server) -> None:
+    """Connections that nobody took between two looks are closed, the longest unused first, down to the least size."""
+    pool = pool_of(server, max_size=4)
+    await pool.open(1)
+    burst = [await pool.acquire() for _ in range(4)]
+    for connection in burst:
+        pool.release(connection)
+    pool.shrink()
+    assert pool.statistics().size == 4  # all were in use a moment ago
+
+    two = [await pool.acquire(), await pool.acquire()]
+    for connection in two:
+        pool.release(connection)
+    pool.shrink()
+    assert pool.statistics().size == pool.statistics().idle == 2
+    await eventually(lambda: [made.closed for made in server.made].count(True) == 2)
+    assert not any(connection.is_closed() for connection in two)
+
+    pool.shrink()
+    pool.shrink()
+    assert pool.statistics().size == 1
+    assert await pool.acquire() in two
+    pool.shrink()  # nothing is idle
+    assert pool.statistics().size == 1
+    await pool.close()
+
+
 async def test_close(server: Server) -> None:
     """Closing closes what is idle, waits for what is in use, and refuses newcomers."""
     pool = pool_of(server)

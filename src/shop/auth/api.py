@@ -40,6 +40,12 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     password: str
 
 
+class KeySet(msgspec.Struct, frozen=True):
+    """Public keys (RFC 7517)."""
+
+    keys: list[dict[str, str]]
+
+
 class RefreshRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A refresh token; it counts once."""
 
@@ -117,26 +123,26 @@ def _own(accounts: Accounts) -> list[Route]:
     @post("/api/v1/auth/logout")
     async def logout(who: Principal) -> None:
         """End this session."""
-        await accounts.logout(_session(who))
+        await accounts.logout(_of_user(who.session))
 
     @get("/api/v1/auth/me")
     async def me(who: Principal) -> UserView:
         """Who I am."""
-        _session(who)
-        return _view(await accounts.me(UUID(who.id)))
+        _of_user(who.session)
+        return _view(await accounts.me(_of_user(who.id)))
 
     @post("/api/v1/auth/password", max_body=BODY_LIMIT)
     async def change_password(body: PasswordChange, who: Principal, request: Request) -> None:
         """Change my password; all my sessions end, this one too."""
-        _session(who)
-        await accounts.change_password(UUID(who.id), body.current_password, body.new_password, request.address)
+        _of_user(who.session)
+        await accounts.change_password(_of_user(who.id), body.current_password, body.new_password, request.address)
 
     return [logout, me, change_password]
 
 
 def _issuer(keys: KeyRing, clients: Clients) -> list[Route]:
     @get("/.well-known/jwks.json", public=True)
-    async def key_set() -> Answer[bytes]:
+    async def key_set() -> Answer[KeySet]:
         """The public keys of all tokens (RFC 7517)."""
         return Answer(keys.document, headers={"Cache-Control": f"public, max-age={int(keys.max_age)}"})
 
@@ -200,11 +206,12 @@ def _client_of(authorization: str | None, form: dict[str, str]) -> tuple[str, st
     return unquote_plus(client_id), unquote_plus(secret)
 
 
-def _session(who: Principal) -> UUID:
-    """The session of a user's token; a service has none."""
-    if who.session is None:
-        raise Unauthorized("this needs a user's token")
-    return UUID(who.session)
+def _of_user(ident: str | None) -> UUID:
+    """The id of a user or a session, as only a user's token has it; a service's has names."""
+    try:
+        return UUID(ident or "")
+    except ValueError:
+        raise Unauthorized("this needs a user's token") from None
 
 
 def _pair(grant: Grant) -> Answer[TokenPair]:

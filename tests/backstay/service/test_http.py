@@ -1,12 +1,15 @@
 """A service over real sockets: who may ask, what comes back, what is told about it."""
 
 import asyncio
+import json
 
+import msgspec
 import pytest
 
 from backstay.auth import JwksCache, TokenVerifier
 from backstay.http import HttpReply, HttpRequest, HttpServer
-from backstay.service import Principal, Service, ServiceSettings, client, get
+from backstay.service import Principal, Service, ServiceSettings, client, get, post
+from backstay.service.openapi import openapi
 from backstay.testing import eventually
 from backstay.testing.api import Api
 from backstay.testing.issuer import TokenIssuer
@@ -14,6 +17,12 @@ from backstay.testing.issuer import TokenIssuer
 GOOD = {"lines": [{"sku": "tea", "quantity": 2}]}
 THING = "0190a0a0-0000-7000-8000-000000000000"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+class Closed(msgspec.Struct, forbid_unknown_fields=True):
+    """A body that takes nothing else."""
+
+    number: int
 
 
 async def test_good_request(api: Api) -> None:
@@ -277,6 +286,17 @@ async def test_openapi(api: Api, path: str) -> None:
     assert "application/problem+json" in post["responses"]["422"]["content"]
     assert document["components"]["schemas"]["NewThing"]["required"] == ["lines"]
     assert document["paths"]["/things/{thing_id}"]["get"]["parameters"][0]["schema"]["format"] == "uuid"
+
+
+def test_a_body_that_takes_no_other_fields_says_so() -> None:
+    """In the document, as it does in its refusals."""
+
+    async def take(body: Closed) -> None:
+        """Take it."""
+
+    schemas = json.loads(openapi("things", "1", [post("/closed")(take)]))["components"]["schemas"]
+
+    assert schemas["Closed"]["additionalProperties"] is False
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/things"])

@@ -36,6 +36,7 @@ DATABASE_PAUSE = 0.2  # seconds until a statement is tried again that the databa
 SLICE = 250  # rows turned into records before others get a turn
 SUSPECT_ROWS = 50  # rows in a read while records are offered one by one
 SAMPLES = 20  # rows of a publish whose time to the acknowledgement is taken; each stands for its neighbours
+SHORT = 0.05  # seconds that a stop may be noticed late: a plain sleep is cheaper than a time-out
 IDLE_GROWTH = 1.5  # each read that finds nothing makes the next wait so much longer
 
 log = logging.getLogger("backstay.outbox")
@@ -88,6 +89,7 @@ class Cycle:
         self._parks = 0
         self._wake = asyncio.Event()
         self._acknowledged = asyncio.Event()
+        self._plenty = asyncio.Event()  # so much is acknowledged that it is deleted at once
         self._stop = asyncio.Event()
         self._publishes: set[asyncio.Task[None]] = set()
 
@@ -204,9 +206,7 @@ class Cycle:
             return _Found.NOTHING
         self._counters.reads += 1
         await faults.point("outbox.relay.after-read")
-        records = await self._prepare(rows)
-        held = {shard: self.leases.epochs[shard] for shard in self.leases.readable(self._clock.monotonic())}
-        batches = self._take(records, held)
+        batches = await self._batches(rows) if rows else []
         more = len(rows) >= options.per_shard or (bool(self.window.waits.suspects) and bool(rows))
         again, self._backlogged = self._backlogged and not more, more
         for batch in batches:
@@ -214,6 +214,12 @@ class Cycle:
             self._publishes.add(task)
             task.add_done_callback(self._publishes.discard)
         return _Found.MORE if more or again else _Found.SOME if rows else _Found.NOTHING
+
+    async def _batches(self, rows: Sequence[Row]) -> list[Batch]:
+        """Put the rows in flight, as far as their shards are still held."""
+        records = await self._prepare(rows)
+        held = {shard: self.leases.epochs[shard] for shard in self.leases.readable(self._clock.monotonic())}
+        return self._take(records, held)
 
     def _readable(self, now: float) -> list[int]:
         """The shards to read, in their turn."""
@@ -261,6 +267,8 @@ class Cycle:
         self._counters.refused += outcome.refused
         if outcome.acknowledged:
             self._acknowledged.set()
+            if self.window.acknowledged >= self._options.delete_rows:
+                self._plenty.set()
             self._time(rows, results)
         if outcome.failed or outcome.refused:
             self._report(results)
@@ -298,7 +306,12 @@ class Cycle:
             return
         if found is _Found.SOME:
             self._idle = self._options.min_idle
-            await _within(self._stop, self._read_at + self._options.min_idle - self._clock.monotonic())
+            pause = self._read_at + self._options.min_idle - self._clock.monotonic()
+            if pause < SHORT:
+                await asyncio.sleep(max(0.0, pause))
+            else:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), pause)
             return
         pause = self._idle
         self._idle = min(self._idle * IDLE_GROWTH, self._options.max_idle)
@@ -315,8 +328,8 @@ class Cycle:
                 self._acknowledged.clear()
                 await self._acknowledged.wait()
             while (due := self.window.deletions_due(self._clock.monotonic(), options.gather, options.delete_rows)) > 0:
-                self._acknowledged.clear()
-                await _within(self._acknowledged, due)
+                self._plenty.clear()
+                await _within(self._plenty, due)
             try:
                 await self._delete()
             except DatabaseError as error:
@@ -391,10 +404,12 @@ async def _twice(step: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _within(event: asyncio.Event, seconds: float) -> None:
-    """Wait for `event`, at most so long."""
-    if seconds <= 0:
+    """Wait for `event`, which is set after so long at the latest. Cheaper than a time-out: it is waited for often."""
+    if seconds <= 0 or event.is_set():
         await asyncio.sleep(0)
         return
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
+    timer = asyncio.get_running_loop().call_later(seconds, event.set)
+    try:
+        await event.wait()
+    finally:
+        timer.cancel()

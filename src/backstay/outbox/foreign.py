@@ -16,9 +16,10 @@ from backstay.outbox.errors import OutboxError, UnusableEvent, VersionConflict
 from backstay.outbox.rows import OutboxRows, add, current_trace
 from backstay.outbox.store import VERSION_INDEX, sql
 
-_PARAMETER = re.compile(r"\$(\d+)::(\w+)\[\]")
-_POSITIONAL = _PARAMETER.sub(r"%s::\2[]", sql.append)  # psycopg; each parameter occurs once, in order
-_NAMED = _PARAMETER.sub(r"CAST(:p\1 AS \2[])", sql.append)  # SQLAlchemy
+_PARAMETER = re.compile(r"\$(\d+)::(\w+(?:\[\])?)")
+_STATEMENTS = (sql.append_one, sql.append)  # for one event, for many
+_POSITIONAL = [_PARAMETER.sub(r"%s::\2", one) for one in _STATEMENTS]  # psycopg; each parameter occurs once, in order
+_NAMED = [_PARAMETER.sub(r"CAST(:p\1 AS \2)", one) for one in _STATEMENTS]  # SQLAlchemy
 
 
 async def append(
@@ -110,16 +111,17 @@ def conflict(rows: OutboxRows) -> VersionConflict:
 
 
 def _execute(connection: Any, rows: OutboxRows) -> Any:
-    arguments: Sequence[object] = rows.arguments
+    many = len(rows) != 1
+    arguments: Sequence[object] = rows.arguments if many else rows.values
     match _root(connection):
         case "psycopg":
-            return connection.execute(_POSITIONAL, arguments)
+            return connection.execute(_POSITIONAL[many], arguments)
         case "sqlalchemy":
             from sqlalchemy import text
 
-            return connection.execute(text(_NAMED), {f"p{n}": value for n, value in enumerate(arguments, 1)})
+            return connection.execute(text(_NAMED[many]), {f"p{n}": value for n, value in enumerate(arguments, 1)})
         case _:
-            return connection.execute(sql.append, *arguments)
+            return connection.execute(_STATEMENTS[many], *arguments)
 
 
 def _explain(error: Exception, rows: OutboxRows) -> None:

@@ -37,7 +37,10 @@ class Outbox:
             return
         rows = self.rows(*events, version=version)
         try:
-            await tx.execute(sql.append, *rows.arguments)
+            if len(rows) == 1:
+                await tx.execute(sql.append_one, *rows.values)
+            else:
+                await tx.execute(sql.append, *rows.arguments)
         except UniqueViolation as error:
             if error.constraint != VERSION_INDEX:
                 raise

@@ -50,6 +50,20 @@ class OutboxRows:
             list(self.traces),
         )
 
+    @property
+    def values(self) -> tuple[object, ...]:
+        """The first event, in the order in which the statement `append_one` takes it."""
+        return (
+            self.ids[0],
+            self.topics[0],
+            self.keys[0],
+            self.types[0],
+            self.payloads[0],
+            self.versions[0],
+            self.headers[0],
+            self.traces[0],
+        )
+
     @staticmethod
     def insert(first: int = 1, *, where: str = "true") -> str:
         """The INSERT for a caller's own CTE: `arguments` are its parameters from `$first` on; `where` may guard it."""

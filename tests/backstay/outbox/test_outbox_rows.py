@@ -100,8 +100,8 @@ async def test_append_on_any_connection() -> None:
 
     for payload in ("{}", b"{}", {}, None):
         ident = await append(Connection(), topic="t", key="k", type="a.b", payload=payload, headers={"h": "1"})
-        assert sent[-1][0] == [ident]
-        assert sent[-1][4] == [None if payload is None else "{}"]
+        assert sent[-1][0] == ident
+        assert sent[-1][4] == (None if payload is None else "{}")
     with pytest.raises(UnusableEvent, match=r"a\.b.*JSON"):
         await append(Connection(), topic="t", key="k", type="a.b", payload=object())
     assert len(sent) == 4

@@ -181,6 +181,16 @@ def test_handed_out_in_turn_and_bounded() -> None:
     assert take(held, limit=3) == [3, 4]
 
 
+def test_what_gathers_is_handed_out_together() -> None:
+    """While more comes at once nothing is handed out, and everything is as soon as that is over."""
+    held = feed()
+    held.gathering = True
+    transaction(held, 1, 10, row(1), row(2, 1))
+    assert take(held) == []
+    held.gathering = False
+    assert take(held) == [1, 2]
+
+
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 10**6), spills=st.booleans())
 def test_nothing_is_forgotten_and_no_order_turned_round(seed: int, spills: bool) -> None:

@@ -47,6 +47,7 @@ class Feed:
         self.spills = spills
         self.confirmed = 0
         self.noticed = False  # something came for a tabled shard: look into the table soon
+        self.gathering = False  # more comes at once: what waits is handed out together with it
         self.streamed_rows = 0  # handed out since the start
         self._max_rows, self._max_bytes = max_rows, max_bytes
         self._rows = self._bytes = 0
@@ -83,6 +84,12 @@ class Feed:
     def may_read_table(self, shard: int) -> bool:
         """Whether the shard is tabled, and its table lacks nothing of before what it has."""
         return shard not in self._streamed and shard not in self._urgent
+
+    def tabled(self, shards: Sequence[int]) -> list[int]:
+        """Those of the shards of which the table may be read."""
+        if self._streamed.keys() >= set(shards):
+            return []
+        return [shard for shard in shards if self.may_read_table(shard)]
 
     # -- what comes through the slot
 
@@ -155,6 +162,8 @@ class Feed:
     ) -> list[Row]:
         """The next events of streamed shards; one at whose head is something that waits is tabled."""
         found: list[Row] = []
+        if self.gathering or not self._rows:
+            return found
         for shard in shards:
             queue = self._queues.get(shard)
             if not queue:

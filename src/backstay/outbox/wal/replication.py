@@ -25,6 +25,7 @@ CONNECT_TIMEOUT = 5.0  # seconds
 START_TIMEOUT = 30.0  # seconds the server gets to find its place in the log
 LOOK = 0.1  # seconds without a message after which whoever follows gets a turn
 SLICE = 200  # messages taken before others on the event loop get a turn
+GATHER = 1000  # messages after which events are handed out although more lies in the socket: large batches cost less
 _DATA, _ALIVE = b"wk"
 _ALIVE_BODY = Struct(">qqb").unpack_from
 _STATUS = Struct(">cqqqqB")
@@ -140,14 +141,20 @@ class Stream:
 
     async def follow(self, interval: float) -> AsyncIterator[int]:
         """Push messages into the feed for ever; yields how many there were, also none, at least each `interval`."""
-        confirm_at = 0.0
+        feed, confirm_at, gathered = self._feed, 0.0, 0
         while True:
+            # Never around events that may be handed out already: they would wait for others again and again.
+            feed.gathering = feed.gathering or not feed.waiting
             try:
                 count = self._drain()
             except self._errors as error:
                 raise Unavailable(f"the replication connection is lost: {error}") from error
-            if count:
-                yield count
+            gathered += count
+            if count < SLICE or gathered >= GATHER:
+                feed.gathering = False
+                if gathered:
+                    yield gathered
+                gathered = 0
             now = time.monotonic()
             if now >= confirm_at:
                 await self.confirm()
@@ -220,9 +227,11 @@ def _errors() -> tuple[type[Exception], ...]:
 
 
 async def within(event: asyncio.Event, seconds: float) -> None:
-    """Wait for `event`, at most so long."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
+    """Wait for `event`, which is set after so long at the latest. Cheaper than a time-out: it is waited for often."""
+    if event.is_set():
         return
+    timer = asyncio.get_running_loop().call_later(seconds, event.set)
+    try:
+        await event.wait()
+    finally:
+        timer.cancel()

@@ -244,7 +244,7 @@ class WalSession:
         rows = feed.take(shards, limit=limit, per_shard=per_shard, topics=topics, keys=keys)
         self._room.set()
         await self._spill()
-        tabled = [shard for shard in shards if feed.may_read_table(shard)]
+        tabled = feed.tabled(shards)
         if not tabled or len(rows) >= limit or not self._may_look(feed):
             return rows
         found = await self._table.read(

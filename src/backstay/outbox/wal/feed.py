@@ -17,6 +17,8 @@ from collections.abc import Collection, Iterable, KeysView, Mapping, Sequence
 from datetime import datetime
 from itertools import islice, repeat
 
+import msgspec
+
 from backstay.outbox.errors import OutboxError
 from backstay.outbox.store import Row
 from backstay.outbox.wal.pgoutput import Begin, Commit, Insert, Mark, Message
@@ -37,7 +39,15 @@ class _Transaction:
         self.kept = False
 
 
-_Held = tuple[Row, _Transaction, int, datetime | None]  # with its bytes, and when it is due
+class _Held(msgspec.Struct, frozen=True, gc=False):
+    """A row in our hands; `size` are its bytes, `due` when it may be published. No tuple: thousands of them would be
+    what every run of the garbage collector walks through.
+    """
+
+    row: Row
+    tx: _Transaction
+    size: int
+    due: datetime | None = None
 
 
 class Feed:
@@ -137,7 +147,7 @@ class Feed:
                 queue = self._queues.get(shard)
                 if queue is None:
                     queue = self._queues[shard] = deque()
-                queue.append((row, tx, size, None))
+                queue.append(_Held(row, tx, size))
                 self._rows += 1
                 self._bytes += size
                 return
@@ -147,7 +157,7 @@ class Feed:
             self._unsure.add(tx.xid)
         elif not tx.kept:
             tx.left += 1
-            self._put_aside((row, tx, size, due))
+            self._put_aside(_Held(row, tx, size, due))
 
     # -- what the relay takes, and what became of it
 
@@ -211,7 +221,7 @@ class Feed:
                 if held is None:
                     others.setdefault(shard, []).append(seq)
                 else:
-                    held[1].left -= 1
+                    held.tx.left -= 1
             if not handed:
                 del self._handed[shard]
         self._advance()
@@ -233,7 +243,7 @@ class Feed:
             self._streamed.pop(shard, None)
             for held in self._queues.pop(shard, ()):
                 self._rows -= 1
-                self._bytes -= held[2]
+                self._bytes -= held.size
                 self._to_table(held)
         self._advance()
 
@@ -244,7 +254,7 @@ class Feed:
             return
         joined = {shard for shard in shards if shard not in self._urgent and not self._handed.get(shard)}
         if self.spills:
-            joined -= {shard for shard in joined if any(held[3] is not None for held in self._aside.get(shard, ()))}
+            joined -= {shard for shard in joined if any(held.due is not None for held in self._aside.get(shard, ()))}
             # The table is empty, so what was put aside for it needn't go there: it is next.
             self._queues.update((shard, self._aside.pop(shard)) for shard in joined & self._aside.keys())
         self._streamed.update(dict.fromkeys(joined, None if self.spills else snapshot))
@@ -273,16 +283,16 @@ class Feed:
         """The next rows of these shards to be written to the table, and when they are due; then call `spilled`."""
         found: list[tuple[Row, datetime | None]] = []
         for shard in shards:
-            found += [(held[0], held[3]) for held in islice(self._aside.get(shard, ()), limit - len(found))]
+            found += [(held.row, held.due) for held in islice(self._aside.get(shard, ()), limit - len(found))]
         return found
 
     def spilled(self, rows: Iterable[tuple[Row, datetime | None]]) -> None:
         """These are in the table."""
         for row, _ in rows:
-            _, tx, size, _ = self._aside[row[0]].popleft()
-            tx.left -= 1
+            held = self._aside[row[0]].popleft()
+            held.tx.left -= 1
             self._rows -= 1
-            self._bytes -= size
+            self._bytes -= held.size
             if not self._aside[row[0]]:
                 del self._aside[row[0]]
                 self._urgent.discard(row[0])
@@ -294,30 +304,33 @@ class Feed:
         if self.spills:
             self._put_aside(held)
         else:
-            held[1].left -= 1
-            self._unsure.add(held[1].xid)
+            held.tx.left -= 1
+            self._unsure.add(held.tx.xid)
 
     def _put_aside(self, held: _Held) -> None:
-        self._aside.setdefault(held[0][0], deque()).append(held)
+        self._aside.setdefault(held.row[0], deque()).append(held)
         self._rows += 1
-        self._bytes += held[2]
+        self._bytes += held.size
 
     # -- helpers
 
     def _hand_out(self, shard: int, queue: deque[_Held], room: int, found: list[Row]) -> None:
         handed = self._handed.setdefault(shard, {})
-        for _ in repeat(None, min(room, len(queue))):
+        count, size = min(room, len(queue)), 0
+        for _ in repeat(None, count):
             held = queue.popleft()
-            handed[held[0][1]] = held
-            found.append(held[0])
-            self._rows -= 1
-            self._bytes -= held[2]
-            self.streamed_rows += 1
+            row = held.row
+            handed[row[1]] = held
+            found.append(row)
+            size += held.size
+        self._rows -= count
+        self._bytes -= size
+        self.streamed_rows += count
 
     def _waits(
         self, queue: deque[_Held], room: int, topics: Collection[str], keys: Collection[tuple[str, bytes | None]]
     ) -> bool:
-        heads = [queue[n][0] for n in range(min(room, len(queue)))]
+        heads = [queue[n].row for n in range(min(room, len(queue)))]
         return any(row[3] in topics or (row[3], _key(row)) in keys for row in heads)
 
     def _advance(self) -> None:

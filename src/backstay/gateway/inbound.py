@@ -13,10 +13,8 @@ from backstay.gateway.forwarding import Peer
 from backstay.gateway.plane import Plane
 from backstay.gateway.problems import Refusal, answer_bytes, malformed
 from backstay.http.errors import FramingError
-from backstay.http.framing import RequestHead, RequestReader
+from backstay.http.framing import DISCARD_BYTES, LINGER_SECONDS, RequestHead, RequestReader
 
-LINGER_SECONDS = 2.0  # in which a client that is still sending can read why it was refused
-DISCARD_BYTES = 64 * 1024  # of an unwanted body, rather than closing the connection
 NEVER = float("inf")
 
 

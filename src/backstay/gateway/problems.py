@@ -7,6 +7,7 @@ from http import HTTPStatus
 from backstay.errors import BackstayError
 from backstay.http.framing import field_line
 from backstay.http.messages import status_line
+from backstay.http.problems import MALFORMED
 from backstay.resilience import STOP_HEADER
 
 TYPE_PREFIX = "urn:backstay:problem:"
@@ -55,20 +56,9 @@ class Health(Refusal):
         return b'{"status":"UP"}' if self.status == 200 else b'{"status":"DOWN"}'
 
 
-_SLUGS = {
-    400: "bad-request",
-    408: "request-timeout",
-    413: "too-large",
-    414: "target-too-long",
-    431: "head-too-large",
-    501: "not-implemented",
-    505: "version-not-supported",
-}
-
-
 def malformed(status: int, reason: str) -> Refusal:
     """The answer to a request that breaks the rules of HTTP or a limit."""
-    return Refusal(status, _SLUGS.get(status, "bad-request"), reason)
+    return Refusal(status, MALFORMED.get(status, "bad-request"), reason)
 
 
 def no_route(method: str, path: str) -> Refusal:

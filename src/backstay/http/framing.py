@@ -41,6 +41,13 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _VERSIONS = frozenset(("1.1", "1.0"))
 
+_PRINTED = bytes((9, *range(0x20, 0x7F), *range(0x80, 0x100)))
+
+LINGER_SECONDS = 2.0
+"""In which a client that is still sending can read why it was refused, before its connection is closed."""
+DISCARD_BYTES = 64 * 1024
+"""Of an unwanted body that are read away, rather than closing the connection."""
+
 Fields = list[tuple[bytes, bytes]]
 
 
@@ -304,3 +311,17 @@ def field_line(name: str, value: str) -> bytes:
     if _VALUE.fullmatch(value) is None:
         raise ValueError(f"the value of header {name} holds a character that isn't allowed: {value!r}")
     return f"{name}: {value}\r\n".encode("latin-1")
+
+
+@lru_cache(maxsize=1024)
+def field_name(name: bytes) -> bytes:
+    """The beginning of a header line, in lower case; ValueError for what isn't a name."""
+    if _TOKEN.fullmatch(name.decode("latin-1")) is None:
+        raise ValueError(f"{name!r} isn't a header name")
+    return name.lower() + b": "
+
+
+def check_lines(lines: bytes, count: int) -> None:
+    """Raise ValueError unless these are so many header lines, each of printed characters only."""
+    if lines.translate(None, _PRINTED) != b"\r\n" * count:
+        raise ValueError("the value of a header holds a character that isn't allowed")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from backstay.http.connection import Address, Connection
 from backstay.http.errors import ConnectFailed, PoolFull
 
-IDLE_SECONDS = 4.0  # shorter than the shortest keep-alive of the servers we know (uvicorn: 5 s)
+IDLE_SECONDS = 4.0  # shorter than the shortest keep-alive of the servers we know (5 s)
 MAX_PER_ADDRESS = 512
 
 

@@ -4,12 +4,23 @@ import json
 from collections.abc import Sequence
 from http import HTTPStatus
 
+from backstay.http.errors import FramingError
 from backstay.http.messages import HttpReply, HttpRequest
 from backstay.telemetry.trace import TraceContext
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:backstay:problem:"
 READING = ("GET", "HEAD")
+MALFORMED = {
+    400: "bad-request",
+    408: "request-timeout",
+    413: "too-large",
+    414: "target-too-long",
+    431: "head-too-large",
+    501: "not-implemented",
+    505: "version-not-supported",
+}
+"""The word for each status of a `FramingError`."""
 SHOWN = 200  # characters of a path in a message
 
 
@@ -29,6 +40,16 @@ def problem(
     if request is not None:
         body["instance"] = request.path
     return HttpReply(status, json.dumps(body).encode(), headers, MEDIA_TYPE)
+
+
+def malformed(error: FramingError) -> HttpReply:
+    """A request breaks the rules of HTTP, or a limit."""
+    return problem(error.status, MALFORMED[error.status], error.reason)
+
+
+def internal_error(request: HttpRequest | None = None) -> HttpReply:
+    """The handler failed; its error is in the log and nowhere else."""
+    return problem(500, "internal-error", "something went wrong; it is in the log", request=request)
 
 
 def not_found(request: HttpRequest) -> HttpReply:

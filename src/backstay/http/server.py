@@ -18,7 +18,7 @@ from typing import Self, cast
 from backstay.http.errors import FramingError
 from backstay.http.framing import Limits, RequestHead, RequestReader, field_line
 from backstay.http.messages import Headers, HttpReply, HttpRequest, status_line
-from backstay.http.problems import problem
+from backstay.http.problems import internal_error, malformed
 from backstay.http.timers import Ticker
 
 HEAD_SECONDS = 10.0  # from the first byte of a request to its end
@@ -187,7 +187,7 @@ class _Connection(RequestReader, asyncio.Protocol):
             reply = await self._answer(head, body)
             self._server.requests += 1
             keep = head.keep_alive and not self._server.draining
-            self.transport.write(_reply_bytes(reply, keep_alive=keep, head_only=head.method == b"HEAD"))
+            self.transport.write(reply_bytes(reply, keep_alive=keep, head_only=head.method == b"HEAD"))
         self._task = None
         if self._refused is not None and keep:
             self._refuse(self._refused)
@@ -207,11 +207,10 @@ class _Connection(RequestReader, asyncio.Protocol):
             return await reply if inspect.isawaitable(reply) else reply
         except Exception:
             log.exception("http.handler_failed %s %s", request.method, request.path)
-            return problem(500, "internal-error", "something went wrong; it is in the log", request=request)
+            return internal_error(request)
 
     def _refuse(self, error: FramingError) -> None:
-        reply = problem(error.status, "malformed-request", error.reason)
-        self.transport.write(_reply_bytes(reply, keep_alive=False, head_only=False))
+        self.transport.write(reply_bytes(malformed(error), keep_alive=False, head_only=False))
         self.transport.close()
 
     def _set_deadline(self, seconds: float) -> None:
@@ -224,7 +223,8 @@ def http_date(second: int) -> bytes:
     return b"date: " + formatdate(second, usegmt=True).encode() + b"\r\n"
 
 
-def _reply_bytes(reply: HttpReply, *, keep_alive: bool, head_only: bool) -> bytes:
+def reply_bytes(reply: HttpReply, *, keep_alive: bool, head_only: bool) -> bytes:
+    """A whole answer for the wire."""
     head = [status_line(reply.status), http_date(int(time.time()))]
     if reply.content_type is not None:
         head.append(field_line("content-type", reply.content_type))

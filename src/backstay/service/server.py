@@ -1,16 +1,18 @@
-"""The HTTP server inside our own program: uvicorn (httptools, uvloop) without its signals, its logs, its lifespan."""
+"""The HTTP server of a service: ASGI on a listening socket, requests read by the same rules as in the gateway."""
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+import sys
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self
 
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from backstay.errors import ConfigError
+from backstay.http.framing import Limits
+from backstay.http.timers import Ticker
+from backstay.service.connection import Connection
+from backstay.service.exchange import Exchange
 
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
@@ -18,8 +20,11 @@ HEAD_TIMEOUT = 10.0
 """Seconds in which a connection must send its (next) request head."""
 MAX_HEAD = 64 * 1024
 """Bytes of a request head."""
-
-_HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+LIMITS = Limits(head=MAX_HEAD, fields=200, target=16 * 1024, body=sys.maxsize)
+"""What is taken of a request; more than the gateway takes, which adds to what it forwards. Bodies have a limit for
+each route."""
+LAST_WORDS = 1.0
+"""Seconds for answers that are written to leave, after all requests are over or given up."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -44,113 +49,95 @@ class Server:
     """
 
     def __init__(self, app: Any, listening: socket.socket, *, keep_alive: float, drain: float) -> None:
+        self.app = app
         self.port: int = listening.getsockname()[1]
-        config = uvicorn.Config(
-            app,
-            http=_Protocol,
-            ws="none",
-            loop="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            backlog=BACKLOG,
-            timeout_keep_alive=max(1, round(keep_alive)),
-            timeout_graceful_shutdown=max(1, round(drain)),
-        )
+        self.limits = LIMITS
+        self.context = copy_context()
+        self.keep_alive = keep_alive
+        self.draining = False
         self._listening = listening
-        self._server = _Embedded(config)
-        self._task: asyncio.Task[None] | None = None
+        self._drain = drain
+        self._ticker = Ticker()
+        self._connections: set[Connection] = set()
+        self._exchanges: set[Exchange] = set()
+        self._quiet = asyncio.Event()
+        self._hurried = False
+        self._over = asyncio.Event()
+        self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._server.serve([self._listening]), name="http-server")
-        started = asyncio.create_task(self._server.up.wait())
-        await asyncio.wait({self._task, started}, return_when=asyncio.FIRST_COMPLETED)
-        started.cancel()
-        if self._task.done():
-            await self._task
-            raise ConfigError("the HTTP server ended at its start")
+        loop = asyncio.get_running_loop()
+        self.context = copy_context()
+        self._server = await loop.create_server(
+            lambda: Connection(self, loop, HEAD_TIMEOUT), sock=self._listening, backlog=BACKLOG
+        )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self._server.should_exit = True
-        if self._task is not None:
-            await self._task
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        self.draining = True
+        for connection in list(self._connections):
+            connection.drain()
+        await self._wait_until_quiet(self._drain)
         # What the drain gave up must not go on with parts that are about to be stopped.
-        left = list(self._server.server_state.tasks)
+        left = [exchange.task for exchange in self._exchanges if exchange.task is not None]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        self._hurried = False
+        await self._wait_until_quiet(LAST_WORDS)
+        for connection in list(self._connections):
+            connection.abort()
+        self._ticker.close()
+        self._over.set()
 
     def hurry(self) -> None:
         """Wait for no request any longer."""
-        self._server.should_exit = self._server.force_exit = True
+        self._hurried = True
+        self._quiet.set()
 
     async def ended(self) -> None:
-        """Return when the server is over, which it is before its time only if it failed; raises what it failed with."""
-        if self._task is not None:
-            await asyncio.shield(self._task)
+        """Return when the server is over."""
+        await self._over.wait()
+
+    async def _wait_until_quiet(self, seconds: float) -> None:
+        """Until every connection and every request is over, or we were told to hurry."""
+        self._quiet.clear()
+        if self._hurried or not (self._connections or self._exchanges):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._quiet.wait()
+
+    # -- for connections
+    def opened(self, connection: Connection) -> None:
+        """A connection was accepted."""
+        self._connections.add(connection)
+        self._ticker.add(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+        self._ticker.discard(connection)
+        self._look_whether_quiet()
+
+    def began(self, exchange: Exchange) -> None:
+        """A request is being answered."""
+        self._exchanges.add(exchange)
+
+    def over(self, exchange: Exchange) -> None:
+        """Its task is over."""
+        self._exchanges.discard(exchange)
+        self._look_whether_quiet()
+
+    def _look_whether_quiet(self) -> None:
+        if self.draining and not self._connections and not self._exchanges:
+            self._quiet.set()
 
 
-class _Embedded(uvicorn.Server):
-    """uvicorn's server, where signals belong to the program around it."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        self.up.set()
-
-
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, which by itself waits for ever for the rest of a head, however long it gets."""
-
-    _head_timer: asyncio.TimerHandle | None = None
-    _head_bytes = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._expect_head()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._head_timer is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD and not self.transport.is_closing():
-                self.transport.write(_HEAD_TOO_LARGE)
-                self.transport.close()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        if self._head_timer is None:
-            self._expect_head()
-
-    def on_headers_complete(self) -> None:
-        self._forget_head()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_head()
-        super().connection_lost(exc)
-
-    def _expect_head(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.transport.close)
-
-    def _forget_head(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-            self._head_bytes = 0
-
-
-__all__ = ["BACKLOG", "HEAD_TIMEOUT", "MAX_HEAD", "Server", "bind"]
+__all__ = ["BACKLOG", "HEAD_TIMEOUT", "LIMITS", "MAX_HEAD", "Server", "bind"]

@@ -43,8 +43,7 @@ def configure(service: str, format: Format = "json", level: str = "info", *, str
     root.addHandler(handler)
     threshold = getattr(logging, level.upper())
     root.setLevel(min(threshold, logging.WARNING))
-    for noisy in ("asyncio", "uvicorn", "uvicorn.error"):
-        logging.getLogger(noisy).setLevel(max(threshold, logging.WARNING))
+    logging.getLogger("asyncio").setLevel(max(threshold, logging.WARNING))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),

@@ -180,12 +180,14 @@ async def test_endless_head(api: Api) -> None:
 
 
 async def test_slow_head(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that sends no whole head in time is closed."""
+    """A connection that sends no whole head in time is told and closed; one that sends nothing is closed."""
     monkeypatch.setattr("backstay.service.server.HEAD_TIMEOUT", 0.1)
 
-    assert await api.say(b"GET / HTTP/1.1\r\n") == b""
+    assert (await api.say(b"GET / HTTP/1.1\r\n")).startswith(b"HTTP/1.1 408 ")
+    assert await api.say(b"") == b""
 
 
 async def test_no_http(api: Api) -> None:
     """What is no HTTP is refused and the connection closed."""
-    assert (await api.say(b"HELLO\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+    assert (await api.say(b"GET me\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+    assert (await api.say(b"HELLO\r\n\r\n")).startswith(b"HTTP/1.1 501 ")

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from backstay.cli import app
-from backstay.db import Database
+from backstay.db import Database, Deadlock, Transaction
 from backstay.messaging import MemoryBroker, PublishError
 from backstay.outbox import (
     Outbox,
@@ -20,6 +20,7 @@ from backstay.outbox import (
     append,
     list_parked,
     park,
+    parking,
     read_status,
     replay,
     resume,
@@ -75,6 +76,27 @@ async def test_resume_goes_on_in_order(db: Database, parked: MemoryBroker) -> No
         await eventually(lambda: seen(parked) == [1, 2, 3, 4])
     with pytest.raises(OutboxError, match="not parked"):
         await resume(db, "pours", "k")
+
+
+@pytest.mark.parametrize("step", [resume, skip, replay])
+async def test_deadlock_is_repeated(
+    db: Database, parked: MemoryBroker, step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay may lock what an operator's statement waits for: PostgreSQL takes one of them back, we begin again."""
+    really, asked = parking._resume, []
+
+    async def deadlocked(tx: Transaction, topic: str, key: str) -> int:
+        asked.append(key)
+        moved = await really(tx, topic, key)
+        if len(asked) < 3:
+            raise Deadlock("deadlock detected", sqlstate="40P01")
+        return moved
+
+    monkeypatch.setattr(parking, "_resume", deadlocked)
+    await step(db, "pours", "k")
+
+    assert asked == ["k"] * 3
+    assert not await list_parked(db)
 
 
 async def test_skip_keeps_what_it_skips(db: Database, parked: MemoryBroker) -> None:

@@ -5,19 +5,26 @@ the first had the key's lock. A skipped event stays in `outbox_parked` with the 
 keeps its first payload beside the new one. Nothing is ever dropped.
 """
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
 
-from backstay.db import Database, Transaction
+from backstay.db import Database, Deadlock, Transaction
 from backstay.outbox.errors import OutboxError, UnusableEvent
 from backstay.outbox.rows import check_payload
 from backstay.outbox.store import sql
 from backstay.outbox.table import OutboxTable
 from backstay.outbox.table_store import TableStore
+
+DEADLOCK_TRIES = 10  # a relay's own statements may wait for the same rows the other way round
+DEADLOCK_PAUSE = 0.05  # seconds before the next try
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +52,7 @@ async def park(db: Database, topic: str, key: str, reason: str) -> bool:
 
 async def resume(db: Database, topic: str, key: str) -> int:
     """Let a parked key go on, in its order; returns how many events wait no longer."""
-    async with db.transaction() as tx:
-        return await _resume(tx, topic, key)
+    return await _decide(db, lambda tx: _resume(tx, topic, key))
 
 
 async def skip(
@@ -54,12 +60,15 @@ async def skip(
 ) -> UUID:
     """Leave out one event of a parked key (its first one), for good, and let the key go on; returns its id."""
     sql = await _statements(db, table)
-    async with db.transaction() as tx:
+
+    async def decision(tx: Transaction) -> UUID:
         skipped = await tx.fetchval(sql.skip, topic, key, event)
         if skipped is None:
             raise _nothing(topic, key, event)
         await _resume(tx, topic, key)
         return UUID(str(skipped))
+
+    return await _decide(db, decision)
 
 
 async def replay(
@@ -80,12 +89,27 @@ async def replay(
     if payload is not None:
         _check(payload, topic, key)
     sql = await _statements(db, table)
-    async with db.transaction() as tx:
+
+    async def decision(tx: Transaction) -> UUID:
         edited = await tx.fetchval(sql.edit, topic, key, event, payload)
         if edited is None:
             raise _nothing(topic, key, event)
         await _resume(tx, topic, key)
         return UUID(str(edited))
+
+    return await _decide(db, decision)
+
+
+async def _decide(db: Database, decision: Callable[[Transaction], Awaitable[_T]]) -> _T:
+    """In one transaction; one that PostgreSQL took back because of a deadlock has done nothing and is begun again."""
+    for _ in range(DEADLOCK_TRIES - 1):
+        try:
+            async with db.transaction() as tx:
+                return await decision(tx)
+        except Deadlock:
+            await asyncio.sleep(DEADLOCK_PAUSE)
+    async with db.transaction() as tx:
+        return await decision(tx)
 
 
 async def _resume(tx: Transaction, topic: str, key: str) -> int:

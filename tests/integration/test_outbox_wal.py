@@ -21,6 +21,8 @@ from backstay.errors import ConfigError
 from backstay.messaging import Event, KafkaBroker, MemoryBroker, PublishError, Record
 from backstay.outbox import Outbox, OutboxError, Relay, WalOptions, empty_at_once, list_parked, resume
 from backstay.outbox.store import SHARDS
+from backstay.outbox.wal.feed import Feed
+from backstay.outbox.wal.replication import SlotTaken, Stream
 from backstay.outbox.wal.shards import shard_of
 from backstay.testing import armed, eventually
 from shop.local.postgres import Cluster
@@ -216,6 +218,27 @@ async def test_standby_takes_over(db: Database, box: Outbox, mode: str) -> None:
         await eventually(lambda: streams(db, second), timeout=WAIT)
 
     assert first_occurrences(broker) == {str(key).encode(): list(range(20))}
+
+
+async def test_a_taken_slot_leaves_nothing_behind(db: Database, box: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who finds the slot taken listens to its connection no more: the number of its socket is another's soon."""
+    sockets: list[int] = []
+    listen = Stream._listen
+
+    def listening(stream: Stream) -> None:
+        sockets.append(stream._socket)
+        listen(stream)
+
+    async with relay_of(box, MemoryBroker()) as relay:
+        await eventually(lambda: streams(db, relay), timeout=WAIT)
+        store = relay._store  # type: ignore[attr-defined]
+        monkeypatch.setattr(Stream, "_listen", listening)
+        with pytest.raises(SlotTaken):
+            async with store._attach(Feed(spills=False, max_rows=1, max_bytes=1)):
+                pass
+
+    assert len(sockets) == 1
+    assert not asyncio.get_running_loop().remove_reader(sockets[0])
 
 
 async def test_poison_parks_its_key(db: Database, box: Outbox, mode: str) -> None:

@@ -76,8 +76,8 @@ class WalStore:
     async def _attach(self, feed: Feed) -> AsyncIterator[Stream]:
         async with connect(self._db.dsn, timeout=SENDER_TIMEOUT) as connection:
             stream = Stream(connection, feed)
-            await stream.start(self.options.slot, self.options.publication)
             try:
+                await stream.start(self.options.slot, self.options.publication)
                 yield stream
             finally:
                 stream.close()

@@ -5,6 +5,9 @@ headers, a space before the colon, repeated or signed Content-Length, Content-Le
 chunk sizes. The reader below adds what llhttp lets pass: versions other than 1.0 and 1.1, missing, repeated or wrong
 Host, repeated fields that must be single, codings other than `chunked`, chunked in HTTP/1.0, absolute targets that
 contradict Host, and every limit. The gateway, our small server and the tests share it.
+
+An offer to upgrade is ignored, as RFC 9110 §7.8 allows. llhttp ends a request with one at its head, whatever body was
+announced; the reader then reads that body with a parser that met the same framing without the offer.
 """
 
 import re
@@ -63,7 +66,10 @@ class Limits:
 
 
 class RequestHead:
-    """A request without its body. Names in `fields` are lower-case; `index` has the last value of each name."""
+    """A request without its body. Names in `fields` are lower-case.
+
+    `index` has the last value of each name, but all of Connection. `upgrade` is what a request without a body offers.
+    """
 
     __slots__ = ("chunked", "fields", "host", "index", "keep_alive", "length", "method", "target", "upgrade", "version")
 
@@ -113,6 +119,7 @@ class RequestReader:
         "_pipelined",
         "_raw",
         "_target",
+        "_upgrade_ignored",
         "limits",
     )
 
@@ -126,6 +133,7 @@ class RequestReader:
         self._pipelined = False
         self._body_seen = 0
         self._body_limit = limits.body
+        self._upgrade_ignored = b""  # a head with the framing of the body that llhttp is about to skip
 
     # -- hooks
     def head_received(self, head: RequestHead) -> None:
@@ -159,15 +167,20 @@ class RequestReader:
 
     def feed(self, data: bytes) -> None:
         """Read the next bytes of the connection."""
+        rest: bytes | memoryview | None = data
+        while rest:
+            rest = self._feed(rest)
+
+    def _feed(self, data: bytes | memoryview) -> memoryview | None:
+        """Read up to the end, or to where llhttp stops for an upgrade; returns what is left."""
         self._raw += len(data)
         seen = self._body_seen
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            rest = data[upgrade.args[0] :]
-            if rest:
-                self.feed(rest)
-            return
+            if self._upgrade_ignored:
+                self._read_body_nevertheless()
+            return memoryview(data)[upgrade.args[0] :]
         except httptools.HttpParserCallbackError as error:
             raise error.__context__ or error from None
         except httptools.HttpParserInvalidMethodError:
@@ -176,6 +189,14 @@ class RequestReader:
             raise FramingError(400, f"the request isn't valid HTTP/1.1: {error}") from None
         if self._raw > self.limits.head:
             self._check_progress(seen)
+        return None
+
+    def _read_body_nevertheless(self) -> None:
+        """Go on with a parser that expects the body which the one before has skipped."""
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(self._upgrade_ignored)  # `_head_done` keeps its callbacks from doing anything
+        self._upgrade_ignored = b""
+        self._raw = 1  # the body is still to come
 
     def _check_progress(self, seen: int) -> None:
         if not self._head_done:
@@ -187,6 +208,8 @@ class RequestReader:
 
     # -- callbacks of the parser
     def on_message_begin(self) -> None:
+        if self._upgrade_ignored:
+            return
         self._fields = []
         self._target = b""
         self._head_done = False
@@ -194,6 +217,8 @@ class RequestReader:
         self._body_seen = 0
 
     def on_url(self, part: bytes) -> None:
+        if self._head_done:
+            return
         self._target += part
         if len(self._target) > self.limits.target:
             raise FramingError(414, f"the request target has more than {self.limits.target} bytes")
@@ -203,6 +228,8 @@ class RequestReader:
             self._fields.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        if self._head_done:
+            return
         parser = self._parser
         fields = self._fields
         index = dict(fields)
@@ -210,14 +237,22 @@ class RequestReader:
         if self._raw > self.limits.head or len(fields) > self.limits.fields or self._pipelined:
             self._check_size(fields)
         if len(index) != len(fields):
-            _check_single(fields)
+            _check_repeated(fields, index)
         check_head(head)
         head.keep_alive = parser.should_keep_alive()
         if parser.should_upgrade():
-            head.upgrade = index.get(b"upgrade", b"").strip().lower()
+            self._upgrade_offered(head)
         self._head_done = True
         self._body_limit = self.limits.body
         self.head_received(head)
+
+    def _upgrade_offered(self, head: RequestHead) -> None:
+        if head.method == b"CONNECT":  # llhttp skips its body too
+            raise FramingError(400, "a tunnel is never made")
+        if head.has_body:
+            self._upgrade_ignored = _framing_head(head)
+        else:
+            head.upgrade = head.index.get(b"upgrade", b"").strip().lower()
 
     def on_body(self, data: bytes) -> None:
         self._body_seen += len(data)
@@ -226,6 +261,8 @@ class RequestReader:
         self.body_received(data)
 
     def on_message_complete(self) -> None:
+        if self._upgrade_ignored:
+            return
         self._raw = 0
         self.message_received()
 
@@ -281,13 +318,22 @@ def _check_target(head: RequestHead) -> None:
         raise FramingError(400, "the request target must be a path")
 
 
-def _check_single(fields: Fields) -> None:
+def _framing_head(head: RequestHead) -> bytes:
+    """A head whose body is framed like this one's, and that leaves the connection open or not like this one."""
+    framing = b"transfer-encoding: chunked" if head.chunked else b"content-length: %d" % (head.length or 0)
+    return b"POST / HTTP/1.1\r\n%b%b\r\n\r\n" % (b"" if head.keep_alive else b"connection: close\r\n", framing)
+
+
+def _check_repeated(fields: Fields, index: dict[bytes, bytes]) -> None:
+    """Refuse what must be single; Connection is a list, whose parts mean the same as the whole (RFC 9110 §5.3)."""
     seen = set()
     for name, _ in fields:
         if name in _SINGLE:
             if name in seen:
                 raise FramingError(400, f"the header {name.decode('latin-1')} is there twice")
             seen.add(name)
+    if b"connection" in index:
+        index[b"connection"] = b",".join(value for name, value in fields if name == b"connection")
 
 
 @lru_cache(maxsize=1024)

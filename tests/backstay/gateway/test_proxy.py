@@ -414,6 +414,53 @@ async def test_a_slow_upstream_slows_the_client(system):
     release.set()
 
 
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+BODIES = {
+    "length": b"Content-Length: %d\r\n\r\n" % len(GET + b"\r\n") + GET + b"\r\n",
+    "chunks": b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(GET + b"\r\n") + GET + b"\r\n\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
+async def test_an_offer_of_http_2_is_ignored(system, body):
+    """Requests that offer h2c are answered over HTTP/1.1, and pass with their bodies but without the offer."""
+    upstream = await system.upstream()
+    gateway = await system.simple(upstream)
+    wire = await system.connect(gateway)
+
+    wire.send((POST + OFFER + body + GET + OFFER + b"\r\n") * 2)
+    answers = [await wire.answer() for _ in range(4)]
+
+    assert [answer.status for answer in answers] == [200] * 4
+    assert [(each.method, each.body) for each in upstream.requests] == [("POST", GET + b"\r\n"), ("GET", b"")] * 2
+    for request in upstream.requests:
+        assert not {"connection", "upgrade", "http2-settings"} & {name for name, _ in request.headers}
+
+
+async def test_too_large_a_body_beside_an_offer_of_http_2(system):
+    """The limit of the body holds, and nothing of the body is taken for a request."""
+    upstream = await system.upstream()
+    gateway = await system.simple(upstream, limits=Limits(body=10))
+    wire = await system.connect(gateway)
+
+    wire.send(POST + OFFER + BODIES["length"])
+    answer = await wire.answer()
+
+    assert answer.status == 413
+    assert b"HTTP/1.1" not in await wire.ended()
+    assert upstream.requests == []
+
+
+async def test_every_connection_field_names_what_ends_here(system):
+    """What one of several Connection lines names isn't passed on."""
+    upstream = await system.upstream()
+    gateway = await system.simple(upstream)
+
+    await system.ask(gateway, "/", "Connection: X-Mine, Upgrade", "X-Mine: a", "X-Not: b", "Connection: keep-alive")
+
+    assert (upstream.requests[0].get("x-mine"), upstream.requests[0].get("x-not")) == (None, "b")
+
+
 async def test_websocket_is_said_to_be_missing(system):
     """An upgrade to WebSocket is refused openly, not answered as if it were a GET."""
     gateway = await system.gateway("""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backstay.http.errors import FramingError
-from backstay.http.framing import Limits, RequestHead, RequestReader, field_line
+from backstay.http.framing import Limits, RequestHead, RequestReader, connection_names, field_line
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
@@ -79,6 +79,7 @@ REFUSED = {
     "fragment": (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "asterisk for GET": (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "tunnel": (b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", 400),
+    "tunnel to a path": (b"CONNECT / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 400),
     "HTTP/0.9": (b"GET /\r\n\r\n", 505),
     "HTTP/2.0": (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
     "HTTP/1.2": (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 400),
@@ -170,9 +171,10 @@ def test_a_known_length_is_refused_before_the_body() -> None:
     assert refused.value.status == 413
 
 
-def test_endless_chunk_framing_is_refused() -> None:
+@pytest.mark.parametrize("offer", [b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"], ids=["plain", "with upgrade"])
+def test_endless_chunk_framing_is_refused(offer: bytes) -> None:
     """Chunk extensions or trailers without data can't go on for ever."""
-    recorder = read(POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n", LIMITS)
+    recorder = read(POST + offer + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n", LIMITS)
 
     with pytest.raises(FramingError):
         for _ in range(100):
@@ -198,6 +200,112 @@ def test_an_ignored_upgrade_is_an_ordinary_request() -> None:
     assert [head.upgrade for head in recorder.heads] == [b"h2c", b""]
     assert recorder.bodies == [b"", b"a"]
     assert recorder.complete == 2
+
+
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"  # as a body; a reader that skips bodies takes it for a request
+SIZE = len(SMUGGLED)
+OFFERS_WITH_BODY = {
+    "length": POST + OFFER + b"Content-Length: %d\r\n\r\n" % SIZE + SMUGGLED,
+    "length before": POST + b"Content-Length: %d\r\n" % SIZE + OFFER + b"\r\n" + SMUGGLED,
+    "chunks": POST + OFFER + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % SIZE + SMUGGLED + b"\r\n0\r\n\r\n",
+    "chunks, extension and trailers": (
+        POST + OFFER + b"Transfer-Encoding: Chunked\r\n\r\n3;a=b\r\n" + SMUGGLED[:3] + b"\r\n%x\r\n" % (SIZE - 3)
+    )
+    + SMUGGLED[3:]
+    + b"\r\n0\r\nHost: evil\r\n"
+    + OFFER
+    + b"\r\n",
+    "websocket": POST + b"Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: %d\r\n\r\n" % SIZE + SMUGGLED,
+    "HTTP/1.0": b"POST / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: h2c\r\n"
+    + b"Content-Length: %d\r\n\r\n" % SIZE
+    + SMUGGLED,
+}
+
+
+@pytest.mark.parametrize("offer", OFFERS_WITH_BODY.values(), ids=OFFERS_WITH_BODY.keys())
+def test_a_request_with_a_body_is_never_an_upgrade(offer: bytes) -> None:
+    """Wherever the input is split, the body is the request's own and what follows is read: RFC 9110 §7.8."""
+    data = offer + offer + GET + OFFER + b"\r\n" + offer
+    for cut in range(len(data)):
+        recorder = Recorder()
+        for piece in filter(None, (data[:cut], data[cut:])):
+            recorder.feed(piece)
+
+        assert recorder.bodies == [SMUGGLED, SMUGGLED, b"", SMUGGLED]
+        assert [head.upgrade for head in recorder.heads] == [b"", b"", b"h2c", b""]
+        assert [head.target for head in recorder.heads] == [b"/"] * 4
+        assert all(head.keep_alive for head in recorder.heads)
+        assert recorder.complete == 4
+        assert recorder.between_messages
+
+
+@pytest.mark.parametrize("offer", OFFERS_WITH_BODY.values(), ids=OFFERS_WITH_BODY.keys())
+def test_a_body_beside_an_upgrade_is_read_byte_by_byte(offer: bytes) -> None:
+    """The request is complete with the last byte of its body, not before."""
+    recorder = Recorder()
+    for i in range(len(offer) - 1):
+        recorder.feed(offer[i : i + 1])
+        assert recorder.complete == 0
+        assert not recorder.between_messages
+    recorder.feed(offer[-1:])
+
+    assert (recorder.complete, recorder.bodies) == (1, [SMUGGLED])
+    assert recorder.between_messages
+
+
+BESIDE_AN_UPGRADE = {
+    "chunk size with 0x": (b"Transfer-Encoding: chunked\r\n\r\n0x3\r\nabc\r\n0\r\n\r\n", 400),
+    "chunk longer than said": (b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n", 400),
+    "chunks above the limit": (b"Transfer-Encoding: chunked\r\n\r\nb\r\n" + b"a" * 11 + b"\r\n0\r\n\r\n", 413),
+    "length above the limit": (b"Content-Length: 11\r\n\r\n" + b"a" * 11, 413),
+    "request after connection: close": (b"Connection: close\r\nContent-Length: 1\r\n\r\na" + GET + b"\r\n", 400),
+}
+
+
+@pytest.mark.parametrize(("rest", "status"), BESIDE_AN_UPGRADE.values(), ids=BESIDE_AN_UPGRADE.keys())
+def test_a_body_beside_an_upgrade_has_the_same_rules(rest: bytes, status: int) -> None:
+    """Limits and framing hold as for any other body, in one piece and byte by byte."""
+    data = POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n" + rest
+    limits = Limits(head=200, body=10)
+    with pytest.raises(FramingError) as whole:
+        read(data, limits)
+    recorder = Recorder(limits)
+    with pytest.raises(FramingError) as pieces:
+        for i in range(len(data)):
+            recorder.feed(data[i : i + 1])
+
+    assert (whole.value.status, pieces.value.status) == (status, status)
+
+
+def test_a_long_body_beside_an_upgrade_is_read() -> None:
+    """The head's limit doesn't apply to it, in one piece with the head or after it."""
+    head = POST + OFFER + b"Content-Length: 5000\r\n\r\n"
+    limits = Limits(head=300, body=10_000)
+    whole = read(head + b"a" * 5000, limits)
+    pieces = Recorder(limits)
+    for piece in (head, *[b"a" * 500] * 10):
+        pieces.feed(piece)
+
+    for recorder in (whole, pieces):
+        assert (recorder.complete, recorder.bodies) == (1, [b"a" * 5000])
+
+
+def test_many_upgrades_in_one_piece_are_many_requests() -> None:
+    """However many requests with Upgrade come at once, each is read."""
+    offers = GET + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + POST + OFFER + b"Content-Length: 1\r\n\r\na"
+
+    recorder = read(offers * 2000)
+
+    assert recorder.complete == 4000
+    assert recorder.bodies == [b"", b"a"] * 2000
+
+
+def test_names_in_every_connection_field_count() -> None:
+    """Several Connection lines are one list."""
+    recorder = read(GET + b"Connection: Upgrade, X-Mine\r\nUpgrade: h2c\r\nConnection: keep-alive\r\n\r\n")
+
+    assert connection_names(recorder.heads[0].index) == {b"upgrade", b"x-mine", b"keep-alive"}
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,23 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
     assert [part.split(b"HTTP/1.1")[0] for part in answer.split(b"\r\n\r\n")[1:]] == [b"GET /1", b"POST /2x", b"GET /3"]
 
 
+async def test_an_offer_of_http_2_is_ignored() -> None:
+    """Requests that offer h2c are answered over HTTP/1.1, with their bodies, and the next ones too."""
+    offer = b" HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"
+    async with HttpServer(hello, limits=Limits(body=10)) as server:
+        answer = await talk(
+            server.port,
+            (b"POST /1" + offer + b"Content-Length: 1\r\n\r\nx")
+            + (b"GET /2" + offer + b"\r\n")
+            + (b"POST /3" + offer + b"Transfer-Encoding: chunked\r\n\r\n1\r\ny\r\n0\r\n\r\n")
+            + (b"POST /4" + offer + b"Content-Length: 11\r\n\r\n" + b"z" * 11),
+        )
+
+    parts = [part.split(b"HTTP/1.1")[0] for part in answer.split(b"\r\n\r\n")[1:4]]
+    assert parts == [b"POST /1x", b"GET /2", b"POST /3y"]
+    assert answer.count(b"HTTP/1.1 413 ") == 1
+
+
 async def test_head_has_no_body() -> None:
     """HEAD gets the length but not the body."""
     async with HttpServer(hello) as server:

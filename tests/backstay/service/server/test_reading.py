@@ -47,6 +47,25 @@ async def test_scope(serve) -> None:
     assert (scope["client"][0], scope["state"]) == ("127.0.0.1", {})
 
 
+async def test_an_offer_of_http_2_is_ignored(serve) -> None:
+    """Requests that offer h2c are answered over HTTP/1.1, with their bodies, and the next ones too."""
+    offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAB\r\n"
+    wire = (
+        (POST + offer + b"content-length: 3\r\n\r\nabc")
+        + (b"GET /b HTTP/1.1\r\nhost: x\r\n" + offer + b"\r\n")
+        + (POST + offer + b"transfer-encoding: chunked\r\n\r\n2\r\nde\r\n0\r\n\r\n")
+        + LAST
+    )
+    served = await serve(tell)
+
+    answer = await served.ask(wire)
+
+    assert answer.count(b"HTTP/1.1 200 ") == 4
+    told = [answer.find(each) for each in (b"[POST /a 3 abc]", b"[GET /b 0 ]", b"[POST /a 2 de]", b"[GET /last 0 ]")]
+    assert -1 not in told
+    assert told == sorted(told)
+
+
 async def test_requests_in_any_pieces(serve) -> None:
     """Pipelined requests with bodies of both kinds, split anywhere: the same answers in the same order."""
     wire = (

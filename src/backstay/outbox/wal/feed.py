@@ -199,12 +199,27 @@ class Feed:
             handed = self._handed[shard]
             if handed.keys() <= acknowledged:
                 continue
-            failed = [handed.pop(seq) for seq in sorted(handed.keys() - acknowledged)]
+            self._back(shard, [handed.pop(seq) for seq in list(handed) if seq not in acknowledged])
+            self.leave([shard])
+
+    def recall(self, shards: Iterable[int]) -> None:
+        """These are given away: what was handed out of them and isn't acknowledged goes the way of the rest."""
+        for shard in shards:
+            if handed := self._handed.pop(shard, None):
+                self._back(shard, list(handed.values()))
+        self.leave(shards)
+
+    def _back(self, shard: int, failed: Sequence[_Held]) -> None:
+        """To the table, before all that comes behind it."""
+        if not self.spills:
             for held in failed:
                 self._to_table(held)
-            if self.spills:
-                self._urgent.add(shard)
-            self.leave([shard])
+            return
+        self.noticed = True
+        self._aside.setdefault(shard, deque()).extendleft(reversed(failed))
+        self._rows += len(failed)
+        self._bytes += sum(held.size for held in failed)
+        self._urgent.add(shard)
 
     def done(self, rows: Mapping[int, Collection[int]]) -> dict[int, list[int]]:
         """These are acknowledged; returns those of them that didn't come through here."""
@@ -279,6 +294,10 @@ class Feed:
         """Shards that can't go on before it is written."""
         return self._urgent
 
+    def spillable(self, shards: Iterable[int]) -> set[int]:
+        """Those of which nothing is handed out: else that might have to lie in the table before what is put aside."""
+        return {shard for shard in shards if not self._handed.get(shard)}
+
     def to_spill(self, limit: int, shards: Collection[int]) -> list[tuple[Row, datetime | None]]:
         """The next rows of these shards to be written to the table, and when they are due; then call `spilled`."""
         found: list[tuple[Row, datetime | None]] = []
@@ -286,16 +305,22 @@ class Feed:
             found += [(held.row, held.due) for held in islice(self._aside.get(shard, ()), limit - len(found))]
         return found
 
-    def spilled(self, rows: Iterable[tuple[Row, datetime | None]]) -> None:
+    def spilled(self, rows: Collection[tuple[Row, datetime | None]]) -> None:
         """These are in the table."""
-        for row, _ in rows:
-            held = self._aside[row[0]].popleft()
-            held.tx.left -= 1
-            self._rows -= 1
-            self._bytes -= held.size
-            if not self._aside[row[0]]:
-                del self._aside[row[0]]
-                self._urgent.discard(row[0])
+        written = {row[1] for row, _ in rows}
+        for shard in {row[0] for row, _ in rows}:
+            left = deque[_Held]()
+            for held in self._aside.pop(shard):
+                if held.row[1] in written:
+                    held.tx.left -= 1
+                    self._rows -= 1
+                    self._bytes -= held.size
+                else:
+                    left.append(held)
+            if left:
+                self._aside[shard] = left
+            else:
+                self._urgent.discard(shard)
         self.noticed = True
         self._advance()
 

@@ -167,7 +167,7 @@ class WalSession:
             due |= aside & self._stuck
         if now >= self._leading_since + 1.5 * self._lease:
             due |= aside - self._owned
-        return due
+        return self._feed.spillable(due)
 
     async def _spill(self, shards: Collection[int] | None = None) -> None:
         """Write to the table what can't go out as it came; never while a look decides whether a table is empty."""
@@ -214,7 +214,7 @@ class WalSession:
 
     async def release(self, relay: UUID, epochs: Mapping[int, int]) -> None:
         """See `Session`; what came through the slot and wasn't sent goes to the table first."""
-        self._feed.leave(epochs)
+        self._feed.recall(epochs)
         await self._spill(epochs)
         self._owned -= epochs.keys()
         await self._table.release(relay, epochs)

@@ -9,9 +9,11 @@ import argparse
 import asyncio
 import json
 import os
+import platform
 import sys
 import tempfile
 import time
+import timeit
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from shop.demo.stage import in_process
 from shop.load.census import Cost, census
 from shop.load.depths import Depths, Gauge
 from shop.load.plot import Line, percentiles
+from shop.local import apache
 from shop.local.options import APACHE, Options
 from shop.local.screen import Screen
 from shop.local.system import System
@@ -188,6 +191,13 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def environment() -> str:
+    """Interpreter, versions and cores, and what a turn of an empty loop takes: it tells builds and machines apart."""
+    turns = 1_000_000
+    best = min(timeit.repeat(repeat=5, number=turns)) / turns
+    return f"CPython {platform.python_version()}, Apache Kafka {apache.VERSION}, {os.cpu_count()} cores, {best * 1e9:.0f} ns a turn"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
@@ -196,11 +206,12 @@ def main() -> None:
     parser.add_argument("--profile", type=Path, help="folder for py-spy's stacks, if it is on the PATH")
     parser.add_argument("--plot", type=Path, help="SVG of the percentiles without mails")
     arguments = parser.parse_args()
-    print(f"checkout on {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} before", flush=True)
+    print(f"checkout: {environment()}, load average {os.getloadavg()[0]:.1f} before", flush=True)
     for mails in {"off": (False,), "on": (True,), "both": (False, True)}[arguments.mails]:
         print(f"\nmails {'on' if mails else 'off'}", flush=True)
         rows = asyncio.run(run(arguments, mails=mails))
         print("\n" + table(rows))
+        print(f"\n{environment()}, after", flush=True)
         if arguments.plot and not mails:
             lines = [Line(row.name, row.figures["curve"]) for row in rows]
             arguments.plot.write_text(percentiles("Checkout through the gateway, mails off", lines))

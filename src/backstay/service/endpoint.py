@@ -54,14 +54,12 @@ class Inbound:
 class Reply:
     """An answer as bytes."""
 
-    __slots__ = ("body", "headers", "linger", "status")
+    __slots__ = ("body", "headers", "status")
 
-    def __init__(self, status: int, headers: Headers, body: bytes, *, linger: bool = False) -> None:
+    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
         self.status = status
         self.headers = headers
         self.body = body
-        self.linger = linger
-        """Whether the request's body was left unread, so that the connection must end after a while."""
 
 
 class Endpoint:
@@ -146,10 +144,9 @@ def reply_of_problem(problem: Problem, *, instance: str, trace_id: str) -> Reply
     """A problem as it goes out."""
     body = encode_json(problem.body(instance=instance, trace_id=trace_id))
     headers = [_content_type(MEDIA_TYPE), (b"content-length", b"%d" % len(body)), *_encoded(problem.headers)]
-    linger = problem.status in (408, 413)
-    if linger:
+    if problem.status in (408, 413):
         headers.append((b"connection", b"close"))
-    return Reply(problem.status, headers, body, linger=linger)
+    return Reply(problem.status, headers, body)
 
 
 def refusal(error: Exception, scope: Scope, inbound: Inbound) -> Reply:

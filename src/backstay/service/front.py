@@ -3,7 +3,6 @@
 Routes without path parameters are answered from a dictionary; all others go through Litestar's router.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
@@ -19,8 +18,6 @@ from backstay.telemetry.trace import TraceContext, use
 
 GONE = 499
 """Status in logs and metrics of a request whose client left."""
-LINGER = 2.0
-"""Seconds to read on after refusing a body, so that the client gets to read the refusal."""
 
 _DEADLINE = HEADER.encode()
 _RETRY = RETRY_HEADER.encode()
@@ -68,7 +65,7 @@ class Front:
             with use(context), deadline(left):
                 await self._answer(scope, receive, inbound, left, send)
                 if inbound.reply is not None:
-                    await send_reply(inbound.reply, receive, send)
+                    await send_reply(inbound.reply, send)
         finally:
             self.active -= 1
             self._account(scope, inbound, perf_counter() - started)
@@ -132,24 +129,10 @@ class Front:
             )
 
 
-async def send_reply(reply: Reply, receive: Receive, send: Send) -> None:
-    """Send the answer; after an unread body, wait a moment before the connection is closed under the client."""
+async def send_reply(reply: Reply, send: Send) -> None:
+    """Send the answer."""
     await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
-    if reply.linger:
-        await send({"type": "http.response.body", "body": reply.body, "more_body": True})
-        await _drain(receive)
-        await send({"type": "http.response.body", "body": b""})
-    else:
-        await send({"type": "http.response.body", "body": reply.body})
+    await send({"type": "http.response.body", "body": reply.body})
 
 
-async def _drain(receive: Receive) -> None:
-    try:
-        async with asyncio.timeout(LINGER):
-            while (await receive()).get("more_body"):
-                pass
-    except TimeoutError:
-        return
-
-
-__all__ = ["GONE", "LINGER", "Front", "send_reply"]
+__all__ = ["GONE", "Front", "send_reply"]

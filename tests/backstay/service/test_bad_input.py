@@ -17,7 +17,7 @@ HEAD = b"POST /things HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\ncontent
 @pytest.fixture(autouse=True)
 def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
     """The raw client here keeps its side open, so the service would wait for the whole time."""
-    monkeypatch.setattr("backstay.service.front.LINGER", 0.05)
+    monkeypatch.setattr("backstay.service.connection.LINGER_SECONDS", 0.05)
 
 
 def lines(**changed: Any) -> dict[str, Any]:

@@ -93,14 +93,19 @@ async def measure(
     ended = time.monotonic()
     behind = await gauge.look()
     memory = system.memory() or 0
-    while not (await gauge.look()).caught_up and time.monotonic() < ended + CATCH_UP:
-        await asyncio.sleep(0.1)
-    caught_up = time.monotonic() - ended
+    caught_up = await catch_up(gauge, ended)
     after = costs(system)
     orders = max(figures["good"], 1)
     cpu = {n: (cost.cpu - before[n].cpu) * 1000 / orders for n, cost in after.items() if n in before}
     cpu["load client"] = figures["cpu"] * 1000 / orders
     return Row(name, figures, cpu, memory, behind, caught_up)
+
+
+async def catch_up(gauge: Gauge, since: float) -> float:
+    """Wait until nobody is behind; seconds since then."""
+    while not (await gauge.look()).caught_up and time.monotonic() < since + CATCH_UP:
+        await asyncio.sleep(0.1)
+    return time.monotonic() - since
 
 
 def costs(system: System) -> dict[str, Cost]:
@@ -140,6 +145,7 @@ async def run(arguments: argparse.Namespace, *, mails: bool) -> list[Row]:
                 tell(rows[-1])
             if arguments.profile:
                 await profiled(system, load, arguments)
+                await catch_up(gauge, time.monotonic())
             rate = max(row.figures["rate"] for row in rows) / 2
             name = f"open, {rate:,.0f}/s"
             rows.append(await measure(system, gauge, load, name, clients=256, rate=rate, seconds=arguments.seconds))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from email.parser import BytesHeaderParser
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
@@ -61,7 +62,7 @@ class Mailbox:
 
     def keep(self, content: bytes) -> Path:
         """Store one mail, whole or not at all; the name tells its number, addressee and subject."""
-        mail = message_from_bytes(content, policy=policy.default)
+        mail = BytesHeaderParser(policy=policy.default).parsebytes(content)
         words = re.sub(r"[^a-z0-9@.]+", "-", f"{mail['to']} {mail['subject']}".lower()).strip("-")[:80]
         file = self.folder / f"{next(self._numbers):06d}-{words}.eml"
         half = file.with_suffix(".new")

@@ -75,6 +75,7 @@ class Templates:
             loader=PackageLoader("shop.notifications"),
             autoescape=select_autoescape(["html"]),
             undefined=StrictUndefined,
+            auto_reload=False,  # nobody changes them while it runs
             trim_blocks=True,
             lstrip_blocks=True,
         )

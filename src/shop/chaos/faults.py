@@ -25,6 +25,7 @@ from shop.local.system import System
 
 LONGEST = 3600.0  # seconds that a fault may last
 FLAP = 3.0  # seconds that a flapping service is there, and not there
+FIRST, NEXT = 3.0, 1.0  # seconds to wait for a topic's first record, and for another
 AGAIN = 30.0  # seconds back from now whose events are delivered once more
 
 
@@ -262,13 +263,18 @@ async def deliver_again(running: Running, since: datetime) -> int:
 
 
 async def _since(broker: KafkaBroker, topic: str, since: datetime) -> list[Record]:
-    records: list[Record] = []
-    tail = broker.tail(topic, since)
+    """What the topic got from then until now; more may come while it is read."""
+    records, until = list[Record](), datetime.now(UTC)
+    loop, tail = asyncio.get_running_loop(), broker.tail(topic, since)
+    patience = loop.time() + FIRST
     try:
         with contextlib.suppress(TimeoutError):
-            while True:
-                async with asyncio.timeout(1.0 if records else 3.0):
-                    records.append(await anext(tail))
+            while (left := patience - loop.time()) > 0:
+                async with asyncio.timeout(left):
+                    record = await anext(tail)
+                if record.timestamp is None or record.timestamp <= until:
+                    records.append(record)
+                    patience = loop.time() + NEXT
     finally:
         await tail.aclose()
     return records

@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -189,12 +190,29 @@ class _Batch:
             self.future.set_result(self.results)
 
 
+def _gone(*_: object, **__: object) -> None:
+    raise KafkaException(KafkaError(KafkaError._PURGE_QUEUE))
+
+
+def _weakly(method: Callable[[KafkaError], None]) -> Callable[[KafkaError], None]:
+    """The method, as long as somebody else keeps its object."""
+    found = weakref.WeakMethod(method)
+
+    def call(error: KafkaError) -> None:
+        if (bound := found()) is not None:
+            bound(error)
+
+    return call
+
+
 class _Core:
     """One librdkafka client and the thread that polls it, until it is retired."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self._client = Client({**config, "error_cb": self._on_error})
-        self._produce = self._client.produce
+        # The client keeps its callbacks. A bound one would be a circle: threads and sockets of a retired client would
+        # live on until the garbage collector comes by, in a calm program hardly ever.
+        self._client: Any = Client({**config, "error_cb": _weakly(self._on_error)})
+        self._produce: Callable[..., None] = self._client.produce
         self._retire = threading.Event()
         self._fatal: KafkaError | None = None
         self._thread = threading.Thread(target=self._run, name="kafka-producer", daemon=True)
@@ -261,7 +279,11 @@ class _Core:
         self._retire.set()
 
     def join(self) -> None:
+        """Wait for the thread and destroy the client, whoever still knows us; nothing may be asked of us any more."""
         self._thread.join(PURGE_TIMEOUT + 1.0)
+        if not self._thread.is_alive():
+            self._produce = _gone
+            self._client = None
 
     def _run(self) -> None:
         with contextlib.suppress(KafkaException):  # a broker that is away now is met by the first batch

@@ -76,7 +76,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def postgres_folder() -> Iterator[Path]:
     """Not pytest's temporary folder: that one is private to us, and the server may have to run as somebody else."""
     folder = Path("/tmp") / f"backstay-tests-{uuid4().hex[:12]}"
-    folder.mkdir(mode=0o755)
+    folder.mkdir()
+    folder.chmod(0o755)  # whatever the umask is
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 

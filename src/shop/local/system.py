@@ -24,7 +24,7 @@ from shop.local.home import Home, Recorded, Running
 from shop.local.instances import Instance, expanded, instances
 from shop.local.mailbox import Mailbox
 from shop.local.memory import proportional_set_size
-from shop.local.options import Options
+from shop.local.options import EMBEDDED, Options
 from shop.local.owners import owners_of
 from shop.local.ports import HOST, choose, free_port
 from shop.local.program import Program, started_at
@@ -230,4 +230,6 @@ class System:
             await self._open.aclose()
             if self._mailbox is not None:
                 await self._mailbox.__aexit__(None, None, None)
+            if self.options.kafka == EMBEDDED:
+                infrastructure.discard(self.home, EMBEDDED)
             self.home.unlock()

@@ -8,10 +8,11 @@ import msgspec
 
 from backstay.auth import Principal, TokenVerifier, require
 from backstay.service.answers import JSON, Answer, encode, encode_json
+from backstay.service.bodies import check_coding, check_json, decode_body, refuse_no_body
 from backstay.service.errors import invalid_token, problem_of
 from backstay.service.idempotency import IdempotencyKey
 from backstay.service.problems import MEDIA_TYPE, Problem, Unauthorized, Unavailable
-from backstay.service.requests import Receive, Request, Scope, check_json, decode_body, path_values, query_values
+from backstay.service.requests import Receive, Request, Scope, path_values, query_values
 from backstay.service.requests import read_body as read
 from backstay.service.routing import Route
 from backstay.service.statistics import RouteCounters
@@ -73,6 +74,8 @@ class Endpoint:
         self._max_body = route.max_body or limits.body
         self._body_timeout = limits.body_timeout
         self._decoder = None if route.takes_body in (None, bytes) else msgspec.json.Decoder(route.takes_body)
+        # RFC 9110 §9.3.1: the content of a GET has no meaning, so it is left alone.
+        self._refuses_body = route.takes_body is None and route.method != "GET" and not route.tolerant
         self._needs_caller = not route.public or route.takes_who != "no"
         self._ok = _content_type(JSON)
 
@@ -91,17 +94,25 @@ class Endpoint:
             given["key"] = IdempotencyKey.of_header(headers.get(b"idempotency-key"), caller, route.name)
         if route.path_parameters:
             given.update(path_values(route.path_parameters, scope["path_params"]))
-        if route.query_parameters:
-            given.update(query_values(route.query_parameters, scope["query_string"]))
-        if self._decoder is not None:
+        if route.query_parameters or (scope["query_string"] and not route.tolerant):
+            query = query_values(route.query_parameters, scope["query_string"], tolerant=route.tolerant)
+            given.update(query)
+        if route.takes_body is not None:
+            given["body"] = await self._body(receive, headers)
+        elif self._refuses_body and _has_body(headers):
             check_json(headers)
-            body = await read(receive, headers, self._max_body, self._body_timeout)
-            given["body"] = decode_body(self._decoder, body)
-        elif route.takes_body is bytes:
-            given["body"] = await read(receive, headers, self._max_body, self._body_timeout)
+            refuse_no_body(await read(receive, headers, self._max_body, self._body_timeout))
         if route.takes_request:
             given["request"] = Request(scope, headers)
         return self._reply(await self._handler(**given))
+
+    async def _body(self, receive: Receive, headers: dict[bytes, bytes]) -> Any:
+        if self._decoder is None:
+            check_coding(headers)
+            return await read(receive, headers, self._max_body, self._body_timeout)
+        check_json(headers)
+        body = await read(receive, headers, self._max_body, self._body_timeout)
+        return decode_body(self._decoder, body, tolerant=self.route.tolerant)
 
     def _authenticate(self, authorization: bytes | None) -> Principal | None:
         route = self.route
@@ -152,6 +163,10 @@ def reply_of_problem(problem: Problem, *, instance: str, trace_id: str) -> Reply
 def refusal(error: Exception, scope: Scope, inbound: Inbound) -> Reply:
     """The problem an error is to the client, as it goes out."""
     return reply_of_problem(problem_of(error), instance=scope["path"], trace_id=inbound.context.trace_id)
+
+
+def _has_body(headers: Mapping[bytes, bytes]) -> bool:
+    return headers.get(b"content-length", b"0").strip(b"0") != b"" or b"transfer-encoding" in headers
 
 
 def _content_type(value: str) -> tuple[bytes, bytes]:

@@ -6,7 +6,7 @@ A claim is made in the transaction that saves the operation, so both exist or ne
 | a repeat finds                     | and gets                                                     |
 |------------------------------------|--------------------------------------------------------------|
 | no key                             | the claim; `operation_id` is its own                         |
-| another body                       | 422 `idempotency-key-reused`                                 |
+| another body (see `digest`)        | 422 `idempotency-key-reused`                                 |
 | an answer                          | that answer                                                  |
 | no answer, its holder's time runs  | 409 `request-in-progress`                                    |
 | no answer, its holder's time over  | the claim; `operation_id` is that of the operation to resume |
@@ -15,6 +15,7 @@ A claim is made in the transaction that saves the operation, so both exist or ne
 import hashlib
 import re
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -42,7 +43,8 @@ MAX_KEY = 255
 
 T = TypeVar("T")
 sql = Queries.load(__package__)
-_hashed = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
+_canonical = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
+_VERSION = b"\x02"
 _PARAMETER = re.compile(r"\$(\d+)")
 _never_kept = frozenset({400, 401, 403, 413, 422, 429})
 
@@ -93,13 +95,14 @@ class IdempotencyKey:
             Unprocessable: the key was used with another body.
             Conflict: another request works on it (`request-in-progress`).
         """
-        digest = hashlib.sha256(_hashed(body)).digest()
+        now, before = digest(body), _digest_before(body)
         identity = (self.principal, self.operation, self.key)
-        self.operation_id = await tx.fetchval(sql.claim_key, *identity, digest, operation_id or uuid7(), locked_for)
+        claimed = (now, operation_id or uuid7(), locked_for, before)
+        self.operation_id = await tx.fetchval(sql.claim_key, *identity, *claimed)
         if self.operation_id is not None:
             return None
         row = await tx.fetchrow(sql.read_key, *identity)
-        if row is not None and row["body_hash"] != digest:
+        if row is not None and row["body_hash"] not in (now, before):
             detail = "this Idempotency-Key was used for another request; use a new one"
             raise Unprocessable(
                 detail, slug="idempotency-key-reused", errors=[FieldError("", "differs from the first")]
@@ -113,8 +116,7 @@ class IdempotencyKey:
     def arguments(self, body: Any, operation_id: UUID, locked_for: float = LOCKED_FOR) -> tuple[object, ...]:
         """What `claiming` takes as its parameters, for a statement of the caller's own."""
         self.operation_id = operation_id
-        digest = hashlib.sha256(_hashed(body)).digest()
-        return self.principal, self.operation, self.key, digest, operation_id, locked_for
+        return self.principal, self.operation, self.key, digest(body), operation_id, locked_for
 
     async def answer(self, tx: Runs, body: T, *, status: int = 200, headers: dict[str, str] | None = None) -> Answer[T]:
         """Keep the answer of the claimed operation; returns the one to send (the first kept, if there was one)."""
@@ -145,6 +147,52 @@ def to_keep(given: Answer[T]) -> Answer[T]:
     headers = {"content-type": JSON, **{name.lower(): value for name, value in given.headers.items()}}
     headers = {name: headers[name] for name in sorted(headers, key=_as_kept)}
     return replace(given, body=encode(given.body), headers=headers)
+
+
+def digest(body: Any) -> bytes:
+    """Return the stored form of a request's body: a version byte and a SHA-256.
+
+    It covers the canonical JSON of what was sent. A field that holds its default counts as not sent, so that a release
+    may add an optional field and repeats of older requests still match.
+    """
+    return _VERSION + hashlib.sha256(_hashed(body)).digest()
+
+
+def _digest_before(body: Any) -> bytes:
+    """Return the digest as 0.1.0 stored it, over all fields; its rows are matched until they are pruned."""
+    return hashlib.sha256(_canonical(body)).digest()
+
+
+def _hashed(body: Any) -> bytes:
+    return _canonical(_sent(body))
+
+
+def _sent(value: Any) -> Any:
+    """Return a body as plain values, without the fields that hold their default."""
+    if isinstance(value, msgspec.Struct):
+        config = type(value).__struct_config__
+        given: dict[str, Any] = {config.tag_field: config.tag} if config.tag_field else {}
+        for field in _fields(type(value)):
+            held = getattr(value, field.name)
+            if held is not msgspec.UNSET and held != _default(field):
+                given[field.encode_name] = _sent(held)
+        return given
+    if isinstance(value, dict):
+        return {name: _sent(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_sent(part) for part in value]
+    return value
+
+
+@lru_cache(maxsize=256)
+def _fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(kind)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    if field.default_factory is not msgspec.NODEFAULT:
+        return field.default_factory()
+    return field.default
 
 
 def claiming(first: int = 1) -> str:
@@ -205,6 +253,7 @@ __all__ = [
     "IdempotencyKey",
     "answer",
     "claiming",
+    "digest",
     "keeping",
     "keeping_arguments",
     "pruning",

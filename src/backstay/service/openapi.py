@@ -32,11 +32,19 @@ def openapi(name: str, version: str, routes: Sequence[Route]) -> bytes:
 
 
 def _close(schemas: dict[str, Any], routes: Sequence[Route]) -> None:
-    """Bodies that take no other fields say so, which Litestar leaves out."""
-    for body in (route.takes_body for route in routes):
-        config = getattr(body, "__struct_config__", None)
-        if config is not None and config.forbid_unknown_fields and body.__name__ in schemas:
-            schemas[body.__name__]["additionalProperties"] = False
+    """Declare that strict bodies take no other fields; what answers are made of stays open, for they may grow."""
+    taken = _reachable(schemas, [route.takes_body for route in routes if not route.tolerant])
+    given = _reachable(schemas, [route.returns for route in routes] + [r.takes_body for r in routes if r.tolerant])
+    for name in taken - given:
+        if schemas[name].get("type") == "object" and "properties" in schemas[name]:
+            schemas[name]["additionalProperties"] = False
+
+
+def _reachable(schemas: dict[str, Any], kinds: list[Any]) -> set[str]:
+    """Names of all schemas that these types are made of."""
+    known = [kind for kind in kinds if kind not in (None, bytes, Any)]
+    _, components = msgspec.json.schema_components(known, schema_hook=lambda _: {})
+    return components.keys() & schemas.keys()
 
 
 def _described(route: Route) -> HTTPRouteHandler:

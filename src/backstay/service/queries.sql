@@ -1,9 +1,10 @@
 -- name: claim_key
 -- Takes a new key, or one whose holder's time is over; no row = the key is answered, in flight, or for another body.
+-- $7 is the body's digest in the form of rows that an older release wrote.
 INSERT INTO idempotency_keys AS k (principal, operation, key, body_hash, operation_id, locked_until)
 VALUES ($1, $2, $3, $4, $5, clock_timestamp() + $6::float8 * interval '1 second')
 ON CONFLICT (principal, operation, key) DO UPDATE SET locked_until = excluded.locked_until
-WHERE k.status IS NULL AND k.locked_until <= clock_timestamp() AND k.body_hash = excluded.body_hash
+WHERE k.status IS NULL AND k.locked_until <= clock_timestamp() AND k.body_hash IN (excluded.body_hash, $7)
 RETURNING operation_id;
 
 -- name: claim_new_key

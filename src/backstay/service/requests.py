@@ -1,22 +1,13 @@
-"""What comes in: headers, the body with its limits, and the values in path and query."""
+"""What comes in: headers, the body as bytes with its limits, and the values in path and query."""
 
 import asyncio
-import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from backstay.service.problems import (
-    BadRequest,
-    FieldError,
-    NotFound,
-    RequestTimeout,
-    TooLarge,
-    Unprocessable,
-    UnsupportedMedia,
-)
+from backstay.service.problems import BadRequest, FieldError, NotFound, RequestTimeout, TooLarge, Unprocessable
 from backstay.service.routing import Parameter
 
 Scope = MutableMapping[str, Any]
@@ -26,11 +17,6 @@ Send = Callable[[Message], Awaitable[None]]
 
 MAX_QUERY_FIELDS = 100
 """More query parameters are refused."""
-
-_AT = re.compile(r"^(.*?) - at (?:`key` in )?`\$(.*)`$", re.DOTALL)
-_FIELD = re.compile(r"(?:missing required|contains unknown) field `(.+)`$")
-_STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class Disconnected(Exception):
@@ -110,82 +96,6 @@ def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"the body may have at most {limit} bytes", limit=limit)
 
 
-def check_json(headers: Mapping[bytes, bytes]) -> None:
-    """Raise `UnsupportedMedia` unless the body says it is JSON or says nothing."""
-    given = headers.get(b"content-type")
-    if given is None or given == b"application/json":
-        return
-    media = given.split(b";", 1)[0].strip().lower()
-    if media != b"application/json" and not (media.startswith(b"application/") and media.endswith(b"+json")):
-        shown = media.decode("latin-1")[:100]
-        raise UnsupportedMedia(
-            f"content-type is {shown!r}; send application/json", headers={"Accept": "application/json"}
-        )
-
-
-_TO_THE_END = msgspec.json.Decoder(float_hook=str)
-"""Reads any JSON, also numbers that no float can hold."""
-
-
-def decode_body(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
-    """The body as its model.
-
-    Raises:
-        BadRequest: it is not JSON.
-        Unprocessable: it is JSON of another shape; names the first wrong field.
-    """
-    try:
-        value = _decoded(decoder, body)
-    except msgspec.ValidationError as error:
-        _decoded(_TO_THE_END, body)  # the decoder stops at the first wrong field; what follows may be no JSON at all
-        raise Unprocessable(errors=[field_error(error)]) from None
-    if b"\\u0000" in body and _NUL.search(body):
-        pointer = _pointer_to_nul(_TO_THE_END.decode(body)) or ""
-        raise Unprocessable(errors=[FieldError(pointer, "the character U+0000 is not allowed in text")])
-    return value
-
-
-def _decoded(decoder: Any, body: bytes) -> Any:
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError:
-        raise
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        detail = "the body is empty; send JSON" if not body else f"the body is not JSON: {error}"
-        raise BadRequest(detail, slug="malformed-json", title="Malformed JSON") from None
-
-
-def _pointer_to_nul(value: Any) -> str | None:
-    """Where the first text with U+0000 is; a name that holds one is pointed to by the object it is in."""
-    if isinstance(value, str):
-        return "" if "\0" in value else None
-    if isinstance(value, dict):
-        if any("\0" in name for name in value):
-            return ""
-        parts = [(_escaped(name), part) for name, part in value.items()]
-    else:
-        parts = [(str(index), part) for index, part in enumerate(value)] if isinstance(value, list) else []
-    for step, part in parts:
-        if (rest := _pointer_to_nul(part)) is not None:
-            return f"/{step}{rest}"
-    return None
-
-
-def _escaped(name: str) -> str:
-    """A member's name as a step of a JSON pointer."""
-    return name.replace("~", "~0").replace("/", "~1")
-
-
-def field_error(error: msgspec.ValidationError) -> FieldError:
-    """Where and why, from the text of a msgspec error (`... - at `$.lines[0].quantity``)."""
-    found = _AT.match(str(error))
-    reason, path = found.groups() if found else (str(error), "")
-    pointer = "".join("/" + (name or index) for name, index in _STEP.findall(path.replace("[...]", "")))
-    if named := _FIELD.search(reason):
-        pointer += "/" + _escaped(named.group(1))
-    return FieldError(pointer, reason)
-
-
 def path_values(parameters: tuple[Parameter, ...], given: Mapping[str, str]) -> dict[str, Any]:
     """The parts of the path as the handler's types; what doesn't fit names nothing: `NotFound`."""
     values: dict[str, Any] = {}
@@ -198,24 +108,41 @@ def path_values(parameters: tuple[Parameter, ...], given: Mapping[str, str]) -> 
     return values
 
 
-def query_values(parameters: tuple[Parameter, ...], query: bytes) -> dict[str, Any]:
-    """The query parameters as the handler's types; raises `Unprocessable` with every wrong one."""
+def query_values(parameters: tuple[Parameter, ...], query: bytes, *, tolerant: bool = False) -> dict[str, Any]:
+    """The query parameters as the handler's types; raises `Unprocessable` with every wrong one.
+
+    Unless `tolerant`, a parameter that the handler doesn't have is wrong, and so is one given twice that holds one
+    value.
+    """
     given = _query(query)
     values: dict[str, Any] = {}
     errors: list[FieldError] = []
     for parameter in parameters:
-        texts = given.get(parameter.name)
+        texts = given.pop(parameter.name, None)
         if texts is None:
             if parameter.required:
                 errors.append(FieldError(f"/query/{parameter.name}", "is required"))
             continue
+        several = _is_list(parameter.type)
+        if len(texts) > 1 and not (several or tolerant):
+            errors.append(FieldError(f"/query/{parameter.name}", "is given twice; send it once"))
+            continue
         try:
-            values[parameter.name] = _convert(texts if _is_list(parameter.type) else texts[-1], parameter.type)
+            values[parameter.name] = _convert(texts if several else texts[-1], parameter.type)
         except ValueError as error:
             errors.append(FieldError(f"/query/{parameter.name}", str(error)))
+    if given and not tolerant:
+        errors += _not_parameters(given, parameters)
     if errors:
         raise Unprocessable(errors=errors)
     return values
+
+
+def _not_parameters(names: Iterable[str], parameters: tuple[Parameter, ...]) -> list[FieldError]:
+    there = ", ".join(parameter.name for parameter in parameters)
+    reason = f"is not a parameter here; there are {there}" if there else "is not a parameter here; there are none"
+    steps = (name[:100].replace("~", "~0").replace("/", "~1") for name in names)
+    return [FieldError(f"/query/{step}", reason) for step in steps]
 
 
 def _query(query: bytes) -> dict[str, list[str]]:
@@ -253,9 +180,6 @@ __all__ = [
     "Request",
     "Scope",
     "Send",
-    "check_json",
-    "decode_body",
-    "field_error",
     "path_values",
     "query_values",
     "read_body",

@@ -53,6 +53,7 @@ class Route:
     status: int
     max_body: int | None
     hidden: bool
+    tolerant: bool
     takes_body: Any
     takes_who: Literal["no", "yes", "if there"]
     takes_key: bool
@@ -92,6 +93,7 @@ class _Decorator(Protocol):
         status: int | None = None,
         max_body: int | None = None,
         hidden: bool = False,
+        tolerant: bool | None = None,
     ) -> Callable[[Handler], Route]: ...
 
 
@@ -105,6 +107,7 @@ def _decorator(method: Method) -> _Decorator:
         status: int | None = None,
         max_body: int | None = None,
         hidden: bool = False,
+        tolerant: bool | None = None,
     ) -> Callable[[Handler], Route]:
         """Answer requests for `path` with the decorated coroutine function.
 
@@ -116,12 +119,14 @@ def _decorator(method: Method) -> _Decorator:
             status: of a plain result; 204 if the handler returns None.
             max_body: bytes; the service's limit by default.
             hidden: left out of the OpenAPI document.
+            tolerant: unknown fields, unknown query parameters and repeated names are read past, as between services
+                of one system, where the caller may be newer; else they are refused. By default what `hidden` is.
         """
         if public and (scope or role):
             raise TypeError(f"{method} {path}: a public route asks for no scope or role")
 
         def decorate(handler: Handler) -> Route:
-            return _route(method, path, handler, scope, role, public, status, max_body, hidden)
+            return _route(method, path, handler, scope, role, public, status, max_body, hidden, tolerant)
 
         return decorate
 
@@ -138,6 +143,7 @@ def _route(
     status: int | None,
     max_body: int | None,
     hidden: bool,
+    tolerant: bool | None,
 ) -> Route:
     where = f"{method} {path} ({handler.__qualname__})"
     if not path.startswith("/"):
@@ -168,6 +174,7 @@ def _route(
         status=status or (204 if returns is NoneType else 200),
         max_body=max_body,
         hidden=hidden,
+        tolerant=hidden if tolerant is None else tolerant,
         takes_body=hints["body"] if "body" in special else None,
         takes_who="no" if "who" not in special else "if there" if optional_who else "yes",
         takes_key="key" in special,

@@ -48,7 +48,7 @@ class ProductView(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime
 
 
-class ProductDetails(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ProductDetails(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is decided about a product; `version` is the one that was read."""
 
     name: Text
@@ -60,7 +60,7 @@ class ProductDetails(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     unit: Text | None = None
 
 
-class NewProduct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NewProduct(msgspec.Struct, frozen=True, kw_only=True):
     """A product to add. The sku is 1 to 32 capital letters, digits and inner hyphens."""
 
     sku: str
@@ -72,7 +72,7 @@ class NewProduct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     unit: Text | None = None
 
 
-class ProductChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ProductChange(msgspec.Struct, frozen=True, kw_only=True):
     """Some details of a product; what is left out stays. With `version`, only if that is still the newest."""
 
     name: Text | UnsetType = UNSET

@@ -44,14 +44,14 @@ class LedgerLine(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
 
 
-class Count(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Count(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody counted, and from which level on more should be ordered (left out: as before)."""
 
     on_hand: Units
     reorder_level: Units | None = None
 
 
-class Delivery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """Units that came in."""
 
     quantity: SomeUnits

@@ -90,7 +90,13 @@ async def raw() -> Answer[bytes]:
     return Answer(b"<p>", 202, {"Content-Type": "text/html", "Location": "/raw/1"})
 
 
-ROUTES = [make, one, several, end, echo, boom, away, raw]
+@post("/internal", public=True, hidden=True)
+async def internal(body: NewThing) -> int:
+    """A call from another service."""
+    return len(body.lines)
+
+
+ROUTES = [make, one, several, end, echo, boom, away, raw, internal]
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,11 @@ import pytest
 
 from backstay.testing import eventually
 from backstay.testing.api import Api
+from backstay.testing.issuer import TokenIssuer
 
-GOOD = {"lines": [{"sku": "tea", "quantity": 2}]}
+THING = "0190a0a0-0000-7000-8000-000000000000"
+
+GOOD: dict[str, Any] = {"lines": [{"sku": "tea", "quantity": 2}]}
 
 HEAD = b"POST /things HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\ncontent-type: application/json\r\n"
 
@@ -49,6 +52,13 @@ def lines(**changed: Any) -> dict[str, Any]:
         (lines(sku="a\0b"), 422, "unprocessable", ["/lines/1/sku"]),
         ({**GOOD, "a/b": [{"~": "\0"}]}, 422, "unprocessable", ["/a~1b/0/~0"]),
         ({**GOOD, "x": {"\0": 1}}, 422, "unprocessable", ["/x"]),
+        ({**GOOD, "notes": "x"}, 422, "unprocessable", ["/notes"]),
+        ({**lines(unit_price="1"), "a/b": {}}, 422, "unprocessable", ["/lines/1/unit_price", "/a~1b"]),
+        (b'{"lines":[{"sku":"a","quantity":1}],"lines":[]}', 422, "unprocessable", ["/lines"]),
+        (b'{"lines":[{"sku":"a","quantity":1}],"lines":[{"sku":"a","quantity":1}]}', 422, "unprocessable", ["/lines"]),
+        (b'{"lines":[{"sku":"a","sku":"b","quantity":1}]}', 422, "unprocessable", ["/lines/0/sku"]),
+        (b'{"lines":[{"sku":"a","s\\u006bu":"b","quantity":1}]}', 422, "unprocessable", ["/lines/0/sku"]),
+        (b'{"lines":[{"sku":"a","quantity":' + b"9" * 1800 + b"}]}", 422, "unprocessable", ["/lines/0/quantity"]),
         (b'{"lines": "tea", nope', 400, "malformed-json", []),
         ({**GOOD, "note": "x" * 3000}, 413, "too-large", []),
     ],
@@ -78,6 +88,9 @@ async def test_escaped_backslash_before_u0000_is_text(api: Api) -> None:
         ("/things/0190a0a0-0000-7000-8000-000000000000?limit=many&deep=perhaps", 422, ["/query/limit", "/query/deep"]),
         ("/things", 422, ["/query/limit"]),
         ("/things?limit=1&tag=%00", 422, ["/query/tag"]),
+        ("/things?limit=1&limt=2&x%2Fy=3", 422, ["/query/limt", "/query/x~1y"]),
+        ("/things?limit=1&limit=2", 422, ["/query/limit"]),
+        ("/things?limit=1&tag=a&tag=b", 200, []),
         ("/things?limit=%ff", 400, []),
         ("/things?" + "&".join(f"a{i}=1" for i in range(101)), 400, []),
         ("/nothing", 404, []),
@@ -113,6 +126,50 @@ async def test_content_type(api: Api, media: str) -> None:
 async def test_content_type_of_json(api: Api, media: str) -> None:
     """JSON by another name is JSON."""
     assert (await api.ask("POST", "/things", GOOD, headers={"content-type": media})).status == 201
+
+
+async def test_what_is_wrong_is_named_with_what_is_allowed(api: Api) -> None:
+    """An unknown field or parameter is answered with the names that there are."""
+    body = await api.ask("POST", "/things", {**GOOD, "unit_price": 1})
+    query = await api.ask("GET", "/things?limit=1&page=2")
+
+    assert body.json["errors"] == [{"pointer": "/unit_price", "reason": "is not a field here; there are lines, note"}]
+    assert query.json["errors"][0]["reason"] == "is not a parameter here; there are limit, tag"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "x-nonsense", "gzip, identity"])
+async def test_content_coding(api: Api, coding: str) -> None:
+    """A coding that isn't undone is 415 and says which is accepted, whether or not the bytes are JSON."""
+    reply = await api.ask("POST", "/things", GOOD, headers={"content-encoding": coding})
+
+    assert (reply.status, reply.headers["accept-encoding"]) == (415, "identity")
+
+
+async def test_identity_is_no_coding(api: Api) -> None:
+    """`Content-Encoding: identity` changes nothing."""
+    assert (await api.ask("POST", "/things", GOOD, headers={"content-encoding": "Identity"})).status == 201
+
+
+async def test_charset(api: Api) -> None:
+    """JSON in another charset than UTF-8 is 415."""
+    utf16 = {"content-type": "application/json; charset=utf-16"}
+
+    assert (await api.ask("POST", "/things", GOOD, headers=utf16)).status == 415
+
+
+@pytest.mark.parametrize(("body", "status"), [({"lines": [1]}, 422), (b"{", 400), ({}, 409), (b"", 409)])
+async def test_body_where_none_is_taken(api: Api, issuer: TokenIssuer, body: Any, status: int) -> None:
+    """A request that takes no body is not carried out if one says something."""
+    reply = await api.ask("POST", f"/things/{THING}/end", body, token=issuer.token(roles=("admin",)))
+
+    assert reply.status == status
+
+
+async def test_tolerant_route(api: Api) -> None:
+    """Between services what isn't known is read past."""
+    reply = await api.ask("POST", "/internal?x=1", b'{"lines":[{"sku":"tea","quantity":2,"new":1}],"new":{}}')
+
+    assert reply.status == 200
 
 
 async def test_declared_too_large(api: Api) -> None:

@@ -1,6 +1,7 @@
 """Idempotency keys on a real database: one claim, one answer, whoever asks and however often."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -92,6 +93,55 @@ async def test_same_body_written_otherwise(db: Database) -> None:
         await mine.answer(tx, "done")
 
     assert await claim(db, key(), {"b": {"d": 3, "c": 2}, "a": 1}) is not None
+
+
+class NewBody(msgspec.Struct):
+    """The body of the release after that of `Body`."""
+
+    sku: str
+    quantity: int = 1
+    note: str | None = None
+    tags: list[str] = []
+
+
+async def test_a_release_adds_an_optional_field(db: Database) -> None:
+    """What was sent hasn't changed, so a repeat gets the first answer; what is sent in the new field counts."""
+    mine = key()
+    async with db.transaction() as tx:
+        await mine.claim(tx, TEA)
+        await mine.answer(tx, "done")
+
+    assert await claim(db, key(), NewBody("tea")) is not None
+    with pytest.raises(Unprocessable):
+        await claim(db, key(), NewBody("tea", note="x"))
+
+
+async def test_nested_defaults_do_not_count() -> None:
+    """A field may be added at any depth, and an explicit default is as good as none."""
+    before = idempotency.digest({"lines": [TEA], "by": {"x": TEA}})
+
+    assert before == idempotency.digest({"lines": (NewBody("tea", 1, None, []),), "by": {"x": NewBody("tea")}})
+    assert before != idempotency.digest({"lines": [Body("tea", 2)], "by": {"x": TEA}})
+
+
+@pytest.mark.parametrize("locked_for", [0.0, 5.0])
+async def test_a_row_of_the_release_before(db: Database, locked_for: float) -> None:
+    """A key that 0.1.0 stored answers repeats, is resumed, and refuses another body, as a new one does."""
+    old, given = msgspec.json.encode(TEA, order="sorted"), uuid7()
+    first = key()
+    await claim(db, first, operation_id=given, locked_for=locked_for)
+    await db.execute("UPDATE idempotency_keys SET body_hash = $1", hashlib.sha256(old).digest())
+
+    with pytest.raises(Unprocessable):
+        await claim(db, key(), Body("coffee"))
+    if locked_for:
+        async with db.transaction() as tx:
+            await first.answer(tx, "done")
+        assert await claim(db, key()) is not None
+    else:
+        second = key()
+        assert await claim(db, second, operation_id=uuid7()) is None
+        assert second.operation_id == given
 
 
 async def test_in_flight(db: Database) -> None:

@@ -20,8 +20,8 @@ from backstay.service import (
     every,
 )
 from backstay.service.answers import encode
+from backstay.service.bodies import field_error
 from backstay.service.health import Readiness
-from backstay.service.requests import field_error
 from backstay.testing import FakeClock
 
 

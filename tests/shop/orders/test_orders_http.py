@@ -285,8 +285,10 @@ async def test_what_is_ours_stays_ours(shop: Shop) -> None:
     assert (await shop.api.ask("POST", "/api/v1/orders", body, token=None, key="k")).status == 401
 
     priced = {**body, "lines": [{"sku": "P1", "quantity": 1, "unit_price": {"amount": "0.01"}}], "total": "0.01"}
-    placed = await shop.api.ask("POST", "/api/v1/orders", priced, key="k")
-    assert placed.json["total"]["amount"] == "18.00"
+    refused = await shop.api.ask("POST", "/api/v1/orders", priced, key="k")
+    assert (refused.status, refused.pointers) == (422, ["/lines/0/unit_price", "/total"])
+    placed = await shop.api.ask("POST", "/api/v1/orders", body, key="k")
+    assert (placed.status, placed.json["total"]["amount"]) == (201, "18.00")
 
     for path in ("", "/timeline"):
         assert (await shop.api.ask("GET", f"/api/v1/orders/{uuid4()}{path}")).status == 404

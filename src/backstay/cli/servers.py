@@ -51,10 +51,10 @@ def gateway(
     jwks: str = "",
     open: bool = False,  # noqa: A002 - the option's name
 ) -> None:
-    """Serve the routes of a Spring Cloud Gateway FILE (application.yml), until SIGTERM.
+    """Serve the routes of a Spring Cloud Gateway FILE (application.yml or .properties), until SIGTERM.
 
     EUREKA is the address of the registry for lb:// routes, such as http://127.0.0.1:8761/eureka; PROFILE is a list of
-    active profiles, separated by commas. Routes that aren't public want an access token of ISSUER for AUDIENCE, signed
+    active profiles, separated by commas, in place of SPRING_PROFILES_ACTIVE and of the file's own. Routes that aren't public want an access token of ISSUER for AUDIENCE, signed
     by a key found at JWKS (default: the issuer's /.well-known/jwks.json; lb:// works); --open makes every route public.
     """
     run(_gateway(file, host, port, eureka, profile, Issuer(issuer, audience, jwks), open))
@@ -75,7 +75,8 @@ async def _gateway(file: Path, host: str, port: int, eureka: str, profile: str, 
 
     issuer.check()
     routes = await _routes(file, profile, issuer, is_open)
-    policies = await asyncio.to_thread(Policies.from_yaml, file, only=routes.breakers)
+    active = _profiles(profile)
+    policies = await asyncio.to_thread(Policies.from_yaml, file, only=routes.breakers, profiles=active)
     async with AsyncExitStack() as stack:
         known: Registry = await stack.enter_async_context(EurekaClient(eureka)) if eureka else StaticRegistry({})
         verifier = await _verifier(stack, issuer, known) if issuer.name else None
@@ -83,15 +84,16 @@ async def _gateway(file: Path, host: str, port: int, eureka: str, profile: str, 
         await _serve(gateway, f"gateway for {file}")
 
 
-async def _routes(file: Path, profile: str, issuer: Issuer, is_open: bool) -> "RouteTable":
-    from backstay.gateway import RouteTable, read_definition
+def _profiles(given: str) -> list[str] | None:
+    """Return the profiles that are asked for; None leaves them to the environment and the file."""
+    return [name for part in given.split(",") if (name := part.strip())] or None
 
-    try:
-        text = await asyncio.to_thread(file.read_text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from error
-    profiles = frozenset(one.strip() for one in profile.split(",") if one.strip())
-    table = RouteTable(read_definition(text, os.environ, profiles=profiles))
+
+async def _routes(file: Path, profile: str, issuer: Issuer, is_open: bool) -> "RouteTable":
+    from backstay.gateway import RouteTable, read_definition_file
+
+    found = await asyncio.to_thread(read_definition_file, file, os.environ, profiles=_profiles(profile))
+    table = RouteTable(found)
     guarded = [route for route in table.routes if not route.public]
     if is_open:
         for route in guarded:

@@ -15,7 +15,7 @@ from backstay.gateway.options import IDENTITY_HEADERS, GatewayOptions
 from backstay.gateway.predicates import PREDICATES
 from backstay.gateway.revocations import DenyList, RevocationFeed, RevocationStream
 from backstay.gateway.routes import Route, RouteTable
-from backstay.gateway.spring import read_definition
+from backstay.gateway.spring import read_definition, read_definition_file
 
 __all__ = [
     "FILTERS",
@@ -36,4 +36,5 @@ __all__ = [
     "Step",
     "TokenBuckets",
     "read_definition",
+    "read_definition_file",
 ]

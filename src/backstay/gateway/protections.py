@@ -14,7 +14,7 @@ from backstay.errors import ConfigError
 from backstay.gateway.arguments import Arguments
 from backstay.gateway.definitions import Step
 from backstay.resilience import exponential, fixed
-from backstay.resilience.spring_config import JAVA_ERRORS
+from backstay.resilience.java_errors import JAVA_ERRORS
 from backstay.spring import seconds
 
 RETRIES = 3
@@ -30,7 +30,6 @@ _KNOWN_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _ERRORS = {
     **JAVA_ERRORS,
     "org.springframework.cloud.gateway.support.TimeoutException": TimeoutError,
-    "java.net.ConnectException": ConnectionError,
     "ConnectionError": ConnectionError,
     "TimeoutError": TimeoutError,
     "OSError": OSError,

@@ -19,7 +19,8 @@ from backstay.resilience.events import Event, State
 from backstay.resilience.pipeline import Layer, Pipeline
 from backstay.resilience.rate_limiter import RateLimiter
 from backstay.resilience.retry import Retry
-from backstay.resilience.spring_config import DEFAULT, Errors, Functions, Options
+from backstay.resilience.spring_config import DEFAULT, Errors, Functions
+from backstay.resilience.spring_values import Options
 from backstay.resilience.thread_pool import ThreadPoolBulkhead
 from backstay.resilience.time_limiter import TimeLimiter
 
@@ -96,11 +97,18 @@ class Registry:
         errors: Errors | None = None,
         functions: Functions | None = None,
         only: Collection[str] | None = None,
+        profiles: Collection[str] | None = None,
         tags: Mapping[str, str] | None = None,
         clock: Clock = SYSTEM,
     ) -> "Registry":
-        """A registry with the instances of a file (or only these of them); each is made, and so checked, at once."""
-        found = spring_config.read_file(file, environ=environ, errors=errors, functions=functions, only=only)
+        """A registry with the instances of a file (or only these of them); each is made, and so checked, at once.
+
+        The file is YAML, or properties if its name ends so. profiles: those active, in place of those that
+        `spring.profiles.active` names. Raises ConfigError with every mistake.
+        """
+        found = spring_config.read_file(
+            file, environ=environ, errors=errors, functions=functions, only=only, profiles=profiles
+        )
         registry = cls(found, tags=tags, clock=clock)
         for kind, names in found.items():
             for name in names:

@@ -2,10 +2,9 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from backstay.errors import ConfigError
-from backstay.gateway import RouteTable, read_definition
+from backstay.gateway import RouteTable, read_definition_file
 from shop.gateway.config import GatewaySettings
 from shop.gateway.service import GatewayProcess
 
@@ -22,13 +21,12 @@ def build(settings: GatewaySettings) -> GatewayProcess:
 
 def routes(settings: GatewaySettings) -> RouteTable:
     """The compiled routes. Placeholders in the file see the settings first, then the environment."""
-    try:
-        text = Path(settings.routes).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"ROUTES={settings.routes!r} can't be read: {error.strerror}") from error
     given = {
         "RATE_LIMIT_PER_SECOND": f"{settings.rate_limit_per_second:.10g}",
         "RATE_LIMIT_BURST": f"{settings.rate_limit_burst:.10g}",
         "MAX_BODY": str(settings.max_body),
     }
-    return RouteTable(read_definition(text, {**os.environ, **given}))
+    try:
+        return RouteTable(read_definition_file(settings.routes, {**os.environ, **given}))
+    except ConfigError as error:
+        raise ConfigError([f"ROUTES: {problem}" for problem in error.problems]) from None

@@ -369,14 +369,14 @@ app: {name: two}
 )
 def test_placeholders(text, result):
     """Placeholders as Spring resolves them."""
-    assert resolve(text, {"A": "1", "N": "A", "R": "${A}"}) == result
+    assert resolve(text, {"A": "1", "N": "A", "R": "${A}"}.get) == result
 
 
 @pytest.mark.parametrize("text", ["${B}", "${LOOP}", "${B:${C}}"])
 def test_placeholders_without_a_value(text):
     """A name that nothing defines, or that refers to itself, is an error."""
     with pytest.raises(Unresolved):
-        resolve(text, {"LOOP": "${LOOP}"})
+        resolve(text, {"LOOP": "${LOOP}"}.get)
 
 
 @pytest.mark.parametrize(

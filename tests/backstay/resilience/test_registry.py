@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import backstay.resilience as r
 from backstay.errors import ConfigError
 from backstay.resilience import meters, spring_config
+from backstay.resilience.java_errors import JavaIOException
 from backstay.testing import FakeClock, eventually
 
 
@@ -89,7 +90,7 @@ def test_a_spring_file_is_read(file: Path) -> None:
     assert config.slow == r.over(2.5, rate=80)
     assert [config.wait(attempt) for attempt in (1, 2, 3)] == [7, 14, 20]
     assert config.half_open == r.probes(3, max_wait=60)
-    assert config.record == (OSError, Boom)
+    assert config.record == (JavaIOException, Boom)
     assert config.ignore == (ValueError,)
     assert config.record_if is None, "types given in an instance discard its base's predicate"
     assert config.min_calls == 100, "a base config replaces the default one"

@@ -54,8 +54,9 @@ def gateway(
     """Serve the routes of a Spring Cloud Gateway FILE (application.yml or .properties), until SIGTERM.
 
     EUREKA is the address of the registry for lb:// routes, such as http://127.0.0.1:8761/eureka; PROFILE is a list of
-    active profiles, separated by commas, in place of SPRING_PROFILES_ACTIVE and of the file's own. Routes that aren't public want an access token of ISSUER for AUDIENCE, signed
-    by a key found at JWKS (default: the issuer's /.well-known/jwks.json; lb:// works); --open makes every route public.
+    active profiles, separated by commas, in place of SPRING_PROFILES_ACTIVE and of the file's own. Routes that aren't
+    public want an access token of ISSUER for AUDIENCE, signed by a key found at JWKS (default: the issuer's
+    /.well-known/jwks.json; lb:// works); --open makes every route public.
     """
     run(_gateway(file, host, port, eureka, profile, Issuer(issuer, audience, jwks), open))
 

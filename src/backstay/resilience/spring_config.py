@@ -2,9 +2,9 @@
 
 The file is read as Spring Boot reads it (`backstay.spring`): YAML or `.properties`, documents, profiles, relaxed names,
 placeholders, environment variables over all. An exception class is found by `errors` (Java's name or any other →
-exception type), by the table of common ones, or by the name of a built-in Python exception; a predicate by `functions`.
-Every mistake is reported at once, with file, key and what is allowed. Of an instance, each value comes from itself, else
-from its base config and the bases of that, else from the config `default`, as Resilience4j 2.4 has it.
+exception type), by the table of common ones, or by the name of one of Python's; a predicate by `functions`. Every
+mistake is reported at once, with file, key and what is allowed. Of an instance, each value comes from itself, else from
+its base config and the bases of that, else from the config `default`, as in Resilience4j 2.4.
 """
 
 import os
@@ -114,7 +114,7 @@ class _Reader:
         self._only = only
         self._where = where
         self.problems: dict[str, None] = {}  # in order, each once
-        self.errors = {**JAVA_ERRORS, **errors}
+        self.errors: Mapping[str, type[BaseException]] = {**JAVA_ERRORS, **errors}
         self.functions = functions
 
     def problem(self, path: Collection[str], text: str) -> None:
@@ -149,7 +149,9 @@ class _Reader:
         for name in INSTANCES:
             instances = {**self._entries(kind, (*path, name), lookup(section, name), only=self._only), **instances}
         common = self._tags((*path, "tags"), lookup(section, "tags"))
-        result = {name: self._options(kind, (*path, "configs", name), values, configs) for name, values in configs.items()}
+        result = {
+            name: self._options(kind, (*path, "configs", name), values, configs) for name, values in configs.items()
+        }
         found = {DEFAULT: result.get(DEFAULT, {})}
         for name, values in instances.items():
             found[name] = self._options(kind, (*path, "instances", name), values, configs)

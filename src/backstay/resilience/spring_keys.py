@@ -52,9 +52,7 @@ WITHOUT_EFFECT = frozenset(
     )
 )
 """What is read and has no effect here."""
-VOCABULARY = frozenset(
-    (*KEYS, *OTHER_SECTIONS, *(key for kind in KEYS for key in (*SECTIONS[kind], *ALLOWED[kind])))
-)
+VOCABULARY = frozenset((*KEYS, *OTHER_SECTIONS, *(key for kind in KEYS for key in (*SECTIONS[kind], *ALLOWED[kind]))))
 """Every key, for environment variables."""
 WAITS = {
     "circuitbreaker": (

@@ -200,9 +200,7 @@ def _circuit_breaker(values: Values) -> Options:
         if size or window
         else None,
         "min_calls": values.whole("minimumNumberOfCalls", 1),
-        "wait_open": values.wait(
-            values.seconds("waitDurationInOpenState", 0.001), _CAPS["circuitbreaker"]
-        ),
+        "wait_open": values.wait(values.seconds("waitDurationInOpenState", 0.001), _CAPS["circuitbreaker"]),
         "half_open": Probes(**half) if half else None,
         "auto_half_open": values.flag("automaticTransitionFromOpenToHalfOpenEnabled"),
         "record": values.errors("recordExceptions") or (() if values.has("recordFailurePredicate") else None),

@@ -144,9 +144,11 @@ def _merged(nodes: Sequence[Node], where: str, problems: list[str]) -> Any:
     """Return the value of a name from the nodes that sources have there, the first one's before the others'."""
     mappings = [node for node in nodes if node.is_mapping]
     if mappings:
-        for node in nodes:
-            if node.value not in (None, ""):
-                problems.append(f"{where}: is the value {node.value!r} in one place and a mapping in another")
+        problems += [
+            f"{where}: is the value {node.value!r} in one place and a mapping in another"
+            for node in nodes
+            if node.value not in (None, "")
+        ]
         return _united([node for node in nodes if node.children], where, problems)
     for node in nodes:
         if node.is_list:

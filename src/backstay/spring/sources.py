@@ -104,7 +104,7 @@ def read_yaml(text: str) -> list[Source]:
     import yaml
 
     try:
-        parts = list(yaml.load_all(text, _loader()))  # noqa: S506 - a loader of plain data
+        parts = list(yaml.load_all(text, _loader()))
     except yaml.YAMLError as error:
         raise ConfigError(f"not valid YAML: {error}") from error
     except RecursionError:

@@ -34,10 +34,10 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def fail(text: str) -> NoReturn:
-    """A line on stderr, and the end with status 1."""
+def fail(text: str, status: int = 1) -> NoReturn:
+    """A line on stderr, and the end with that status; 2 is for what was asked for wrongly."""
     sys.stderr.write(f"backstay: {text}\n")
-    raise SystemExit(1)
+    raise SystemExit(status)
 
 
 def log_to_stderr() -> None:

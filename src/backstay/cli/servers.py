@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.request import urlopen
 
-from backstay.cli.common import log_to_stderr, run, say, until_stopped
+from backstay.cli.common import fail, log_to_stderr, run, say, until_stopped
 from backstay.errors import ConfigError
 
 if TYPE_CHECKING:
     from backstay.auth import TokenVerifier
-    from backstay.discovery import Registry
+    from backstay.discovery import Credentials, Registry
     from backstay.gateway import RouteTable
 
 KEYS_TIMEOUT = 5.0  # seconds for an issuer's key set
@@ -61,12 +61,42 @@ def gateway(
     run(_gateway(file, host, port, eureka, profile, Issuer(issuer, audience, jwks), open))
 
 
-def registry(host: str = "127.0.0.1", port: int = 8761) -> None:
-    """Serve a Eureka registry, until SIGTERM."""
+def registry(
+    host: str = "127.0.0.1",
+    port: int = 8761,
+    credentials: Path | None = None,
+    private_reads: bool = False,
+    open: bool = False,  # noqa: A002 - the option's name
+) -> None:
+    """Serve a Eureka registry, until SIGTERM.
+
+    CREDENTIALS is a file with the users that may register, else they are read from REGISTRY_CREDENTIALS: a JSON array
+    such as [{"user": "orders", "passwords": ["…"], "apps": ["orders"]}]. --private-reads asks for one also to read.
+    Without credentials only a loopback HOST is served, unless --open lets everybody register.
+    """
     from backstay.discovery import RegistryServer
 
     log_to_stderr()
-    RegistryServer(host, port).run()
+    try:
+        users = _credentials(credentials, private_reads)
+        server = RegistryServer(host, port, credentials=users, open=open)
+    except ConfigError as error:
+        fail(str(error), 2)
+    server.run()
+
+
+def _credentials(file: Path | None, private_reads: bool) -> "Credentials | None":
+    from backstay.discovery import Credentials
+
+    try:
+        text = os.environ.get("REGISTRY_CREDENTIALS", "") if file is None else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: {error}") from error
+    if file is not None or text:
+        return Credentials.read(text, private_reads=private_reads)
+    if private_reads:
+        raise ConfigError("--private-reads needs credentials: give --credentials or set REGISTRY_CREDENTIALS")
+    return None
 
 
 async def _gateway(file: Path, host: str, port: int, eureka: str, profile: str, issuer: Issuer, is_open: bool) -> None:

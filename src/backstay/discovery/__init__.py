@@ -2,6 +2,7 @@
 
 from backstay.discovery.balancer import Balancer
 from backstay.discovery.client import EurekaClient, EurekaClientStatistics
+from backstay.discovery.credentials import Credential, Credentials
 from backstay.discovery.errors import BadInstance, DiscoveryError, NoInstance, RegistryFault, TooManyLeases
 from backstay.discovery.instance import Instance, Registry
 from backstay.discovery.leases import Lease, LeaseRegistry, LeaseStatistics
@@ -12,6 +13,8 @@ from backstay.discovery.static import StaticRegistry
 __all__ = [
     "BadInstance",
     "Balancer",
+    "Credential",
+    "Credentials",
     "DataCenter",
     "DiscoveryError",
     "EurekaClient",

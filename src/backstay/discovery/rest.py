@@ -3,13 +3,18 @@
 Both `/eureka/…` (Spring) and `/eureka/v2/…` or `/v2/…` (Netflix), with or without a slash at the end. JSON only for
 now: a request that insists on XML gets 406 or 415. The delta is answered 403, as by a Eureka server that has it
 disabled: every client then takes the full list, which costs little here.
+
+With credentials every change needs one that is bound to its application; without a valid one it gets 401, with that of
+another application 403. Their bodies are empty: Netflix's client parses the body of any answer to a heartbeat as an
+instance, whatever the status.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import parse_qsl, unquote
 
 from backstay.discovery import wire_json
 from backstay.discovery.answers import FullAnswer
+from backstay.discovery.credentials import CHALLENGE, Credentials
 from backstay.discovery.errors import BadInstance, TooManyLeases
 from backstay.discovery.instance import STATUSES, UNKNOWN
 from backstay.discovery.leases import Lease, LeaseRegistry
@@ -22,15 +27,26 @@ _OK = HttpReply()
 _NO_CONTENT = HttpReply(204)
 _NOT_FOUND = HttpReply(404)
 _DELTA_DISABLED = HttpReply(403)
+_UNAUTHORIZED = HttpReply(401, headers=(CHALLENGE,))
+_FORBIDDEN = HttpReply(403)
+_READING = ("GET", "HEAD")
+_ROOTS = ("apps", "vips", "svips", "instances")
 
 
 class EurekaRest:
-    """Answers requests; `now` gives seconds since the epoch and never goes back."""
+    """Answers requests; `now` gives seconds since the epoch and never goes back. Without credentials it trusts all."""
 
-    def __init__(self, leases: LeaseRegistry, now: Callable[[], float], *, life: str) -> None:
+    def __init__(
+        self, leases: LeaseRegistry, now: Callable[[], float], *, life: str, credentials: Credentials | None = None
+    ) -> None:
         self._leases = leases
         self._now = now
         self._life = life
+        self._credentials = credentials
+        self.unauthorized = 0
+        """Requests refused for want of a valid credential."""
+        self.forbidden = 0
+        """Changes refused since the credential is another application's."""
         self._full = FullAnswer(leases)
 
     def handle(self, request: HttpRequest) -> HttpReply | None:
@@ -38,12 +54,31 @@ class EurekaRest:
         segments = [unquote(part) for part in request.path.strip("/").split("/")]
         while segments and segments[0] in _PREFIXES:
             del segments[0]
+        if segments and segments[0] in _ROOTS and (refusal := self.refusal(request, segments)) is not None:
+            return refusal
         try:
             return self._route(request, segments)
         except BadInstance as error:
             return _text(400, str(error))
         except TooManyLeases as error:
             return _text(503, str(error))
+
+    def refusal(self, request: HttpRequest, segments: Sequence[str] = ()) -> HttpReply | None:
+        """The answer to a request that lacks the right credential; None if it may go on."""
+        credentials = self._credentials
+        if credentials is None:
+            return None
+        reading = request.method in _READING
+        if reading and not credentials.private_reads:
+            return None
+        user = credentials.identify(request.headers.get("authorization"))  # sent twice, the framing refuses it
+        if user is None:
+            self.unauthorized += 1
+            return _UNAUTHORIZED
+        if reading or (len(segments) > 1 and user.may_change(segments[1])):
+            return None
+        self.forbidden += 1
+        return _FORBIDDEN
 
     def _route(self, request: HttpRequest, segments: list[str]) -> HttpReply | None:
         method = "GET" if request.method == "HEAD" else request.method

@@ -11,6 +11,7 @@ import uvloop
 
 from backstay.clock import SYSTEM, Clock
 from backstay.discovery import page
+from backstay.discovery.credentials import Credentials, check_exposure
 from backstay.discovery.leases import LeaseRegistry, LeaseStatistics
 from backstay.discovery.rest import EurekaRest
 from backstay.http import HttpReply, HttpRequest, HttpServer, not_found, only_read
@@ -29,6 +30,18 @@ class RegistryServer:
     """Serves Eureka's REST interface, a page at `/`, health and metrics. Port 0 takes a free one.
 
     Leaving stops the eviction, then the server; what is registered is forgotten with the object.
+
+    Args:
+        host: address to listen on.
+        port: port to listen on.
+        credentials: who may register; without them everybody may.
+        open: accept an address beyond this machine although there are no credentials.
+        leases: where registrations are kept.
+        eviction: seconds between two removals of ended leases.
+        clock: what tells the time.
+
+    Raises:
+        ConfigError: no credentials, not `open`, and `host` isn't a loopback address.
     """
 
     def __init__(
@@ -36,15 +49,18 @@ class RegistryServer:
         host: str = "127.0.0.1",
         port: int = PORT,
         *,
+        credentials: Credentials | None = None,
+        open: bool = False,  # noqa: A002 - the option's name
         leases: LeaseRegistry | None = None,
         eviction: float = EVICTION,
         clock: Clock = SYSTEM,
     ) -> None:
+        check_exposure(host, credentials, open=open)
         self.leases = leases or LeaseRegistry()
         self._clock = clock
         self._eviction = eviction
         self._offset = clock.now().timestamp() - clock.monotonic()
-        self._rest = EurekaRest(self.leases, self.now, life=uuid7().hex)
+        self._rest = EurekaRest(self.leases, self.now, life=uuid7().hex, credentials=credentials)
         self._server = HttpServer(self.handle, host, port)
         self._task: asyncio.Task[None] | None = None
 
@@ -97,6 +113,8 @@ class RegistryServer:
             return refusal
         match request.path.rstrip("/"):
             case "" | "/eureka":
+                if (refusal := self._rest.refusal(request)) is not None:
+                    return refusal
                 return HttpReply(200, page.render(self.leases, self.now()), page.HEADERS, page.CONTENT_TYPE)
             case "/health/live" | "/health/ready":
                 return _json({"status": "UP"})
@@ -104,7 +122,7 @@ class RegistryServer:
                 seen = self.leases.statistics()
                 return _json({"service": "discovery", "instances": seen.leases, "applications": seen.apps})
             case "/metrics":
-                return HttpReply(200, _metrics(self.statistics()), content_type="text/plain; version=0.0.4")
+                return HttpReply(200, _metrics(self.statistics(), self._rest), content_type="text/plain; version=0.0.4")
         return not_found(request)
 
     async def _evict(self) -> None:
@@ -123,7 +141,7 @@ def _json(content: dict[str, object]) -> HttpReply:
     return HttpReply(200, json.dumps(content).encode(), content_type="application/json")
 
 
-def _metrics(seen: LeaseStatistics) -> bytes:
+def _metrics(seen: LeaseStatistics, rest: EurekaRest) -> bytes:
     gauges = {"instances": seen.leases, "applications": seen.apps}
     counters = {
         "registrations": seen.registered,
@@ -131,6 +149,8 @@ def _metrics(seen: LeaseStatistics) -> bytes:
         "unknown_heartbeats": seen.unknown,
         "cancellations": seen.cancelled,
         "expirations": seen.expired,
+        "unauthorized_requests": rest.unauthorized,
+        "forbidden_requests": rest.forbidden,
     }
     lines = [f"# TYPE discovery_{name} gauge\ndiscovery_{name} {value}\n" for name, value in gauges.items()]
     lines += [

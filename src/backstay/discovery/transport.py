@@ -1,8 +1,9 @@
 """Eureka's requests as a client makes them: to the last registry that answered, else to the next one."""
 
+from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
-from urllib.parse import quote, urlencode, urlsplit
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from backstay.discovery import wire_json
 from backstay.discovery.errors import RegistryFault
@@ -13,27 +14,43 @@ from backstay.http import HttpClient, HttpError, HttpResponse
 PORT = 8761
 _HEADERS = (("accept", "application/json"),)
 _BODY_HEADERS = (*_HEADERS, ("content-type", "application/json"))
+_REFUSED = {
+    401: " (user and password in the registry's URL are missing or wrong)",
+    403: " (the registry's credential is not bound to this application)",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryAddress:
-    """Where a registry listens, and below which path."""
+    """Where a registry listens, below which path, and who we are there."""
 
     host: str
     port: int
     path: str
+    authorization: str | None = field(default=None, repr=False)
+    """The header of HTTP Basic; None without user and password."""
 
     @classmethod
     def parse(cls, url: str) -> "RegistryAddress":
-        """The address in an `http://host:port/eureka` URL; raises `ConfigError`."""
+        """The address in an `http://user:password@host:port/eureka` URL; raises `ConfigError`.
+
+        User and password are percent-decoded (RFC 3986), as by Eureka's own clients; they are optional.
+        """
+        shown = _without_user(url.strip())
         try:
             parts = urlsplit(url.strip())
             host, port = parts.hostname, parts.port or PORT
-        except ValueError as error:
-            raise ConfigError(f"registry address {url!r} is not a URL: {error}") from error
+        except ValueError:
+            raise ConfigError(f"registry address {shown!r} is not a URL with a host and a port") from None
         if parts.scheme != "http" or not host:
-            raise ConfigError(f"registry address must be like http://host:{PORT}/eureka, not {url!r}")
-        return cls(host, port, parts.path.rstrip("/"))
+            raise ConfigError(f"registry address must be like http://host:{PORT}/eureka, not {shown!r}")
+        if parts.username is None:
+            return cls(host, port, parts.path.rstrip("/"))
+        user, password = unquote(parts.username), unquote(parts.password or "")
+        if not user or ":" in user:
+            raise ConfigError(f"the user of registry address {shown!r} must not be empty or hold a colon")
+        encoded = b64encode(f"{user}:{password}".encode()).decode()
+        return cls(host, port, parts.path.rstrip("/"), f"Basic {encoded}")
 
 
 class Transport:
@@ -88,11 +105,14 @@ class Transport:
                 return response
             problems.append(
                 f"{address.host}:{address.port} answered {response.status} to {method} {address.path}{path}"
+                + _REFUSED.get(response.status, "")
             )
         raise RegistryFault("; ".join(problems))
 
     async def _send(self, address: RegistryAddress, method: str, path: str, body: bytes) -> HttpResponse:
         headers = _BODY_HEADERS if body else _HEADERS
+        if address.authorization is not None:
+            headers = (*headers, ("authorization", address.authorization))
         target = address.path + path
         return await self._http.request(
             address.host, address.port, method, target, headers=headers, body=body, timeout=self._timeout
@@ -106,3 +126,9 @@ class Transport:
 
 def _path(held: Registration) -> str:
     return f"/apps/{quote(held.app, safe='')}/{quote(held.id, safe='')}"
+
+
+def _without_user(url: str) -> str:
+    """The URL as it may be shown: without what is before the last `@`, be it malformed or not."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else url.rpartition("@")[2]

@@ -17,7 +17,7 @@ from backstay.errors import ConfigError
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0)]
 
-_PASSWORD = re.compile(r"(?<=:)[^:@/]+(?=@)")
+_PASSWORD = re.compile(r"(?<=://)([^:@/]*):[^@/]+(?=@)")
 
 
 class Secret(str):
@@ -30,12 +30,12 @@ class Secret(str):
 
 
 class Address(str):
-    """A URL whose password never shows in a `repr`."""
+    """A URL, or several separated by commas, whose passwords never show in a `repr`."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return repr(_PASSWORD.sub("***", str(self)))
+        return repr(_PASSWORD.sub(r"\1:***", str(self)))
 
 
 NO_SECRET = Secret("")
@@ -123,8 +123,8 @@ class ServiceSettings(Settings):
     """How consumer groups share partitions: `consumer` is KIP-848, for Apache Kafka 4."""
     kafka_instance: str = ""
     """Name of this instance, kept over restarts and no other one's: makes its membership of groups static."""
-    discovery_url: str = ""
-    """Registry, or several separated by commas; the service neither registers nor looks anybody up if empty."""
+    discovery_url: Address = NO_ADDRESS
+    """Registry with user and password, or several separated by commas; if empty the service doesn't register."""
     heartbeat_interval: Seconds = 30.0
     lease_duration: Seconds = 90.0
     fetch_interval: Seconds = 30.0

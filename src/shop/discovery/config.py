@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from backstay.service.settings import Port, Seconds, Settings
+from backstay.service.settings import NO_SECRET, Port, Seconds, Secret, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +16,12 @@ class DiscoverySettings(Settings):
     """Address to listen on."""
     discovery_port: Port = 8761
     """Port to listen on; 0 takes a free one."""
+    registry_credentials: Secret = NO_SECRET
+    """Who may register: a JSON array of `{"user": …, "passwords": [one or two], "apps": [names]}`."""
+    registry_private_reads: bool = False
+    """Reading needs a credential, too."""
+    open_registry: bool = False
+    """Everybody who reaches the port may register; without it and without credentials only a loopback address works."""
     eviction_interval: Seconds = 0.5
     """How often ended leases are removed."""
     max_leases: Annotated[int, Meta(ge=1)] = 20_000

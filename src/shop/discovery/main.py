@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from backstay.discovery import LeaseRegistry, RegistryServer
+from backstay.discovery import Credentials, LeaseRegistry, RegistryServer
+from backstay.errors import ConfigError
 from backstay.telemetry import logs
 from shop.discovery.config import DiscoverySettings
 
@@ -15,6 +16,8 @@ class Discovery:
         self.server = RegistryServer(
             settings.host,
             settings.discovery_port,
+            credentials=_credentials(settings),
+            open=settings.open_registry,
             leases=LeaseRegistry(max_leases=settings.max_leases),
             eviction=settings.eviction_interval,
         )
@@ -33,3 +36,11 @@ def settings(environ: Mapping[str, str]) -> DiscoverySettings:
 def build(settings: DiscoverySettings) -> Discovery:
     """The registry, ready to run."""
     return Discovery(settings)
+
+
+def _credentials(settings: DiscoverySettings) -> Credentials | None:
+    if settings.registry_credentials:
+        return Credentials.read(settings.registry_credentials, private_reads=settings.registry_private_reads)
+    if settings.registry_private_reads:
+        raise ConfigError("REGISTRY_PRIVATE_READS needs REGISTRY_CREDENTIALS")
+    return None

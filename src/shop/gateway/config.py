@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from backstay.service.settings import Port, Seconds, Settings
+from backstay.service.settings import NO_ADDRESS, Address, Port, Seconds, Settings
 
 ROUTES = Path(__file__).with_name("application.yml")
 
@@ -33,8 +33,8 @@ class GatewaySettings(Settings):
     """Requests that each may make at once."""
     max_body: Annotated[int, Meta(ge=1)] = 1024 * 1024
     """Largest request body."""
-    discovery_url: str = ""
-    """Registry, or several separated by commas."""
+    discovery_url: Address = NO_ADDRESS
+    """Registry with user and password, or several separated by commas."""
     heartbeat_interval: Seconds = 30.0
     lease_duration: Seconds = 90.0
     fetch_interval: Seconds = 30.0

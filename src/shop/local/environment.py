@@ -50,7 +50,9 @@ def environment(
     if service.port:
         told[service.port] = port
     if service.name != "discovery":
-        told |= {"DISCOVERY_URL": f"http://{HOST}:{ports['discovery']}/eureka"}
+        told |= {"DISCOVERY_URL": _registry_url(home, service.name, ports["discovery"])}
+    else:
+        told |= {"REGISTRY_CREDENTIALS": _registrants(home)}
     told |= {"TOKEN_ISSUER": ISSUER, "PYTHONUNBUFFERED": "1", **HEAP}
     if service.database:
         told["DATABASE_URL"] = resources.databases[service.name]
@@ -65,6 +67,20 @@ def environment(
     if options.faults is not None:
         told["FAULTS_FILE"] = str(options.faults / process)
     return told | dict(options.settings)
+
+
+def _registry_url(home: Home, name: str, port: int) -> str:
+    """The registry with the service's own credential, which is bound to its name."""
+    return f"http://{name}:{home.secret(f'registry.{name}')}@{HOST}:{port}/eureka"
+
+
+def _registrants(home: Home) -> str:
+    users = [
+        {"user": service.name, "passwords": [home.secret(f"registry.{service.name}")], "apps": [service.name]}
+        for service in SERVICES
+        if service.name != "discovery"
+    ]
+    return json.dumps(users)
 
 
 def _identities(home: Home) -> dict[str, str]:

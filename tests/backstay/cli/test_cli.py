@@ -47,6 +47,24 @@ def test_mistakes_are_told(arguments: list[str], problem: str) -> None:
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--host", "0.0.0.0"], "--open"),
+        (["--private-reads"], "--credentials"),
+        (["--credentials", "nowhere.json"], "nowhere.json"),
+        (["--credentials", __file__], "registry credentials"),
+    ],
+)
+def test_a_registry_that_would_be_open_to_all_is_refused(arguments: list[str], problem: str) -> None:
+    """One line with what to do, and exit status 2."""
+    result = run.invoke(cli.app(), ["registry", "--port", "0", *arguments])
+
+    assert result.exit_code == 2
+    assert problem in result.stderr
+    assert "Traceback" not in result.output
+
+
 def test_gateway_file_with_mistakes(tmp_path: Path) -> None:
     """A file without routes is refused with what is missing."""
     file = tmp_path / "application.yml"

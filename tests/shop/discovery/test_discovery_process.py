@@ -52,3 +52,17 @@ def test_wrong_settings_are_all_named() -> None:
 
     assert len(wrong.value.problems) == 2
     assert "DISCOVERY_PORT='http'" in wrong.value.problems[0]
+
+
+def test_an_address_beyond_this_machine_needs_credentials() -> None:
+    """Else whoever reaches the port could become any service; OPEN_REGISTRY says that this is wanted."""
+    users = '[{"user": "orders", "passwords": ["a-long-password"], "apps": ["orders"]}]'
+    with pytest.raises(ConfigError, match="OPEN_REGISTRY"):
+        build(settings({"HOST": "0.0.0.0"}))
+    with pytest.raises(ConfigError, match="REGISTRY_PRIVATE_READS needs"):
+        build(settings({"REGISTRY_PRIVATE_READS": "true"}))
+    with pytest.raises(ConfigError, match="at least 12"):
+        build(settings({"REGISTRY_CREDENTIALS": users.replace("a-long-", "")}))
+
+    build(settings({"HOST": "0.0.0.0", "REGISTRY_CREDENTIALS": users, "REGISTRY_PRIVATE_READS": "true"}))
+    build(settings({"HOST": "0.0.0.0", "OPEN_REGISTRY": "true"}))

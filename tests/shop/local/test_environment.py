@@ -1,5 +1,6 @@
 """Every service is told what it needs and nothing that belongs to another."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,23 @@ def test_databases_and_secrets_are_each_services_own(tmp_path: Path) -> None:
             assert home.secret("admin") not in values.values()
         if not service.scopes:
             assert "CLIENT_SECRET" not in values
+
+
+def test_each_service_registers_with_its_own_credential(tmp_path: Path) -> None:
+    """The registry knows one for each, bound to the service's name; no service is given another's."""
+    home = Home(tmp_path)
+    users = {each["user"]: each for each in json.loads(told(home, "discovery")["REGISTRY_CREDENTIALS"])}
+    registrants = {service.name for service in topology.SERVICES} - {"discovery"}
+
+    assert set(users) == registrants
+    assert len({user["passwords"][0] for user in users.values()}) == len(registrants)
+    for name in registrants:
+        values = told(home, name)
+        (password,) = users[name]["passwords"]
+        assert users[name]["apps"] == [name]
+        assert values["DISCOVERY_URL"] == f"http://{name}:{password}@127.0.0.1:2/eureka"
+        assert "REGISTRY_CREDENTIALS" not in values
+        assert (home.path / "secrets" / f"registry.{name}").stat().st_mode & 0o077 == 0
 
 
 def test_fixed_ports_are_two(tmp_path: Path) -> None:

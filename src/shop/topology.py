@@ -24,7 +24,7 @@ class Service:
     calls: tuple[str, ...] = ()
     """Services it calls over HTTP; none of them has to be there for it to start."""
     scopes: tuple[str, ...] = ()
-    """What its own service token allows."""
+    """What its own service tokens allow, at the services that it calls and nowhere else."""
     mail: bool = False
     port: str | None = None
     """The variable that fixes its port; others take a free one and tell the registry."""

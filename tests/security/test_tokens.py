@@ -36,6 +36,15 @@ def forgeries(token: str, key: SigningKey, tools) -> dict[str, str]:
         "expired": key.sign({**said, "exp": int(time.time()) - 60}),
         "not yet valid": key.sign({**said, "nbf": int(time.time()) + 3600}),
         "another audience": key.sign({**said, "aud": "another-shop"}),
+        "a service's audience": key.sign({**said, "aud": "payments"}),
+        "another service's token": key.sign(
+            {**{name: value for name, value in said.items() if name != "sid"}, "sub": "orders", "client_id": "orders"}
+            | {"aud": "another-service", "scope": "payments:charge payments:read"}
+        ),
+        "too long a life": key.sign({**said, "exp": int(time.time()) + 86_400}),
+        "no time of issue": key.sign({name: value for name, value in said.items() if name != "iat"}),
+        "no id": key.sign({name: value for name, value in said.items() if name != "jti"}),
+        "no client": key.sign({name: value for name, value in said.items() if name != "client_id"}),
         "another issuer": key.sign({**said, "iss": "https://elsewhere.example"}),
         "another type": key.sign(said, header={"typ": "JWT"}),
         "no expiry": key.sign({name: value for name, value in said.items() if name != "exp"}),

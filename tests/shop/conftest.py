@@ -97,7 +97,7 @@ def calling() -> Calling:
 
     @asynccontextmanager
     async def run(service: Service, broker: MemoryBroker | None = None) -> AsyncIterator[Caller]:
-        service.verifier = TokenVerifier(issuer.issuer, issuer.audience, StaticKeys(issuer.jwks))
+        service.verifier = TokenVerifier(issuer.issuer, issuer.audience, StaticKeys(issuer.jwks), service=service.name)
         service.broker = broker
         async with service.running(None if broker else ("api",)) as running, HttpClient() as http:
             yield Caller(running, http, issuer)

@@ -4,7 +4,8 @@ AuthError
 ├── InvalidToken       the bearer token is not acceptable (401)
 ├── KeysUnavailable    no key set could be fetched yet, so nothing can be checked (503)
 ├── Forbidden          the principal is known, but may not do this (403)
-└── TokenUnavailable   no service token at hand (also a ConnectionError)
+├── TokenUnavailable   no service token at hand (also a ConnectionError)
+└── EndpointsUnavailable  none of the issuer's addresses gave a good answer (also a ConnectionError)
 """
 
 from backstay.errors import BackstayError
@@ -42,3 +43,7 @@ class Forbidden(AuthError):
 
 class TokenUnavailable(AuthError, ConnectionError):
     """No service token at hand: the issuer has not answered yet, or not for longer than the last token lived."""
+
+
+class EndpointsUnavailable(AuthError, ConnectionError):
+    """None of the issuer's addresses gave a good answer; the message has a reason for each."""

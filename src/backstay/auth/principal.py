@@ -18,6 +18,8 @@ class Principal:
     client: str | None
     expires_at: float
     """Seconds since the epoch."""
+    internal: bool = False
+    """Whether the token was issued to a service for calls of the very service that verified it."""
 
     @property
     def is_service(self) -> bool:

@@ -11,6 +11,7 @@ from backstay.auth.errors import TokenUnavailable
 from backstay.auth.refresh import FETCH_TIMEOUT, Refreshed
 from backstay.clock import SYSTEM, Clock
 
+MAX_LIFE = 7 * 86_400.0  # seconds that an issuer may promise
 MARGIN = 5.0  # seconds before its end at which a token is no longer handed out
 
 
@@ -32,7 +33,11 @@ class ServiceTokenStatistics:
 
 
 class ServiceTokens:
-    """The access token of one client; `fetch` posts a form (urlencoded) to the token endpoint and returns the JSON."""
+    """The access token of one client for one audience.
+
+    `fetch` posts a form (urlencoded) to the token endpoint and returns the JSON. `audience` is the service to be
+    called: the token is accepted there and nowhere else.
+    """
 
     def __init__(
         self,
@@ -41,18 +46,21 @@ class ServiceTokens:
         secret: str,
         scope: str | None = None,
         *,
+        audience: str | None = None,
         timeout: float = FETCH_TIMEOUT,
         clock: Clock = SYSTEM,
     ) -> None:
         form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
-        self._form = urlencode(form if scope is None else {**form, "scope": scope}).encode()
+        more = {"scope": scope, "audience": audience}
+        self._form = urlencode({**form, **{name: value for name, value in more.items() if value is not None}}).encode()
         self._fetch = fetch
         self._clock = clock
         self._kept = Refreshed(self._load, timeout=timeout, clock=clock)
         self.client_id = client_id
+        self.audience = audience
 
     def __repr__(self) -> str:
-        return f"ServiceTokens(client_id={self.client_id!r}, secret=***)"
+        return f"ServiceTokens(client_id={self.client_id!r}, audience={self.audience!r}, secret=***)"
 
     async def __aenter__(self) -> Self:
         await self._kept.__aenter__()
@@ -87,6 +95,17 @@ class ServiceTokens:
 
     async def _load(self) -> tuple[_Token, float]:
         asked_at = self._clock.monotonic()
-        answer = json.loads(await self._fetch(self._form))
-        life = float(answer["expires_in"])
-        return _Token(str(answer["access_token"]), asked_at + max(life - MARGIN, life / 2)), life / 2
+        value, life = parse_token(await self._fetch(self._form))
+        return _Token(value, asked_at + max(life - MARGIN, life / 2)), life / 2
+
+
+def parse_token(answer: bytes) -> tuple[str, float]:
+    """The access token and its life in seconds (RFC 6749 §5.1); raises ValueError for anything else."""
+    content = json.loads(answer)
+    token = content.get("access_token") if isinstance(content, dict) else None
+    life = content.get("expires_in") if isinstance(content, dict) else None
+    if not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token:
+        raise ValueError("the answer holds no access_token")
+    if isinstance(life, bool) or not isinstance(life, int | float) or not 0 < life < MAX_LIFE:
+        raise ValueError("the answer holds no expires_in of a positive number of seconds")
+    return token, float(life)

@@ -2,6 +2,10 @@
 
 The algorithm is ours (ES256), never the token's choice; a token that names a key by address or by value, or asks
 for an extension, is refused. A token verified once is remembered until it expires or the key set changes.
+
+The claims are those that RFC 9068 §2.2 requires: iss, exp, aud, sub, client_id, iat and jti. A customer's token names
+the configured audience; a token of another service names the service that it calls (RFC 8707), and is of no use at any
+other.
 """
 
 import json
@@ -17,12 +21,14 @@ from joserfc.util import urlsafe_b64decode
 from backstay.auth.errors import InvalidToken
 from backstay.auth.keys import KeySource
 from backstay.auth.principal import Principal
+from backstay.errors import ConfigError
 
 ALGORITHM = "ES256"
 TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})
 LEEWAY = 30.0  # seconds that clocks may differ
 CACHE_SIZE = 10_000  # verified tokens
 MAX_TOKEN_BYTES = 8 * 1024
+MAX_LIFETIME = 3600.0  # seconds from iat to exp; longer ones outlive every revocation
 _Default = TypeVar("_Default", str, None)
 _REFUSED_HEADERS = ("crit", "jku", "jwk", "x5u", "x5c", "b64")
 
@@ -38,7 +44,11 @@ class VerifierStatistics:
 
 
 class TokenVerifier:
-    """Turns RFC 9068 access tokens into principals."""
+    """Turns RFC 9068 access tokens into principals.
+
+    audience: of customers' tokens; service: the name of the service that verifies, which is the audience of tokens that
+    other services call it with (without it no token is `internal`); leeway and max_lifetime: seconds.
+    """
 
     def __init__(
         self,
@@ -46,14 +56,20 @@ class TokenVerifier:
         audience: str,
         keys: KeySource,
         *,
+        service: str | None = None,
         leeway: float = LEEWAY,
+        max_lifetime: float = MAX_LIFETIME,
         cache: int = CACHE_SIZE,
         now: Callable[[], float] = time.time,
     ) -> None:
+        if service is not None and service == audience:
+            raise ConfigError(f"TOKEN_AUDIENCE={audience!r}: must differ from the service's own name")
         self.issuer = issuer
         self.audience = audience
+        self.service = service
         self._keys = keys
         self._leeway = leeway
+        self._max_lifetime = max_lifetime
         self._now = now
         self._size = cache
         self._cache: dict[str | bytes, Principal] = {}
@@ -110,29 +126,34 @@ class TokenVerifier:
     def _read(self, claims: Mapping[str, Any]) -> Principal:
         if claims.get("iss") != self.issuer:
             raise InvalidToken("wrong issuer")
-        audience = claims.get("aud")
-        if audience != self.audience and not (isinstance(audience, list) and self.audience in audience):
+        audiences = _audiences(claims)
+        subject, client = _text(claims, "sub"), _text(claims, "client_id")
+        session = _optional_text(claims, "sid", None)
+        # Only a token that a service got for itself may be internal: a customer's never is, whatever it names.
+        internal = self.service in audiences and session is None and client == subject
+        if not internal and self.audience not in audiences:
             raise InvalidToken("wrong audience")
+        _text(claims, "jti")
         return Principal(
-            id=_text(claims, "sub"),
+            id=subject,
             roles=_names(claims.get("roles", [])),
             scopes=frozenset(_optional_text(claims, "scope", "").split()),
-            session=_optional_text(claims, "sid", None),
-            client=_optional_text(claims, "client_id", None),
+            session=session,
+            client=client,
             expires_at=self._check_times(claims),
+            internal=internal,
         )
 
     def _check_times(self, claims: Mapping[str, Any]) -> float:
         now = self._now()
-        expires_at = _time(claims, "exp")
-        if expires_at is None:
-            raise InvalidToken("claim exp is missing")
+        issued_at, expires_at = _required_time(claims, "iat"), _required_time(claims, "exp")
         if now >= expires_at + self._leeway:
             raise InvalidToken("expired")
-        for name in ("nbf", "iat"):
-            begins = _time(claims, name)
-            if begins is not None and begins > now + self._leeway:
-                raise InvalidToken("not valid yet")
+        not_before = _time(claims, "nbf")
+        if max(issued_at, issued_at if not_before is None else not_before) > now + self._leeway:
+            raise InvalidToken("not valid yet")
+        if not 0 < expires_at - issued_at <= self._max_lifetime:
+            raise InvalidToken(f"lifetime is not between 0 and {self._max_lifetime:g} seconds")
         return expires_at
 
 
@@ -161,6 +182,18 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
         raise InvalidToken(f"claim {name} is not a time")
     return float(value)
+
+
+def _required_time(claims: Mapping[str, Any], name: str) -> float:
+    value = _time(claims, name)
+    if value is None:
+        raise InvalidToken(f"claim {name} is missing")
+    return value
+
+
+def _audiences(claims: Mapping[str, Any]) -> frozenset[str]:
+    value = claims.get("aud")
+    return frozenset(name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str))
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str:

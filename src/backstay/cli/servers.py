@@ -2,23 +2,18 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-from urllib.request import urlopen
+from typing import TYPE_CHECKING, Any
 
 from backstay.cli.common import fail, log_to_stderr, run, say, until_stopped
 from backstay.errors import ConfigError
 
 if TYPE_CHECKING:
     from backstay.auth import TokenVerifier
-    from backstay.discovery import Credentials, Registry
+    from backstay.discovery import Credentials
     from backstay.gateway import RouteTable
-
-KEYS_TIMEOUT = 5.0  # seconds for an issuer's key set
-KEYS_LIMIT = 1024 * 1024  # bytes of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +50,8 @@ def gateway(
 
     EUREKA is the address of the registry for lb:// routes, such as http://127.0.0.1:8761/eureka; PROFILE is a list of
     active profiles, separated by commas, in place of SPRING_PROFILES_ACTIVE and of the file's own. Routes that aren't
-    public want an access token of ISSUER for AUDIENCE, signed by a key found at JWKS (default: the issuer's
-    /.well-known/jwks.json; lb:// works); --open makes every route public.
+    public want an access token of ISSUER for AUDIENCE, signed by a key found at JWKS (fixed addresses, separated by
+    commas, tried in turn; default: the issuer's /.well-known/jwks.json); --open makes every route public.
     """
     run(_gateway(file, host, port, eureka, profile, Issuer(issuer, audience, jwks), open))
 
@@ -110,7 +105,7 @@ async def _gateway(file: Path, host: str, port: int, eureka: str, profile: str, 
     policies = await asyncio.to_thread(Policies.from_yaml, file, only=routes.breakers, profiles=active)
     async with AsyncExitStack() as stack:
         known: Registry = await stack.enter_async_context(EurekaClient(eureka)) if eureka else StaticRegistry({})
-        verifier = await _verifier(stack, issuer, known) if issuer.name else None
+        verifier = await _verifier(stack, issuer) if issuer.name else None
         gateway = Gateway(routes, known, verifier=verifier, policies=policies, host=host, port=port)
         await _serve(gateway, f"gateway for {file}")
 
@@ -138,32 +133,14 @@ async def _routes(file: Path, profile: str, issuer: Issuer, is_open: bool) -> "R
     return table
 
 
-async def _verifier(stack: AsyncExitStack, issuer: Issuer, known: "Registry") -> "TokenVerifier":
-    from backstay.auth import JwksCache, TokenVerifier
-
-    keys = await stack.enter_async_context(JwksCache(await _key_source(stack, issuer.keys, known)))
-    return TokenVerifier(issuer.name, issuer.audience, keys)
-
-
-async def _key_source(stack: AsyncExitStack, url: str, known: "Registry") -> Callable[[], Awaitable[bytes]]:
-    """What fetches the keys: by the standard library where it takes TLS, which our own client doesn't speak."""
+async def _verifier(stack: AsyncExitStack, issuer: Issuer) -> "TokenVerifier":
+    from backstay.auth import FixedEndpoints, JwksCache, TokenVerifier, parse_jwks
     from backstay.http import HttpClient
-    from backstay.service.client import Client
 
-    if url.startswith("https://"):
-        return lambda: asyncio.to_thread(_fetch, url)
-    client = Client(url)
-    client.bind(await stack.enter_async_context(HttpClient()), known, None)
-
-    async def fetch() -> bytes:
-        return (await client.request("GET", "")).body
-
-    return fetch
-
-
-def _fetch(url: str) -> bytes:
-    with urlopen(url, timeout=KEYS_TIMEOUT) as answer:  # noqa: S310 - only https comes here
-        return cast(bytes, answer.read(KEYS_LIMIT))
+    http = await stack.enter_async_context(HttpClient())
+    endpoints = FixedEndpoints(issuer.keys, http, variable="--jwks", check=parse_jwks)
+    keys = await stack.enter_async_context(JwksCache(endpoints.get, timeout=endpoints.timeout))
+    return TokenVerifier(issuer.name, issuer.audience, keys)
 
 
 async def _serve(server: AbstractAsyncContextManager[Any], what: str) -> None:

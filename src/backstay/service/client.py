@@ -93,10 +93,17 @@ class Client:
     """One other service, behind its pipeline. Made by `client`; a `Service` that owns it wires it."""
 
     def __init__(
-        self, url: str, pipeline: Policy | None = None, *, scope: str | None = None, timeout: float = TIMEOUT
+        self,
+        url: str,
+        pipeline: Policy | None = None,
+        *,
+        scope: str | None = None,
+        audience: str | None = None,
+        timeout: float = TIMEOUT,
     ) -> None:
         self.target = Target.parse(url)
         self.scope = scope
+        self.audience = audience or self.target.app
         self.pipeline = pipeline
         self._timeout = timeout
         self._http: HttpClient | None = None
@@ -230,7 +237,12 @@ class Client:
 
 
 def client(
-    url: str, pipeline: Pipeline | Policy | None = None, *, scope: str | None = None, timeout: float = TIMEOUT
+    url: str,
+    pipeline: Pipeline | Policy | None = None,
+    *,
+    scope: str | None = None,
+    audience: str | None = None,
+    timeout: float = TIMEOUT,
 ) -> Client:
     """A client of another service.
 
@@ -238,9 +250,10 @@ def client(
         url: `lb://<application>` by the registry, or `http://<host>:<port>`.
         pipeline: guards every attempt; none by default.
         scope: what the service's own token must allow there.
+        audience: the service's name in its tokens; the application of `lb://` by default.
         timeout: seconds for one attempt.
     """
-    return Client(url, pipeline, scope=scope, timeout=timeout)
+    return Client(url, pipeline, scope=scope, audience=audience, timeout=timeout)
 
 
 def _seconds(header: str | None) -> float:

@@ -126,6 +126,8 @@ class Endpoint:
         if self._verifier is None:
             raise Unavailable("this service knows no issuer of access tokens")
         caller = self._verifier.verify(token.strip())
+        if route.internal and not caller.internal:
+            raise invalid_token("its audience is not this service")
         if route.scope is not None or route.role is not None:
             require(caller, scope=route.scope, role=route.role)
         return caller

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol, cast
 
-from backstay.auth import JwksCache, ServiceTokens, TokenVerifier
+from backstay.auth import FixedEndpoints, JwksCache, ServiceTokens, TokenVerifier, parse_jwks, parse_token
 from backstay.clock import SYSTEM
 from backstay.discovery import EurekaClient, Registry
 from backstay.errors import ConfigError
@@ -63,7 +63,8 @@ class Running:
         self.http = HttpClient()
         self.registry: Registry | None = service.registry
         self.verifier: TokenVerifier | None = service.verifier
-        self.tokens: ServiceTokens | None = None
+        self.tokens: dict[str | None, ServiceTokens] = {}
+        """By the audience, the service that is called with it."""
         self.readiness = Readiness([*checks_of(service.owns), *service.ready])
         self._eureka: EurekaClient | None = None
         self._server: Server | None = None
@@ -115,40 +116,60 @@ class Running:
                 http=self.http,
             )
             self.registry = await _enter(stack, "registry", self._eureka)
-        if self.verifier is None and any(_needs_caller(route) for route in self.service.routes):
+        needs_caller = any(_needs_caller(route) for route in self.service.routes)
+        self._check_identity(needs_keys=needs_caller and self.verifier is None)
+        if needs_caller and self.verifier is None:
             self.verifier = await self._issuer(stack)
         if settings.client_id:
-            self.tokens = await _enter(stack, "service token", self._own_tokens())
+            await self._own_tokens(stack)
+
+    def _check_identity(self, *, needs_keys: bool) -> None:
+        """Raise ConfigError with everything that is missing for checking tokens and for getting our own."""
+        settings, problems = self.settings, []
+        if needs_keys and not settings.token_issuer:
+            problems.append("TOKEN_ISSUER is not set: there are routes that need an access token of that issuer")
+        if needs_keys and not settings.jwks_url:
+            problems.append(
+                "JWKS_URL is not set: there are routes that need an access token; name the key set's address"
+            )
+        if settings.client_id and not settings.token_url:
+            problems.append("TOKEN_URL is not set: CLIENT_ID gets its access tokens there; name the endpoint's address")
+        own = self.verifier.service if self.verifier is not None else self.service.name
+        if own != self.service.name and any(route.internal for route in self.service.routes):
+            problems.append(f"the verifier needs service={self.service.name!r}: there are routes for services only")
+        if problems:
+            raise ConfigError(problems)
 
     async def _issuer(self, stack: AsyncExitStack) -> TokenVerifier:
         settings = self.settings
-        if not settings.token_issuer:
-            raise ConfigError("TOKEN_ISSUER is not set: there are routes that need an access token of that issuer")
-        keys = self._client(settings.jwks_url)
+        endpoints = FixedEndpoints(settings.jwks_url, self.http, variable="JWKS_URL", check=parse_jwks)
+        jwks = await _enter(stack, "keys", JwksCache(endpoints.get, timeout=endpoints.timeout))
+        return TokenVerifier(
+            settings.token_issuer,
+            settings.token_audience,
+            jwks,
+            service=self.service.name,
+            max_lifetime=settings.token_max_lifetime,
+        )
 
-        async def fetch() -> bytes:
-            return (await keys.request("GET", "")).body
-
-        jwks = await _enter(stack, "keys", JwksCache(fetch))
-        return TokenVerifier(settings.token_issuer, settings.token_audience, jwks)
-
-    def _own_tokens(self) -> ServiceTokens:
+    async def _own_tokens(self, stack: AsyncExitStack) -> None:
+        """One token for each service that is called: it is of no use at any other."""
         settings = self.settings
-        tokens = self._client(settings.token_url)
-
-        async def fetch(form: bytes) -> bytes:
-            headers = {"content-type": "application/x-www-form-urlencoded"}
-            return (await tokens.request("POST", "", form, headers=headers)).body
-
-        scopes = {s for thing in self.service.owns if isinstance(thing, Client) for s in (thing.scope or "").split()}
-        return ServiceTokens(fetch, settings.client_id, settings.client_secret, " ".join(sorted(scopes)) or None)
-
-    def _client(self, url: str) -> Client:
-        plain = Client(url)
-        if plain.target.app is not None and self.registry is None:
-            raise ConfigError(f"{url} needs a registry: set DISCOVERY_URL, or give an http:// address")
-        plain.bind(self.http, self.registry, None)
-        return plain
+        endpoints = FixedEndpoints(settings.token_url, self.http, variable="TOKEN_URL", check=parse_token)
+        scopes: dict[str | None, set[str]] = {}
+        for thing in self.service.owns:
+            if isinstance(thing, Client):
+                scopes.setdefault(thing.audience, set()).update((thing.scope or "").split())
+        for audience, wanted in scopes.items():
+            tokens = ServiceTokens(
+                endpoints.post,
+                settings.client_id,
+                settings.client_secret,
+                " ".join(sorted(wanted)) or None,
+                audience=audience,
+                timeout=endpoints.timeout,
+            )
+            self.tokens[audience] = await _enter(stack, f"token for {audience or 'others'}", tokens)
 
     async def enter_owned(self, stack: AsyncExitStack) -> None:
         """Give what is owned its addresses, then enter those parts that our roles run."""
@@ -164,7 +185,7 @@ class Running:
 
     def _wire(self, thing: Any, broker: Any) -> None:
         if isinstance(thing, Client):
-            thing.bind(self.http, self.registry, self.tokens)
+            thing.bind(self.http, self.registry, self.tokens.get(thing.audience))
         if self.settings.database_url and hasattr(thing, "use_dsn"):
             thing.use_dsn(str(self.settings.database_url))
         if broker is not None and hasattr(thing, "use_broker"):

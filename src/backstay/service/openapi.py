@@ -28,6 +28,9 @@ def openapi(name: str, version: str, routes: Sequence[Route]) -> bytes:
     )
     document = app.openapi_schema.to_schema()
     _close(document["components"].get("schemas", {}), routes)
+    for route in routes:
+        if route.internal and not route.hidden:
+            document["paths"][route.path][route.method.lower()]["x-internal"] = True
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
 

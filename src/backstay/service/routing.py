@@ -61,6 +61,7 @@ class Route:
     path_parameters: tuple[Parameter, ...]
     query_parameters: tuple[Parameter, ...]
     returns: Any
+    internal: bool = False
 
     @property
     def name(self) -> str:
@@ -94,6 +95,7 @@ class _Decorator(Protocol):
         max_body: int | None = None,
         hidden: bool = False,
         tolerant: bool | None = None,
+        internal: bool = False,
     ) -> Callable[[Handler], Route]: ...
 
 
@@ -108,6 +110,7 @@ def _decorator(method: Method) -> _Decorator:
         max_body: int | None = None,
         hidden: bool = False,
         tolerant: bool | None = None,
+        internal: bool = False,
     ) -> Callable[[Handler], Route]:
         """Answer requests for `path` with the decorated coroutine function.
 
@@ -120,13 +123,17 @@ def _decorator(method: Method) -> _Decorator:
             max_body: bytes; the service's limit by default.
             hidden: left out of the OpenAPI document.
             tolerant: unknown fields, unknown query parameters and repeated names are read past, as between services
-                of one system, where the caller may be newer; else they are refused. By default what `hidden` is.
+                of one system, where the caller may be newer; else they are refused. By default on hidden and internal
+                routes.
+            internal: for other services only; the token must have been issued to a service for calls of this one.
         """
-        if public and (scope or role):
-            raise TypeError(f"{method} {path}: a public route asks for no scope or role")
+        if public and (scope or role or internal):
+            raise TypeError(f"{method} {path}: a public route asks for no scope or role, and is not internal")
 
         def decorate(handler: Handler) -> Route:
-            return _route(method, path, handler, scope, role, public, status, max_body, hidden, tolerant)
+            reads_past = internal or hidden if tolerant is None else tolerant
+            made = _route(method, path, handler, scope, role, public, status, max_body, hidden, reads_past)
+            return replace(made, internal=internal)
 
         return decorate
 
@@ -143,7 +150,7 @@ def _route(
     status: int | None,
     max_body: int | None,
     hidden: bool,
-    tolerant: bool | None,
+    tolerant: bool,
 ) -> Route:
     where = f"{method} {path} ({handler.__qualname__})"
     if not path.startswith("/"):
@@ -174,7 +181,7 @@ def _route(
         status=status or (204 if returns is NoneType else 200),
         max_body=max_body,
         hidden=hidden,
-        tolerant=hidden if tolerant is None else tolerant,
+        tolerant=tolerant,
         takes_body=hints["body"] if "body" in special else None,
         takes_who="no" if "who" not in special else "if there" if optional_who else "yes",
         takes_key="key" in special,

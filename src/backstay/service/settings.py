@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from backstay.auth import parse_endpoints
+from backstay.auth.verifier import MAX_LIFETIME
 from backstay.errors import ConfigError
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -38,6 +40,18 @@ class Address(str):
         return repr(_PASSWORD.sub(r"\1:***", str(self)))
 
 
+class FixedAddresses(str):
+    """Addresses of the issuer, separated by commas. Raises ValueError for `lb://` and what is no address."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str = "") -> Self:
+        if text:
+            parse_endpoints(text)
+        return super().__new__(cls, text)
+
+
+NO_ADDRESSES = FixedAddresses("")
 NO_SECRET = Secret("")
 NO_ADDRESS = Address("")
 
@@ -79,6 +93,8 @@ def _read(field: Field[Any], kind: Any, environ: Mapping[str, str], values: dict
     except msgspec.ValidationError as error:
         shown = "***" if "secret" in field.name or "password" in field.name else repr(text)
         raise ValueError(f"{key}={shown}: {_allowed(kind)} ({error})") from None
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
 
 
 def _convert(text: str, kind: Any) -> Any:
@@ -131,8 +147,14 @@ class ServiceSettings(Settings):
     token_issuer: str = ""
     """Issuer of access tokens; without it no route that needs a token can be served."""
     token_audience: str = "shop"  # noqa: S105 - a name
-    jwks_url: str = "lb://auth/.well-known/jwks.json"
-    token_url: str = "lb://auth/oauth2/token"  # noqa: S105 - an address
+    """Audience of customers' tokens; tokens of other services name this service instead."""
+    token_max_lifetime: Seconds = MAX_LIFETIME
+    """Longest lifetime of an access token that is accepted."""
+    jwks_url: FixedAddresses = NO_ADDRESSES
+    """Fixed addresses of the issuer's key set, tried in turn; required where a route needs a token. `lb://` is
+    refused."""
+    token_url: FixedAddresses = NO_ADDRESSES
+    """Fixed addresses of the token endpoint, tried in turn; required with `CLIENT_ID`. `lb://` is refused."""
     client_id: str = ""
     """The service's own identity when it calls others; without it calls carry no token."""
     client_secret: Secret = NO_SECRET
@@ -154,4 +176,4 @@ class ServiceSettings(Settings):
     """How long to go on serving after leaving the registry, for callers that haven't noticed yet."""
 
 
-__all__ = ["Address", "Port", "Seconds", "Secret", "ServiceSettings", "Settings"]
+__all__ = ["Address", "FixedAddresses", "Port", "Seconds", "Secret", "ServiceSettings", "Settings"]

@@ -2,6 +2,7 @@
 
 import time
 from typing import Any
+from uuid import uuid4
 
 from backstay.auth.signing import SigningKey, jwks
 
@@ -36,6 +37,7 @@ class TokenIssuer:
             "sub": subject,
             "iat": now,
             "exp": now + 300,
+            "jti": str(uuid4()),
             "client_id": "shop-web",
             "sid": f"session-of-{subject}",
             "scope": scope,
@@ -44,6 +46,7 @@ class TokenIssuer:
         kept = {name: value for name, value in {**good, **claims}.items() if value is not None}
         return self.key.sign(kept, header=header)
 
-    def service_token(self, client: str, *, scope: str, **claims: Any) -> str:
-        """A service's own token."""
-        return self.token(client, scope=scope, roles=(), **{"client_id": client, "sid": None, **claims})
+    def service_token(self, client: str, *, scope: str, audience: str | None = None, **claims: Any) -> str:
+        """A service's own token, for calls of the service `audience`; without it one of customers' audience."""
+        own = {"aud": audience or self.audience, "client_id": client, "sid": None}
+        return self.token(client, scope=scope, roles=(), **{**own, **claims})

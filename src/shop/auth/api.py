@@ -162,7 +162,7 @@ def _service_token(clients: Clients, body: bytes, request: Request) -> Answer[An
     if form.get("grant_type") != "client_credentials":
         raise TokenRefused("unsupported_grant_type", "grant_type must be client_credentials")
     client_id, secret = _client_of(request.header("authorization"), form)
-    return _service_answer(clients.token(client_id, secret, form.get("scope")))
+    return _service_answer(clients.token(client_id, secret, form.get("scope"), form.get("audience")))
 
 
 def _service_answer(issued: IssuedToken) -> Answer[Any]:

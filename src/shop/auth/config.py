@@ -17,15 +17,16 @@ NO_SECRET = Secret("")
 NO_CLIENTS = Secret("[]")
 
 
-class ServiceClient(msgspec.Struct, frozen=True):
-    """A service that may ask for tokens of its own, and what they allow at most (`a b`)."""
+class ServiceClient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A service that may request tokens of its own: what they allow at most, and at which services (`a b` each)."""
 
     id: Annotated[str, Meta(min_length=1, max_length=100)]
     secret: Annotated[str, Meta(min_length=SECRET_MIN)]
     scope: str = ""
+    audience: str = ""
 
     def __repr__(self) -> str:
-        return f"ServiceClient(id={self.id!r}, secret='***', scope={self.scope!r})"
+        return f"ServiceClient(id={self.id!r}, secret='***', scope={self.scope!r}, audience={self.audience!r})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,8 @@ class Settings(ServiceSettings):
     key_encryption_secret: Secret = NO_SECRET
     """Encrypts the private keys in the database; without it they are stored as they are."""
     clients: Secret = NO_CLIENTS
-    """Services with tokens of their own: JSON list of {"id", "secret", "scope"}."""
+    """Services with tokens of their own: JSON list of {"id", "secret", "scope", "audience"}; `audience` are the
+    services that it may call."""
     admin_email: str = ""
     """The first admin; none is made if empty."""
     admin_password: Secret = NO_SECRET
@@ -63,7 +65,7 @@ class Settings(ServiceSettings):
     def read(cls, environ: Mapping[str, str]) -> Self:
         """The settings that the environment asks for; raises `ConfigError` with every mistake."""
         settings = super().read(environ)
-        problems = _client_problems(settings.clients)
+        problems = _client_problems(settings.clients, settings.token_audience)
         if settings.admin_email and not settings.admin_password:
             problems.append("ADMIN_PASSWORD is not set: the admin of ADMIN_EMAIL needs one")
         if not settings.token_issuer:
@@ -80,11 +82,20 @@ class Settings(ServiceSettings):
         return {client.id: client for client in msgspec.json.decode(self.clients.encode(), type=list[ServiceClient])}
 
 
-def _client_problems(text: str) -> list[str]:
+def _client_problems(text: str, customers: str) -> list[str]:
     try:
         clients = msgspec.json.decode(text.encode(), type=Annotated[list[ServiceClient], Meta(max_length=MAX_CLIENTS)])
     except msgspec.MsgspecError as error:
-        return [f'CLIENTS=***: must be a JSON list of {{"id", "secret", "scope"}} ({error})']
+        return [f'CLIENTS=***: must be a JSON list of {{"id", "secret", "scope", "audience"}} ({error})']
     if len({client.id for client in clients}) != len(clients):
         return ["CLIENTS=***: two clients have the same id"]
-    return []
+    problems = [
+        f"CLIENTS=***: {client.id} has no audience; name the services that it may call"
+        for client in clients
+        if not client.audience.split()
+    ]
+    return problems + [
+        f"CLIENTS=***: {client.id} has the audience {customers!r}, which is that of customers' tokens"
+        for client in clients
+        if customers in client.audience.split()
+    ]

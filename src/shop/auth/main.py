@@ -47,7 +47,13 @@ def build(settings: Settings) -> Service:
         routes=routes(accounts, keys, Clients(settings.service_clients, tokens)),
         owns=[db, keys, passwords, accounts, outbox.relay()],
         jobs=jobs(accounts, keys),
-        verifier=TokenVerifier(settings.token_issuer, settings.token_audience, keys),
+        verifier=TokenVerifier(
+            settings.token_issuer,
+            settings.token_audience,
+            keys,
+            service="auth",
+            max_lifetime=settings.token_max_lifetime,
+        ),
     )
 
 

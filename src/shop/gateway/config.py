@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from backstay.service.settings import NO_ADDRESS, Address, Port, Seconds, Settings
+from backstay.auth.verifier import MAX_LIFETIME
+from backstay.service.settings import NO_ADDRESS, NO_ADDRESSES, Address, FixedAddresses, Port, Seconds, Settings
 
 ROUTES = Path(__file__).with_name("application.yml")
 
@@ -41,7 +42,11 @@ class GatewaySettings(Settings):
     token_issuer: str = ""
     """Issuer of access tokens."""
     token_audience: str = "shop"  # noqa: S105 - a name
-    jwks_url: str = "lb://auth/.well-known/jwks.json"
+    """Audience of customers' tokens."""
+    token_max_lifetime: Seconds = MAX_LIFETIME
+    """Longest lifetime of an access token that is accepted."""
+    jwks_url: FixedAddresses = NO_ADDRESSES
+    """Fixed addresses of the issuer's key set, tried in turn; required. `lb://` is refused."""
     access_token_life: Seconds = 300.0
     """How long tokens live, so how far back revocations are read."""
     kafka: str = ""

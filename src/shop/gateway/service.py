@@ -12,14 +12,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from backstay import resilience as r
-from backstay.auth import JwksCache, TokenVerifier
+from backstay.auth import FixedEndpoints, JwksCache, TokenVerifier, parse_jwks
 from backstay.discovery import EurekaClient, Registry, StaticRegistry
-from backstay.errors import BackstayError
+from backstay.errors import BackstayError, ConfigError
 from backstay.gateway import AccessLog, DenyList, Gateway, GatewayOptions, Management, RevocationFeed, RouteTable
 from backstay.gateway.management import Check
 from backstay.http import HttpClient, HttpServer, Limits
 from backstay.messaging import Broker
-from backstay.service.client import Client
 from backstay.service.garbage import calm
 from backstay.service.stopping import StopSignal
 from backstay.telemetry import logs
@@ -83,6 +82,7 @@ class GatewayProcess:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Running]:
         """The gateway between its start and its ordered stop."""
+        self._check_identity()
         async with AsyncExitStack() as stack:
             http = await stack.enter_async_context(HttpClient())
             eureka = await self._discovery(stack, http)
@@ -91,7 +91,7 @@ class GatewayProcess:
                 Gateway(
                     self.routes,
                     registry,
-                    verifier=await self._verifier(stack, http, registry),
+                    verifier=await self._verifier(stack, http),
                     denied=await self._revocations(stack),
                     policies=self._policies,
                     host=self.settings.host,
@@ -119,16 +119,20 @@ class GatewayProcess:
         self._watched["registry"] = lambda: None if client.healthy else "the last list is kept; no answer lately"
         return await stack.enter_async_context(client)
 
-    async def _verifier(self, stack: AsyncExitStack, http: HttpClient, registry: Registry) -> TokenVerifier:
-        auth = Client(self.settings.jwks_url)
-        auth.bind(http, registry, None)
+    def _check_identity(self) -> None:
+        """Raise ConfigError unless it is configured whose tokens are believed."""
+        needed = {"TOKEN_ISSUER": self.settings.token_issuer, "JWKS_URL": self.settings.jwks_url}
+        if missing := [name for name, value in needed.items() if not value]:
+            raise ConfigError([f"{name} is not set: routes need access tokens of a fixed issuer" for name in missing])
 
-        async def fetch() -> bytes:
-            return (await auth.request("GET", "")).body
-
-        keys = await stack.enter_async_context(JwksCache(fetch))
+    async def _verifier(self, stack: AsyncExitStack, http: HttpClient) -> TokenVerifier:
+        settings = self.settings
+        endpoints = FixedEndpoints(settings.jwks_url, http, variable="JWKS_URL", check=parse_jwks)
+        keys = await stack.enter_async_context(JwksCache(endpoints.get, timeout=endpoints.timeout))
         self._watched["keys"] = lambda: None if keys.ready else keys.problem or "not fetched yet"
-        return TokenVerifier(self.settings.token_issuer, self.settings.token_audience, keys)
+        return TokenVerifier(
+            settings.token_issuer, settings.token_audience, keys, max_lifetime=settings.token_max_lifetime
+        )
 
     async def _revocations(self, stack: AsyncExitStack) -> DenyList:
         denied = DenyList()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shop.local.home import Home
+from shop.local.instances import service_of
 from shop.local.options import Options
 from shop.local.ports import HOST
 from shop.topology import SERVICES, Service
@@ -51,6 +52,7 @@ def environment(
         told[service.port] = port
     if service.name != "discovery":
         told |= {"DISCOVERY_URL": _registry_url(home, service.name, ports["discovery"])}
+        told |= {"JWKS_URL": _at_auth(ports, "/.well-known/jwks.json")}
     else:
         told |= {"REGISTRY_CREDENTIALS": _registrants(home)}
     told |= {"TOKEN_ISSUER": ISSUER, "PYTHONUNBUFFERED": "1", **HEAP}
@@ -59,6 +61,7 @@ def environment(
     if service.kafka:
         told |= {"KAFKA": resources.bootstrap, "KAFKA_FLAVOR": resources.flavor}
     if service.scopes:
+        told["TOKEN_URL"] = _at_auth(ports, "/oauth2/token")
         told |= {"CLIENT_ID": service.name, "CLIENT_SECRET": home.secret(f"client.{service.name}")}
     if service.mail:
         told["SMTP_URL"] = resources.smtp_url
@@ -83,10 +86,16 @@ def _registrants(home: Home) -> str:
     return json.dumps(users)
 
 
+def _at_auth(ports: Mapping[str, int], path: str) -> str:
+    """The path at every instance of auth: fixed addresses, since the registry must not choose whom services trust."""
+    return ",".join(f"http://{HOST}:{port}{path}" for name, port in ports.items() if service_of(name) == "auth")
+
+
 def _identities(home: Home) -> dict[str, str]:
     """The first admin, and the services that ask for tokens of their own."""
     clients = [
         {"id": service.name, "secret": home.secret(f"client.{service.name}"), "scope": " ".join(service.scopes)}
+        | {"audience": " ".join(service.calls)}
         for service in SERVICES
         if service.scopes
     ]

@@ -14,8 +14,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from shop.local.ports import free_port, reserve
 from shop.local.program import kill_session, started_at
 
+PORTS = "ports.json"
 SECRET_BYTES = 24
 DEATH_TIMEOUT = 10.0  # seconds until a process that was killed must be gone
 
@@ -123,6 +125,14 @@ class Home:
         if not file.exists():
             _write_private(file, secrets.token_urlsafe(SECRET_BYTES))
         return file.read_text().strip()
+
+    def port(self, name: str) -> int:
+        """The fixed port of a process: chosen once and kept, so that a restart finds it the same while it is free."""
+        kept: dict[str, int] = self._read(PORTS) or {}
+        if name not in kept or not reserve(kept[name]):
+            kept[name] = free_port()
+            self._write(PORTS, kept)
+        return kept[name]
 
     def record(self, children: list[Recorded]) -> None:
         """Put the children of now on record, at once and whole."""

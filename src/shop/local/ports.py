@@ -23,22 +23,35 @@ class PortTaken(RuntimeError):
 
 def free_port() -> int:
     """A port nobody listens on now, kept from other processes of ours that look for one until it is listened on."""
-    folder = Path(tempfile.gettempdir()) / f"backstay-ports-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
     while True:
         port = random.choice(RANGE)  # noqa: S311 - not a secret
-        lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with socket.socket() as probe:
-                probe.bind((HOST, port))
-        except OSError:
-            os.close(lock)
-            continue
-        _reserved.append(lock)
-        if len(_reserved) > KEPT:
-            os.close(_reserved.popleft())
-        return port
+        if reserve(port):
+            return port
+
+
+def reserve(port: int) -> bool:
+    """Whether nobody listens on the port and no other process of ours has reserved it; then it is reserved for us."""
+    folder = Path(tempfile.gettempdir()) / f"backstay-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+    except OSError:
+        os.close(lock)
+        return False
+    _reserved.append(lock)
+    if len(_reserved) > KEPT:
+        os.close(_reserved.popleft())
+    return True
+
+
+def release() -> None:
+    """Give up every reservation, as the end of this process does."""
+    while _reserved:
+        os.close(_reserved.popleft())
 
 
 def is_open(port: int, host: str = HOST, timeout: float = 0.3) -> bool:

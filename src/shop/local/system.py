@@ -131,7 +131,10 @@ class System:
             if service.port
         }
         more = (instance for instance in self.instances if instance.service.port and instance.number > 1)
-        return ports | {instance.name: free_port() for instance in more}
+        issuers = (instance.name for instance in self.instances if instance.service is topology.AUTH)
+        return (
+            ports | {instance.name: free_port() for instance in more} | {name: self.home.port(name) for name in issuers}
+        )
 
     async def _with_broker_door(self) -> Options:
         """The options with a door before the broker, if there are to be doors and the broker is ours."""

@@ -5,7 +5,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from backstay.auth import ServiceTokens, TokenUnavailable
+from backstay.auth import ServiceTokens, TokenUnavailable, parse_token
 from backstay.testing import FakeClock
 
 
@@ -37,6 +37,39 @@ async def test_the_form_is_that_of_client_credentials() -> None:
             "scope": ["payments:charge payments:read"],
         }
     ]
+
+
+async def test_the_form_names_the_service_to_be_called() -> None:
+    """As the audience of the token (RFC 8707 with a service's name for its address)."""
+    endpoint, clock = Endpoint(), FakeClock()
+    async with ServiceTokens(endpoint, "orders", "secret", audience="payments", clock=clock):
+        await clock.settle()
+
+    assert endpoint.forms[0]["audience"] == ["payments"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"[]",
+        b'"x"',
+        b"{}",
+        b'{"access_token": "a"}',
+        b'{"access_token": 7, "expires_in": 600}',
+        b'{"access_token": "", "expires_in": 600}',
+        b'{"access_token": "a\\r\\nx: y", "expires_in": 600}',
+        b'{"access_token": "a", "expires_in": 0}',
+        b'{"access_token": "a", "expires_in": "600"}',
+        b'{"access_token": "a", "expires_in": true}',
+        b'{"access_token": "a", "expires_in": 1e300}',
+        b'{"access_token": "a", "expires_in": NaN}',
+    ],
+)
+def test_what_is_no_token_is_refused(answer: bytes) -> None:
+    """A token goes into a header as it is, and its life into a timer."""
+    with pytest.raises(ValueError):  # noqa: PT011 - JSON's own error is one, too
+        parse_token(answer)
 
 
 async def test_a_token_is_renewed_at_half_of_its_life() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backstay.auth import Forbidden, InvalidToken, Principal, StaticKeys, TokenVerifier, require
+from backstay.errors import ConfigError
 from backstay.testing.issuer import TokenIssuer
 
 issuer = TokenIssuer()
@@ -22,9 +23,9 @@ def verifier(**options: object) -> TokenVerifier:
 
 def test_a_good_token_tells_who_asks() -> None:
     """Subject, roles, scopes, session and client come from the claims, as str or bytes."""
-    token = issuer.token(exp=2_000_000_000, scope="orders:read orders:write")
+    token = issuer.token(iat=1_999_999_000, exp=2_000_000_000, scope="orders:read orders:write")
 
-    who = verifier().verify(token)
+    who = verifier(now=lambda: 1_999_999_500.0).verify(token)
 
     assert who == Principal(
         "user-1",
@@ -34,7 +35,7 @@ def test_a_good_token_tells_who_asks() -> None:
         "shop-web",
         2_000_000_000.0,
     )
-    assert who == verifier().verify(token.encode())
+    assert who == verifier(now=lambda: 1_999_999_500.0).verify(token.encode())
     assert not who.is_service
 
 
@@ -49,6 +50,40 @@ def test_a_client_credentials_token_is_a_service() -> None:
 def test_several_audiences_are_fine_if_ours_is_among_them() -> None:
     """RFC 7519 allows a list of audiences."""
     assert verifier().verify(issuer.token(aud=["bank", issuer.audience])).id == "user-1"
+
+
+def test_a_services_token_counts_at_its_target_and_nowhere_else() -> None:
+    """Stolen from the calls of one service, it opens no other."""
+    token = issuer.service_token("orders", scope="payments:charge", audience="payments")
+
+    who = verifier(service="payments").verify(token)
+
+    assert (who.internal, who.is_service, who.id) == (True, True, "orders")
+    for other in (verifier(service="inventory"), verifier(service="auth"), verifier()):
+        with pytest.raises(InvalidToken, match="wrong audience"):
+            other.verify(token)
+
+
+def test_a_customers_token_is_never_internal() -> None:
+    """Whatever it names: it belongs to no service."""
+    checked = verifier(service="payments")
+
+    assert not checked.verify(issuer.token()).internal
+    assert not checked.verify(issuer.token(aud=["payments", issuer.audience])).internal
+    for claims in ({"aud": "payments"}, {"aud": "payments", "sid": None}, {"aud": "payments", "client_id": "user-1"}):
+        with pytest.raises(InvalidToken, match="wrong audience"):
+            checked.verify(issuer.token(**claims))
+
+
+def test_a_services_token_of_customers_audience_is_not_internal() -> None:
+    """It was not issued for calls of this service."""
+    assert not verifier(service="payments").verify(issuer.service_token("orders", scope="a")).internal
+
+
+def test_the_audiences_of_customers_and_services_differ() -> None:
+    """Else every customer's audience would be a service's."""
+    with pytest.raises(ConfigError, match="TOKEN_AUDIENCE='shop'"):
+        verifier(service="shop")
 
 
 @pytest.mark.parametrize(
@@ -67,6 +102,15 @@ def test_several_audiences_are_fine_if_ours_is_among_them() -> None:
         ({"iat": int(time.time()) + 86_400}, "not valid yet"),
         ({"sub": None}, "claim sub is missing"),
         ({"sub": ""}, "claim sub is missing"),
+        ({"iat": None}, "claim iat is missing"),
+        ({"jti": None}, "claim jti is missing"),
+        ({"jti": 7}, "claim jti is missing"),
+        ({"client_id": None}, "claim client_id is missing"),
+        ({"client_id": ""}, "claim client_id is missing"),
+        ({"iat": int(time.time()) - 3300, "exp": int(time.time()) + 301}, "lifetime is not between 0 and 3600 seconds"),
+        ({"iat": int(time.time()) + 20, "exp": int(time.time()) + 10}, "lifetime is not between 0 and 3600 seconds"),
+        ({"aud": 7}, "wrong audience"),
+        ({"aud": [["shop"]]}, "wrong audience"),
         ({"scope": ["orders:read"]}, "claim scope is not a string"),
         ({"roles": "admin"}, "claim roles is not a list of strings"),
         ({"roles": [1]}, "claim roles is not a list of strings"),

@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+from urllib.parse import parse_qsl
 
 import msgspec
 import pytest
 
-from backstay.auth import JwksCache, TokenVerifier
+from backstay.auth import JwksCache, StaticKeys, TokenVerifier
+from backstay.discovery import StaticRegistry
+from backstay.errors import ConfigError
 from backstay.http import HttpReply, HttpRequest, HttpServer
 from backstay.service import Principal, Service, ServiceSettings, client, get, post
 from backstay.service.openapi import openapi
@@ -187,27 +190,130 @@ async def test_keys_from_the_issuer(issuer: TokenIssuer) -> None:
             await eventually(known)
 
 
-async def test_own_token(issuer: TokenIssuer) -> None:
-    """A service with an identity of its own gets a token for what its clients may do, and sends it."""
-    forms: list[bytes] = []
+class Issuer:
+    """A token endpoint and a key set: tokens are called after the audience that was asked for."""
 
-    def answer(request: HttpRequest) -> HttpReply:
-        if request.path == "/token":
-            forms.append(request.body)
-            return HttpReply(200, b'{"access_token": "ours", "expires_in": 600}')
-        return HttpReply(200, b'"%s"' % request.headers["authorization"].encode())
+    def __init__(self, jwks: bytes = b"") -> None:
+        self.jwks = jwks
+        self.forms: list[dict[str, str]] = []
 
-    async with HttpServer(answer, "127.0.0.1", 0) as other:
+    def __call__(self, request: HttpRequest) -> HttpReply:
+        if request.path != "/token":
+            return HttpReply(200, self.jwks)
+        form = dict(parse_qsl(request.body.decode()))
+        self.forms.append(form)
+        return HttpReply(200, b'{"access_token": "for-%s", "expires_in": 600}' % form.get("audience", "").encode())
+
+
+def echo(request: HttpRequest) -> HttpReply:
+    """Answers with the authorization that it got."""
+    return HttpReply(200, b'"%s"' % request.headers.get("authorization", "").encode())
+
+
+async def test_own_tokens_name_whom_they_are_for(issuer: TokenIssuer) -> None:
+    """A service gets a token for each service that it calls, with what its clients may do there, and sends that one."""
+    asked = Issuer()
+    async with HttpServer(asked, "127.0.0.1", 0) as auth, HttpServer(echo, "127.0.0.1", 0) as other:
         url = f"http://127.0.0.1:{other.port}"
-        environ = {"TOKEN_URL": f"{url}/token", "CLIENT_ID": "a", "CLIENT_SECRET": "s", "LOG_LEVEL": "error"}
-        others = client(url, scope="stock:read")
-        async with Service("a", owns=[others], settings=ServiceSettings.read(environ)).running():
+        environ = {
+            "TOKEN_URL": f"http://127.0.0.1:{auth.port}/token",
+            "CLIENT_ID": "a",
+            "CLIENT_SECRET": "s",
+            "LOG_LEVEL": "error",
+        }
+        stock = client(url, scope="stock:write stock:read", audience="stock")
+        money = client("lb://payments", scope="payments:read")
+        registry = StaticRegistry({"payments": [f"127.0.0.1:{other.port}"]})
+        service = Service("a", owns=[stock, money], settings=ServiceSettings.read(environ), registry=registry)
+        async with service.running():
+            assert await eventually(lambda: stock.get("/", str)) == "Bearer for-stock"
+            assert await eventually(lambda: money.get("/", str)) == "Bearer for-payments"
+    given = {"grant_type": "client_credentials", "client_id": "a", "client_secret": "s"}
+    assert sorted(asked.forms, key=lambda form: form["audience"]) == [
+        {**given, "audience": "payments", "scope": "payments:read"},
+        {**given, "audience": "stock", "scope": "stock:read stock:write"},
+    ]
 
-            async def sent() -> str:
-                return await others.get("/", str)
 
-            assert await eventually(sent) == "Bearer ours"
-    assert forms == [b"grant_type=client_credentials&client_id=a&client_secret=s&scope=stock%3Aread"]
+async def test_one_of_two_issuers_is_killed(issuer: TokenIssuer) -> None:
+    """Tokens are verified and renewed by the other one, whichever it is."""
+    asked = Issuer(issuer.jwks)
+    async with HttpServer(asked, "127.0.0.1", 0) as alive, HttpServer(echo, "127.0.0.1", 0) as other:
+        gone = 1
+        for ports in ((gone, alive.port), (alive.port, gone)):
+            asked.forms.clear()
+            environ = {
+                "TOKEN_ISSUER": issuer.issuer,
+                "JWKS_URL": ",".join(f"http://127.0.0.1:{port}/jwks" for port in ports),
+                "TOKEN_URL": ", ".join(f"http://127.0.0.1:{port}/token" for port in ports),
+                "CLIENT_ID": "a",
+                "CLIENT_SECRET": "s",
+                "LOG_LEVEL": "error",
+            }
+            others = client(f"http://127.0.0.1:{other.port}", audience="other")
+            service = Service("a", routes=[mine], owns=[others], settings=ServiceSettings.read(environ))
+            async with service.running() as it, Api(it.port, token=issuer.token()) as api:
+
+                async def known() -> bool:
+                    return (await api.ask("GET", "/mine")).status == 200
+
+                await eventually(known)
+                assert await eventually(lambda: others.get("/", str)) == "Bearer for-other"  # noqa: B023
+                it.tokens["other"].renew()
+                await eventually(lambda: len(asked.forms) == 2)
+
+
+@post("/charges", scope="payments:charge", internal=True)
+async def charge(who: Principal) -> str:
+    """Charge."""
+    return who.id
+
+
+async def test_a_route_for_services_only(issuer: TokenIssuer) -> None:
+    """It takes the tokens that name this service, of services, with the scope; nothing else."""
+    verifier = TokenVerifier(issuer.issuer, issuer.audience, StaticKeys(issuer.jwks), service="payments")
+    service = Service("payments", routes=[charge], settings=ServiceSettings(log_level="error"), verifier=verifier)
+    scope = "payments:charge"
+    cases = [
+        (issuer.service_token("orders", scope=scope, audience="payments"), 200),
+        (issuer.service_token("orders", scope="payments:read", audience="payments"), 403),
+        (issuer.service_token("orders", scope=scope, audience="inventory"), 401),
+        (issuer.service_token("orders", scope=scope), 401),
+        (issuer.token(scope=scope), 401),
+        (issuer.token(scope=scope, aud=["shop", "payments"]), 401),
+    ]
+    async with service.running() as it, Api(it.port) as api:
+        for token, status in cases:
+            assert (await api.ask("POST", "/charges", token=token)).status == status
+
+
+def test_routes_for_services_are_marked() -> None:
+    """A reader of the document sees whose token a route takes."""
+    document = json.loads(openapi("payments", "1", [charge, mine]))
+
+    assert document["paths"]["/charges"]["post"]["x-internal"] is True
+    assert "x-internal" not in document["paths"]["/mine"]["get"]
+
+
+async def test_what_is_missing_for_tokens_is_told_together() -> None:
+    """Nobody guesses where keys come from."""
+    settings = ServiceSettings.read({"CLIENT_ID": "a", "CLIENT_SECRET": "s"})
+    with pytest.raises(ConfigError) as refused:
+        async with Service("a", routes=[mine], settings=settings).running():
+            pass
+    assert [problem.partition(" ")[0] for problem in refused.value.problems] == [
+        "TOKEN_ISSUER",
+        "JWKS_URL",
+        "TOKEN_URL",
+    ]
+
+
+async def test_a_verifier_must_know_whose_it_is(issuer: TokenIssuer) -> None:
+    """Else routes for services only would be closed to all of them."""
+    verifier = TokenVerifier(issuer.issuer, issuer.audience, StaticKeys(issuer.jwks))
+    with pytest.raises(ConfigError, match="service='payments'"):
+        async with Service("payments", routes=[charge], settings=ServiceSettings(), verifier=verifier).running():
+            pass
 
 
 async def test_too_many_at_once(issuer: TokenIssuer) -> None:

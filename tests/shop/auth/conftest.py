@@ -78,7 +78,8 @@ async def house(database: str) -> AsyncIterator[House]:
     outbox = Outbox(db)
     keys = KeyRing(db, KeySafe(""), rotation=1000.0, token_life=600.0, max_age=60.0, clock=clock)
     tokens = Tokens(keys, issuer=ISSUER, audience="shop", access_life=300.0, service_life=600.0, clock=clock)
-    clients = Clients({"orders": ServiceClient("orders", "0123456789abcdef", "payments:charge payments:read")}, tokens)
+    scope, audience = "payments:charge payments:read", "payments"
+    clients = Clients({"orders": ServiceClient("orders", "0123456789abcdef", scope, audience)}, tokens)
     accounts = Accounts(db, outbox, passwords, tokens, refresh_life=1000.0, session_life=5000.0, clock=clock)
     async with db, keys, passwords, accounts:
         yield House(db, outbox, clock, passwords, keys, tokens, accounts, clients)

@@ -19,9 +19,12 @@ def test_defaults_are_those_recommended() -> None:
 
 def test_clients_are_read_and_never_shown() -> None:
     """Their secrets are in no repr."""
-    read = settings({**ENVIRON, "CLIENTS": '[{"id": "orders", "secret": "0123456789abcdef", "scope": "a b"}]'})
+    read = settings(
+        {**ENVIRON, "CLIENTS": '[{"id": "orders", "secret": "0123456789abcdef", "scope": "a b", "audience": "c"}]'}
+    )
 
     assert read.service_clients["orders"].scope == "a b"
+    assert read.service_clients["orders"].audience == "c"
     assert "0123456789abcdef" not in repr(read)
     assert "0123456789abcdef" not in repr(read.service_clients)
 
@@ -50,3 +53,20 @@ def test_two_clients_of_one_id_are_a_mistake() -> None:
 
     with pytest.raises(ConfigError, match="same id"):
         settings({**ENVIRON, "CLIENTS": twice})
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ("", "orders has no audience"),
+        (', "audience": " "', "orders has no audience"),
+        (', "audience": "payments shop"', "orders has the audience 'shop'"),
+        (', "audiences": "payments"', "audiences"),
+    ],
+)
+def test_a_client_names_the_services_that_it_may_call(more: str, reason: str) -> None:
+    """And never the audience of customers."""
+    clients = f'[{{"id": "orders", "secret": "0123456789abcdef"{more}}}]'
+
+    with pytest.raises(ConfigError, match=reason):
+        settings({**ENVIRON, "CLIENTS": clients})

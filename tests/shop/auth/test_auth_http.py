@@ -7,14 +7,21 @@ from urllib.parse import urlencode
 
 import pytest
 
-from backstay.auth import StaticKeys, TokenVerifier
+from backstay.auth import InvalidToken, StaticKeys, TokenVerifier
 from backstay.http import HttpClient, HttpResponse
 from backstay.testing.issuer import TokenIssuer
 from shop.auth.main import build, settings
 
 PASSWORD = "correct horse battery"
 ANN = {"email": "ann@example.com", "password": PASSWORD, "name": "Ann"}
-CLIENTS = [{"id": "orders", "secret": "0123456789abcdef", "scope": "payments:charge payments:read"}]
+CLIENTS = [
+    {
+        "id": "orders",
+        "secret": "0123456789abcdef",
+        "scope": "payments:charge payments:read",
+        "audience": "payments inventory",
+    }
+]
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -168,7 +175,8 @@ async def test_the_first_admin_can_log_in(front: Front) -> None:
 
 
 async def client_token(front: Front, **changes: str) -> HttpResponse:
-    form = {"grant_type": "client_credentials", "client_id": "orders", "client_secret": "0123456789abcdef", **changes}
+    form = {"grant_type": "client_credentials", "client_id": "orders", "client_secret": "0123456789abcdef"}
+    form |= {"audience": "payments", **changes}
     return await front.send("POST", "/oauth2/token", urlencode(form).encode(), content_type=FORM)
 
 
@@ -179,7 +187,7 @@ async def test_a_service_gets_its_token_by_body_or_basic(front: Front) -> None:
     by_header = await front.send(
         "POST",
         "/oauth2/token",
-        b"grant_type=client_credentials&scope=payments%3Aread",
+        b"grant_type=client_credentials&scope=payments%3Aread&audience=inventory",
         content_type=FORM,
         authorization=f"Basic {basic}",
     )
@@ -190,6 +198,13 @@ async def test_a_service_gets_its_token_by_body_or_basic(front: Front) -> None:
     assert (body["token_type"], body["expires_in"], body["scope"]) == ("Bearer", 600, "payments:charge payments:read")
     assert json.loads(by_header.body)["scope"] == "payments:read"
 
+    keys = StaticKeys((await front.send("GET", "/.well-known/jwks.json")).body)
+    for answer, target, other in ((by_body, "payments", "inventory"), (by_header, "inventory", "payments")):
+        token = json.loads(answer.body)["access_token"]
+        assert TokenVerifier("https://auth.test", "shop", keys, service=target).verify(token).internal
+        with pytest.raises(InvalidToken, match="wrong audience"):
+            TokenVerifier("https://auth.test", "shop", keys, service=other).verify(token)
+
 
 async def test_refused_token_requests(front: Front) -> None:
     """In OAuth's own form."""
@@ -197,6 +212,10 @@ async def test_refused_token_requests(front: Front) -> None:
         ({"client_secret": "wrong"}, 401, "invalid_client"),
         ({"client_id": "unknown"}, 401, "invalid_client"),
         ({"scope": "catalog:write"}, 400, "invalid_scope"),
+        ({"audience": "catalog"}, 400, "invalid_target"),
+        ({"audience": "shop"}, 400, "invalid_target"),
+        ({"audience": "payments inventory"}, 400, "invalid_target"),
+        ({"audience": ""}, 400, "invalid_target"),
         ({"grant_type": "password"}, 400, "unsupported_grant_type"),
     ]
     for changes, status, error in cases:

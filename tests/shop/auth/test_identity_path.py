@@ -1,15 +1,16 @@
-"""Identity from end to end: auth is found by the registry, and another service knows its callers without asking it."""
+"""Identity from end to end: services know their callers by auth's keys, from fixed addresses, without asking it."""
 
 import json
 
-from backstay.discovery import RegistryServer
 from backstay.http import HttpClient, HttpResponse
-from backstay.service import Principal, Service, ServiceSettings, get
+from backstay.service import Principal, Service, ServiceSettings, client, get
 from backstay.testing import eventually
 from backstay.testing.issuer import TokenIssuer
 from shop.auth.main import build, settings
+from shop.local.ports import free_port
 
 PASSWORD = "correct horse battery"
+TARGETS = ("payments", "inventory")
 JSON = (("content-type", "application/json"),)
 
 
@@ -19,7 +20,7 @@ async def mine(who: Principal) -> dict[str, str]:
     return {"id": who.id}
 
 
-@get("/charges", scope="payments:charge")
+@get("/charges", scope="payments:charge", internal=True)
 async def charges(who: Principal) -> dict[str, str]:
     """Which service asks."""
     return {"id": who.id}
@@ -35,44 +36,45 @@ async def login(http: HttpClient, port: int) -> str:
 
 
 async def test_a_service_knows_customers_and_services_by_auths_keys(database: str) -> None:
-    """Keys and its own token come through the registry in the background; then auth may go away."""
-    async with RegistryServer(port=0) as registry, HttpClient() as http:
-        shared = {
-            "DISCOVERY_URL": f"http://127.0.0.1:{registry.port}/eureka",
-            "HEARTBEAT_INTERVAL": "0.2",
-            "LEASE_DURATION": "5",
-            "FETCH_INTERVAL": "0.2",
-            "TOKEN_ISSUER": "https://auth.test",
-            "LOG_LEVEL": "warning",
-        }
-        secret = "0123456789abcdef"
-        clients = json.dumps([{"id": "orders", "secret": secret, "scope": "payments:charge"}])
-        told = {**shared, "DATABASE_URL": database, "CLIENTS": clients, "ARGON2_MEMORY_KIB": "8", "ARGON2_TIME": "1"}
-        orders = Service(
-            "orders",
-            settings=ServiceSettings.read({**shared, "CLIENT_ID": "orders", "CLIENT_SECRET": secret}),
-            routes=[mine, charges],
+    """Keys and its own token come from fixed addresses in the background; then auth may go away."""
+    secret, port = "0123456789abcdef", free_port()
+    shared = {"TOKEN_ISSUER": "https://auth.test", "LOG_LEVEL": "warning"}
+    told = {
+        **shared,
+        "PORT": str(port),
+        "DATABASE_URL": database,
+        "CLIENTS": json.dumps(
+            [{"id": "orders", "secret": secret, "scope": "payments:charge", "audience": "payments inventory"}]
+        ),
+        "ARGON2_MEMORY_KIB": "8",
+        "ARGON2_TIME": "1",
+    }
+    fixed = {**shared, "JWKS_URL": f"http://127.0.0.1:{port}/.well-known/jwks.json"}
+    own = {"TOKEN_URL": f"http://127.0.0.1:{port}/oauth2/token", "CLIENT_ID": "orders", "CLIENT_SECRET": secret}
+    payments = Service("payments", settings=ServiceSettings.read(fixed), routes=[mine, charges])
+    clients = [client(f"http://127.0.0.1:1/{name}", scope="payments:charge", audience=name) for name in TARGETS]
+    orders = Service("orders", settings=ServiceSettings.read({**fixed, **own}), owns=clients)
+    async with HttpClient() as http, payments.running() as there, orders.running() as calling:
+
+        async def ask(path: str, token: str) -> HttpResponse:
+            headers = (("authorization", f"Bearer {token}"),)
+            return await http.request("127.0.0.1", there.port, "GET", path, headers=headers, timeout=10)
+
+        assert (await ask("/mine", TokenIssuer("https://auth.test").token())).status == 503, (
+            "no keys yet is not the caller's fault"
         )
-        async with orders.running() as there:
+        async with build(settings(told)).running({"api"}) as auth:
+            customer = await login(http, auth.port)
+            await eventually(lambda: all(tokens.ready for tokens in calling.tokens.values()))
 
-            async def ask(path: str, token: str) -> HttpResponse:
-                headers = (("authorization", f"Bearer {token}"),)
-                return await http.request("127.0.0.1", there.port, "GET", path, headers=headers, timeout=10)
+            async def is_known() -> bool:
+                return (await ask("/mine", customer)).status == 200
 
-            assert (await ask("/mine", TokenIssuer("https://auth.test").token())).status == 503, (
-                "no keys yet is not the caller's fault"
-            )
-            async with build(settings(told)).running({"api"}) as auth:
-                customer = await login(http, auth.port)
-                await eventually(lambda: there.tokens is not None and there.tokens.ready)
-
-                async def is_known() -> bool:
-                    return (await ask("/mine", customer)).status == 200
-
-                await eventually(is_known)
-                own = there.tokens.token() if there.tokens else ""
-            assert json.loads((await ask("/charges", own)).body) == {"id": "orders"}
-            assert (await ask("/charges", customer)).status == 403
-            assert (await ask("/mine", own)).status == 403
-            assert (await ask("/mine", customer)).status == 200
-            assert (await ask("/mine", customer[:-4] + "AAAA")).status == 401
+            await eventually(is_known)
+        for_payments, for_inventory = (calling.tokens[name].token() for name in TARGETS)
+        assert json.loads((await ask("/charges", for_payments)).body) == {"id": "orders"}
+        assert (await ask("/charges", for_inventory)).status == 401, "stolen from another service, it is of no use"
+        assert (await ask("/charges", customer)).status == 401
+        assert (await ask("/mine", for_payments)).status == 403
+        assert (await ask("/mine", customer)).status == 200
+        assert (await ask("/mine", customer[:-4] + "AAAA")).status == 401

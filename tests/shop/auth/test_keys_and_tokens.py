@@ -21,8 +21,9 @@ def kids(keys: KeyRing) -> list[str]:
     return [key["kid"] for key in json.loads(keys.document)["keys"]]
 
 
-def verifier(house: House, document: bytes) -> TokenVerifier:
-    return TokenVerifier(ISSUER, "shop", StaticKeys(document), now=lambda: house.clock.now().timestamp())
+def verifier(house: House, document: bytes, service: str | None = None) -> TokenVerifier:
+    keys = StaticKeys(document)
+    return TokenVerifier(ISSUER, "shop", keys, service=service, now=lambda: house.clock.now().timestamp())
 
 
 async def test_two_keys_are_published_without_their_private_halves(house: House) -> None:
@@ -137,9 +138,10 @@ def test_a_sealed_key_belongs_to_its_id() -> None:
 async def test_a_service_gets_a_token_of_its_own(house: House) -> None:
     """With all its scopes, or those it asks for."""
     issued = house.clients.token("orders", "0123456789abcdef", None)
-    who = verifier(house, house.keys.document).verify(issued.value)
+    who = verifier(house, house.keys.document, "payments").verify(issued.value)
 
     assert who.is_service
+    assert who.internal, "a client with one audience need not name it"
     assert (who.id, who.scopes, who.roles) == ("orders", {"payments:charge", "payments:read"}, frozenset())
     assert issued.life == 600
     assert house.clients.token("orders", "0123456789abcdef", "payments:read").scope == "payments:read"

@@ -5,7 +5,10 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import pytest
+
 from backstay.discovery import RegistryServer, StaticRegistry
+from backstay.errors import ConfigError
 from backstay.http import HttpClient, HttpReply, HttpServer
 from backstay.ids import uuid7
 from backstay.messaging import Envelope, MemoryBroker
@@ -13,6 +16,8 @@ from backstay.testing import eventually
 from backstay.testing.issuer import TokenIssuer
 from shop.gateway.main import routes, settings
 from shop.gateway.service import GatewayProcess
+
+NOBODY = "http://127.0.0.1:1/.well-known/jwks.json"
 
 
 class Upstream:
@@ -70,8 +75,10 @@ async def shop(*, environ=None, keys=True):
     upstream = Upstream(issuer)
     async with HttpServer(upstream) as server, HttpClient() as http:
         address = [f"127.0.0.1:{server.port}"]
-        registry = StaticRegistry({"orders": address, "catalog": address, **({"auth": address} if keys else {})})
-        found = settings({"GATEWAY_PORT": "0", "TOKEN_ISSUER": issuer.issuer, **(environ or {})})
+        registry = StaticRegistry({"orders": address, "catalog": address, "auth": address})
+        jwks = f"http://127.0.0.1:{server.port if keys else 1}/.well-known/jwks.json"
+        told = {"GATEWAY_PORT": "0", "TOKEN_ISSUER": issuer.issuer, "JWKS_URL": jwks, **(environ or {})}
+        found = settings(told)
         process = GatewayProcess(found, routes(found), registry=registry, broker=broker)
         async with process.running() as running:
             yield Shop(running, upstream, issuer, broker, http)
@@ -200,6 +207,7 @@ async def test_it_registers_and_leaves():
             {
                 "GATEWAY_PORT": "0",
                 "TOKEN_ISSUER": "x",
+                "JWKS_URL": NOBODY,
                 "DISCOVERY_URL": f"http://127.0.0.1:{registry.port}/eureka",
                 "HEARTBEAT_INTERVAL": "1",
                 "FETCH_INTERVAL": "0.1",
@@ -234,8 +242,19 @@ async def test_revocations_of_before_the_start_count():
     issuer, broker = TokenIssuer(), MemoryBroker()
     await broker.create_topics({"users": 1})
     await publish(broker, "session.revoked", {"sid": str(sid)})
-    found = settings({"GATEWAY_PORT": "0", "TOKEN_ISSUER": issuer.issuer})
+    found = settings({"GATEWAY_PORT": "0", "TOKEN_ISSUER": issuer.issuer, "JWKS_URL": NOBODY})
     process = GatewayProcess(found, routes(found), registry=StaticRegistry({}), broker=broker)
 
     async with process.running() as running:
         await eventually(lambda: str(sid) in running.gateway.guard.denied)
+
+
+async def test_whom_it_believes_is_configured():
+    """Without a fixed issuer it doesn't start, and a name of the registry is none."""
+    found = settings({"GATEWAY_PORT": "0"})
+    with pytest.raises(ConfigError) as refused:
+        async with GatewayProcess(found, routes(found), registry=StaticRegistry({})).running():
+            pass
+    assert [problem.partition(" ")[0] for problem in refused.value.problems] == ["TOKEN_ISSUER", "JWKS_URL"]
+    with pytest.raises(ConfigError, match="JWKS_URL: 'lb://auth/jwks' is looked up in the registry"):
+        settings({"JWKS_URL": "lb://auth/jwks"})

@@ -10,7 +10,7 @@ from shop.local.environment import Resources, environment
 from shop.local.home import Home
 from shop.local.options import Options
 
-PORTS = {"gateway": 1, "discovery": 2}
+PORTS = {"gateway": 1, "discovery": 2, "auth": 3, "auth-2": 4}
 
 
 def told(home: Home, name: str, **options: object) -> dict[str, str]:
@@ -53,12 +53,13 @@ def test_each_service_registers_with_its_own_credential(tmp_path: Path) -> None:
         assert (home.path / "secrets" / f"registry.{name}").stat().st_mode & 0o077 == 0
 
 
-def test_fixed_ports_are_two(tmp_path: Path) -> None:
-    """Everybody but gateway and discovery takes a free port."""
+def test_fixed_ports_are_three(tmp_path: Path) -> None:
+    """Everybody but gateway, discovery and auth takes a free port."""
     ports = {service.name: told(Home(tmp_path), service.name)["PORT"] for service in topology.SERVICES}
 
     assert ports.pop("gateway") == "1"
     assert ports.pop("discovery") == "2"
+    assert ports.pop("auth") == "3"
     assert set(ports.values()) == {"0"}
 
 
@@ -86,3 +87,20 @@ def test_the_map_is_consistent() -> None:
     assert sorted(name for group in topology.STOP_ORDER for name in group) == sorted(names)
     with pytest.raises(KeyError, match="there are: discovery"):
         topology.service("nobody")
+
+
+def test_keys_and_tokens_come_from_fixed_addresses(tmp_path: Path) -> None:
+    """Of every auth there is; the registry has no say in it."""
+    values = told(Home(tmp_path), "orders")
+
+    assert values["JWKS_URL"].split(",") == [f"http://127.0.0.1:{port}/.well-known/jwks.json" for port in (3, 4)]
+    assert values["TOKEN_URL"].split(",") == [f"http://127.0.0.1:{port}/oauth2/token" for port in (3, 4)]
+    assert told(Home(tmp_path), "gateway")["JWKS_URL"] == values["JWKS_URL"]
+
+
+def test_auth_knows_whom_each_service_may_call(tmp_path: Path) -> None:
+    """A token is for one of them, and for nobody else."""
+    clients = {client["id"]: client["audience"] for client in json.loads(told(Home(tmp_path), "auth")["CLIENTS"])}
+
+    assert clients == {service.name: " ".join(service.calls) for service in topology.SERVICES if service.scopes}
+    assert clients["orders"] == "payments"

@@ -1,6 +1,7 @@
 """One home, one system; and what a killed one left is ended with care."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shop.local.home import Home, HomeInUse, Recorded, Running
+from shop.local.ports import release
 from shop.local.program import started_at
 
 
@@ -117,3 +119,24 @@ def test_each_kind_of_broker_has_data_of_its_own(home: Home) -> None:
     """Databases live and die with their broker, and an address makes a plain folder name."""
     assert home.data("embedded") != home.data("apache")
     assert home.data("kafka.example:9092,b:1/../x").parent == home.path / "data"
+
+
+def test_fixed_ports_stay(home: Home) -> None:
+    """The next start finds the addresses that the last one had, and those of two processes differ."""
+    ports = {name: home.port(name) for name in ("auth", "auth-2")}
+
+    assert len(set(ports.values())) == 2
+    release()
+    assert {name: Home(home.path).port(name) for name in ports} == ports
+
+
+def test_a_fixed_port_that_is_taken_meanwhile_is_replaced(home: Home) -> None:
+    """By another one that stays."""
+    port = home.port("auth")
+    release()
+    with socket.create_server(("127.0.0.1", port)):
+        other = home.port("auth")
+    release()
+
+    assert other != port
+    assert home.port("auth") == other

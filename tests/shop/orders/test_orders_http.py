@@ -55,7 +55,7 @@ class Auth:
     def __call__(self, request: HttpRequest) -> HttpReply:
         if request.method == "GET":
             return HttpReply(body=self.issuer.jwks, content_type="application/json")
-        token = self.issuer.service_token("orders", scope=SCOPES)
+        token = self.issuer.service_token("orders", scope=SCOPES, audience="payments")
         return HttpReply(body=json.dumps({"access_token": token, "expires_in": 600}).encode())
 
 
@@ -149,7 +149,7 @@ async def shop(databases: dict[str, str]) -> AsyncIterator[Shop]:
         await it.start_payments()
         await eventually(lambda: ready(api))
         await eventually(lambda: priced(databases["orders"]))
-        await eventually(lambda: running.tokens is not None and running.tokens.ready)
+        await eventually(lambda: running.tokens["payments"].ready)
         yield it
 
 
@@ -295,11 +295,11 @@ async def test_what_is_ours_stays_ours(shop: Shop) -> None:
 
 
 async def test_a_customer_can_not_reach_payments(shop: Shop) -> None:
-    """The internal routes need a scope that no customer has."""
+    """The internal routes take tokens of services that name payments, and no others."""
     instance = shop.registry.choose("payments")
     async with Api(instance.port, token=shop.api.token) as payments:
         for method, path in (("POST", "/payments"), ("GET", f"/payments/{uuid4()}")):
-            assert (await payments.ask(method, path, {})).status == 403
+            assert (await payments.ask(method, path, {})).status == 401
         assert (await payments.ask("POST", "/payments", {}, token=None)).status == 401
 
 

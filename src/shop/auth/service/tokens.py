@@ -61,18 +61,18 @@ class Tokens:
         """A user's token."""
         roles = sorted(roles)
         claims = {"client_id": WEB_CLIENT, "roles": roles, "sid": str(session_id)}
-        return self._issue(str(user_id), " ".join(scopes_of(roles)), self.access_life, claims)
+        return self._issue(str(user_id), self._audience, " ".join(scopes_of(roles)), self.access_life, claims)
 
-    def for_client(self, client_id: str, scope: str) -> IssuedToken:
-        """A service's own token."""
-        return self._issue(client_id, scope, self._service_life, {"client_id": client_id})
+    def for_client(self, client_id: str, audience: str, scope: str) -> IssuedToken:
+        """A service's own token, for calls of the service `audience`."""
+        return self._issue(client_id, audience, scope, self._service_life, {"client_id": client_id})
 
-    def _issue(self, subject: str, scope: str, life: float, more: Mapping[str, Any]) -> IssuedToken:
+    def _issue(self, subject: str, audience: str, scope: str, life: float, more: Mapping[str, Any]) -> IssuedToken:
         now = int(self._clock.now().timestamp())
         claims = {
             "iss": self._issuer,
             "sub": subject,
-            "aud": self._audience,
+            "aud": audience,
             "exp": now + int(life),
             "iat": now,
             "jti": str(uuid7()),
@@ -89,8 +89,11 @@ class Clients:
         self._clients = clients
         self._tokens = tokens
 
-    def token(self, client_id: str, secret: str, scope: str | None) -> IssuedToken:
-        """A token with the scope asked for, or with all the client may have; raises `TokenRefused`."""
+    def token(self, client_id: str, secret: str, scope: str | None, audience: str | None = None) -> IssuedToken:
+        """A token for one service, with the scope requested, or with all the client may have; raises `TokenRefused`.
+
+        The audience may be left out by a client that has but one (RFC 8707 §2).
+        """
         client = self._clients.get(client_id, _NOBODY)
         if not _is_secret(secret, client.secret) or client is _NOBODY:
             raise TokenRefused("invalid_client", "unknown client, or the secret is wrong")
@@ -98,7 +101,18 @@ class Clients:
         wanted = allowed if scope is None else scope.split()
         if excess := sorted(set(wanted) - set(allowed)):
             raise TokenRefused("invalid_scope", f"{client_id} may not have {' '.join(excess)}")
-        return self._tokens.for_client(client_id, " ".join(wanted))
+        return self._tokens.for_client(client_id, _audience(client, audience), " ".join(wanted))
+
+
+def _audience(client: ServiceClient, wanted: str | None) -> str:
+    allowed = client.audience.split()
+    if wanted is None and len(allowed) == 1:
+        return allowed[0]
+    if wanted not in allowed:
+        named = "without an audience" if wanted is None else f"for {wanted}"
+        raise TokenRefused("invalid_target", f"{client.id} gets no token {named}; it may call {', '.join(allowed)}")
+    assert wanted is not None
+    return wanted
 
 
 def _is_secret(given: str, known: str) -> bool:

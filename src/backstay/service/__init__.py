@@ -13,7 +13,7 @@ from backstay.service.health import Check
 from backstay.service.idempotency import IdempotencyKey
 from backstay.service.jobs import Job, every
 from backstay.service.lifecycle import Running
-from backstay.service.pages import Page, decode_cursor, encode_cursor
+from backstay.service.pages import Feed, Page, decode_cursor, encode_cursor
 from backstay.service.problems import (
     BadRequest,
     Conflict,
@@ -44,6 +44,7 @@ __all__ = [
     "Client",
     "Conflict",
     "DeadlineExceeded",
+    "Feed",
     "FieldError",
     "Forbidden",
     "IdempotencyKey",

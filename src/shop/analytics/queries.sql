@@ -116,7 +116,7 @@ RETURNING generation, state, started_at, swapped_at
 
 -- name: retire_current
 -- The build that answers makes room, if $1 is ready to.
-UPDATE generations SET state = 'retired', retired_at = $2
+UPDATE generations SET state = 'retired', retired_at = now()
 WHERE state = 'current' AND EXISTS (SELECT FROM generations WHERE generation = $1 AND state = 'building')
 
 -- name: make_current
@@ -125,6 +125,15 @@ UPDATE generations SET state = 'current', swapped_at = $2
 WHERE generation = $1 AND state = 'building'
 RETURNING generation
 
+-- name: retired
+-- Builds that were replaced more than $1 seconds ago, by the database's clock.
+SELECT generation FROM generations
+WHERE state = 'retired' AND retired_at < now() - make_interval(secs => $1) ORDER BY generation
+
 -- name: forget_retired
--- Builds that were replaced before $1.
-DELETE FROM generations WHERE state = 'retired' AND retired_at < $1 RETURNING generation
+-- A build whose tables are gone.
+DELETE FROM generations WHERE generation = $1 AND state = 'retired'
+
+-- name: short_wait
+-- A lock that isn't granted soon is given up: while it is waited for, everybody else's queue behind it.
+SET LOCAL lock_timeout = '500ms'

@@ -4,13 +4,16 @@ A rebuild is a new generation: tables of its own, filled by a consumer group of 
 events, while the old one goes on answering. When it has caught up, the two are swapped in one transaction.
 """
 
-from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import date
+from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 from backstay.clock import SYSTEM, Clock
-from backstay.db import Database, Transaction
-from backstay.service import Conflict, FieldError, Unprocessable
+from backstay.db import Database, Deadlock, LockTimeout, Transaction
+from backstay.service import Conflict, FieldError, Unavailable, Unprocessable
 from shop.analytics import store
 from shop.analytics.model import (
     DAYS_LIMIT,
@@ -26,7 +29,10 @@ from shop.analytics.model import (
 )
 from shop.kernel import Money
 
+T = TypeVar("T")
+
 GRACE = 60.0  # seconds for which a replaced generation stays, so that every reader of it notices first
+LOCK_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds between two attempts to lock tables
 
 
 class Analytics:
@@ -35,7 +41,7 @@ class Analytics:
     def __init__(self, db: Database, *, clock: Clock = SYSTEM, grace: float = GRACE) -> None:
         self._db = db
         self._clock = clock
-        self._grace = timedelta(seconds=grace)
+        self._grace = grace
 
     async def lock(self, tx: Transaction, generation: int, order_ids: Sequence[str]) -> None:
         """Hold what a generation knows about these orders until the transaction ends."""
@@ -86,8 +92,7 @@ class Analytics:
 
     async def rebuild(self) -> Generation:
         """Begin a new generation. Raises Conflict while one is being built."""
-        async with self._db.transaction() as tx:
-            opened = await store.open_generation(tx, now=self._clock.now())
+        opened = await self._with_locks(lambda tx: store.open_generation(tx, now=self._clock.now()))
         if opened is None:
             raise Conflict("rebuild-running", "A generation is being built already; wait until it is the current one.")
         return opened
@@ -98,7 +103,23 @@ class Analytics:
             return await store.swap(tx, generation, now=self._clock.now())
 
     async def drop_retired(self) -> list[int]:
-        """Drop what was replaced a while ago; returns which generations."""
-        before: datetime = self._clock.now() - self._grace
-        async with self._db.transaction() as tx:
-            return await store.drop_retired(tx, before=before)
+        """Drop what was replaced a while ago; returns which generations. Whoever dies in between is continued."""
+        dropped = []
+        for generation in await store.retired(self._db, grace=self._grace):
+            for table in store.TABLES:
+                await self._with_locks(partial(store.drop_table, table=table, generation=generation))
+            if await store.forget(self._db, generation):
+                dropped.append(generation)
+        return dropped
+
+    async def _with_locks(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Work that locks tables which consumers use: rolled back and repeated if a lock isn't granted in time."""
+        for pause in (*LOCK_PAUSES, None):
+            try:
+                async with self._db.transaction() as tx:
+                    return await work(tx)
+            except (Deadlock, LockTimeout) as error:
+                if pause is None:
+                    raise Unavailable("the tables are busy; nothing was changed", retry_after=1.0) from error
+            await asyncio.sleep(pause)
+        raise AssertionError("unreachable")

@@ -98,7 +98,12 @@ async def generations(db: Database) -> list[Generation]:
 
 
 async def open_generation(tx: Transaction, *, now: datetime) -> Generation | None:
-    """Begin the next generation, with tables of its own; None while another is being built."""
+    """Begin the next generation, with tables of its own; None while another is being built.
+
+    Its tables are attached, not created as partitions: that takes no lock on the others' that a reader or a consumer
+    waits for, so none of them can wait for it in a circle.
+    """
+    await tx.execute(sql.short_wait)
     await tx.execute(sql.lock_generations)
     row = await tx.fetchrow(sql.open_generation, now)
     if row is None:
@@ -106,25 +111,35 @@ async def open_generation(tx: Transaction, *, now: datetime) -> Generation | Non
     opened = _generation(row)
     for table in TABLES:
         number = opened.generation
-        await tx.execute(f"CREATE TABLE {table}_{number} PARTITION OF {table} FOR VALUES IN ({number})")
+        await tx.execute(f"CREATE TABLE {table}_{number} (LIKE {table} INCLUDING ALL)")
+        await tx.execute(f"ALTER TABLE {table} ATTACH PARTITION {table}_{number} FOR VALUES IN ({number})")
     return opened
 
 
 async def swap(tx: Transaction, generation: int, *, now: datetime) -> bool:
     """Let a generation that was being built answer from now on; False if it isn't being built."""
     await tx.execute(sql.lock_generations)
-    await tx.execute(sql.retire_current, generation, now)
+    await tx.execute(sql.retire_current, generation)
     return await tx.fetchval(sql.make_current, generation, now) is not None
 
 
-async def drop_retired(tx: Transaction, *, before: datetime) -> list[int]:
-    """Drop the tables of generations that were replaced before that time; returns which."""
-    await tx.execute(sql.lock_generations)
-    dropped = [int(row["generation"]) for row in await tx.fetch(sql.forget_retired, before)]
-    for number in dropped:
-        for table in TABLES:
-            await tx.execute(f"DROP TABLE {table}_{number}")
-    return dropped
+async def retired(db: Database, *, grace: float) -> list[int]:
+    """Generations that were replaced more than `grace` seconds ago, the oldest first."""
+    return [int(row["generation"]) for row in await db.fetch(sql.retired, grace)]
+
+
+async def drop_table(tx: Transaction, table: str, generation: int) -> None:
+    """Drop one table of a generation; nothing if it is gone.
+
+    A transaction drops one table: it waits for the lock on its parent while it holds none that others want.
+    """
+    await tx.execute(sql.short_wait)
+    await tx.execute(f"DROP TABLE IF EXISTS {table}_{generation}")
+
+
+async def forget(db: Database, generation: int) -> bool:
+    """Forget a generation whose tables are gone; False if another instance was first."""
+    return await db.execute(sql.forget_retired, generation) == "DELETE 1"
 
 
 def _amount(money: Money | None) -> Decimal | None:

@@ -7,7 +7,9 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from backstay.service import Answer, IdempotencyKey, Page, Route, decode_cursor, encode_cursor, get, post, put
+from backstay.service import Answer, Feed, IdempotencyKey, Page, Route, decode_cursor, encode_cursor, get, post, put
+from shop.contracts import audit as audited
+from shop.inventory.events import fact
 from shop.inventory.model import ON_HAND_LIMIT, Level, Line
 from shop.inventory.service import Stock
 
@@ -92,6 +94,19 @@ def routes(stock: Stock) -> list[Route]:
         return await stock.restock(sku, quantity=body.quantity, key=key, view=_view)
 
     return [list_stock, find_stock, list_ledger, set_stock, restock]
+
+
+def internal(stock: Stock) -> list[Route]:
+    """Routes for other services of the shop; the gateway leads to none of them."""
+
+    @get("/internal/audit", scope="audit:read", hidden=True)
+    async def audit(since: str | None = None, limit: audited.Limit = audited.LIMIT) -> Feed[audited.ReservationFact]:
+        """Reservations in the order in which they changed last, for the auditor."""
+        after = decode_cursor(since, audited.Change, UUID, name="since") or (0, UUID(int=0))
+        found = await stock.audit(after, limit=limit + 1)
+        return Feed.of([(place, fact(reservation)) for place, reservation in found], since=since, limit=limit)
+
+    return [audit]
 
 
 def _view(level: Level) -> StockView:

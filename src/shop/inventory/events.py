@@ -5,6 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from backstay.messaging import Event
+from shop.contracts.audit import ReservationFact
 from shop.contracts.inventory import (
     InventoryLow,
     InventoryRejected,
@@ -13,7 +14,7 @@ from shop.contracts.inventory import (
     MissingLine,
     ReservedLine,
 )
-from shop.inventory.model import Change, Decision, Wish
+from shop.inventory.model import Audited, Change, Decision, Wish
 
 
 def moved(changes: Iterable[Change], *, at: datetime) -> list[Event]:
@@ -47,3 +48,13 @@ def decided(order_id: UUID, customer_id: UUID, decision: Decision, *, at: dateti
         return InventoryRejected(order_id=order_id, customer_id=customer_id, missing=missing, at=at)
     lines = tuple(ReservedLine(sku=change.after.sku, quantity=change.reserved) for change in decision.changes)
     return InventoryReserved(order_id=order_id, customer_id=customer_id, lines=lines, at=at)
+
+
+def fact(reservation: Audited) -> ReservationFact:
+    """The reservation as the auditor sees it."""
+    return ReservationFact(
+        order_id=reservation.order_id,
+        state=reservation.state.value,
+        reserved=dict(reservation.reserved),
+        released=dict(reservation.released),
+    )

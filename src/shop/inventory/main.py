@@ -6,7 +6,7 @@ from backstay.db import Database
 from backstay.messaging import Consumer
 from backstay.outbox import Outbox
 from backstay.service import Service
-from shop.inventory.api import routes
+from shop.inventory.api import internal, routes
 from shop.inventory.config import Settings
 from shop.inventory.handlers import register
 from shop.inventory.service import Stock
@@ -28,7 +28,6 @@ def build(settings: Settings) -> Service:
     return Service(
         "inventory",
         settings=settings,
-        prefix="/api/v1",
-        routes=routes(stock),
+        routes=[*(route.under("/api/v1") for route in routes(stock)), *internal(stock)],
         owns=[db, box.relay(min_idle=GATHER, gather=KEEP), consumer],
     )

@@ -180,3 +180,13 @@ def decide_all(levels: Mapping[str, Level], wishes: Sequence[Wish], *, now: date
         left.update((change.after.sku, change.after) for change in decision.changes)
         decided.append((wish, decision))
     return decided
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """What the auditor compares of a reservation: units of each product by the ledger."""
+
+    order_id: UUID
+    state: State
+    reserved: Mapping[str, int]
+    released: Mapping[str, int]

@@ -78,4 +78,15 @@ RETURNING order_id
 
 -- name: held_by
 -- What an order reserved, by the ledger.
-SELECT sku, reserved AS quantity FROM ledger WHERE order_id = $1 AND kind = 'reserve' ORDER BY sku
+SELECT sku, reserved AS quantity FROM ledger WHERE order_id = $1 AND kind = 'reserve' ORDER BY sku;
+
+-- name: audit
+-- Reservations by the transaction that changed them last, after a position; only what no running one can precede.
+SELECT order_id, state, changed::text AS changed,
+       (SELECT coalesce(jsonb_object_agg(sku, reserved), '{}') FROM ledger l
+        WHERE l.order_id = r.order_id AND kind = 'reserve') AS reserved,
+       (SELECT coalesce(jsonb_object_agg(sku, -reserved), '{}') FROM ledger l
+        WHERE l.order_id = r.order_id AND kind = 'release') AS released
+FROM reservations r
+WHERE (changed, order_id) > ($1::text::xid8, $2) AND changed < pg_snapshot_xmin(pg_current_snapshot())
+ORDER BY changed, order_id LIMIT $3

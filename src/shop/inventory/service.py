@@ -10,7 +10,7 @@ from backstay.db import Database, Transaction
 from backstay.outbox import Outbox
 from backstay.service import Answer, Conflict, FieldError, IdempotencyKey, NotFound, Unprocessable
 from shop.inventory import events, store
-from shop.inventory.model import Change, Level, Line, Reserved, TooMuch, Wish, decide_all
+from shop.inventory.model import Audited, Change, Level, Line, Reserved, TooMuch, Wish, decide_all
 
 View = TypeVar("View")
 
@@ -90,6 +90,10 @@ class Stock:
             levels = await store.lock(tx, sorted(held))
             changes = [levels[sku].release(quantity, now=now) for sku, quantity in held.items()]
             await self._save(tx, changes, order_id=order_id, now=now)
+
+    async def audit(self, after: tuple[int, UUID], *, limit: int) -> list[tuple[tuple[int, UUID], Audited]]:
+        """Reservations that changed after a position, for the auditor."""
+        return await store.audit(self._db, after, limit=limit)
 
     async def _change(self, tx: Transaction, sku: str, change: Callable[[Level], Change], *, now: datetime) -> Level:
         levels = await store.lock(tx, [sku])

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
+
 from backstay.db import Database, Queries, Row, Transaction
 from backstay.outbox import OutboxRows
-from shop.inventory.model import Change, Decision, Kind, Level, Line, Wish
+from shop.inventory.model import Audited, Change, Decision, Kind, Level, Line, State, Wish
 
 sql = Queries.load(__package__)
+_units = msgspec.json.Decoder(dict[str, int])
 DECIDE = sql.decide_orders.replace("-- told", f", told AS ({OutboxRows.insert(13)})")
 
 
@@ -102,6 +105,22 @@ async def release(tx: Transaction, order_id: UUID, *, now: datetime) -> dict[str
     if await tx.fetchval(sql.release_reservation, order_id, now) is None:
         return {}
     return {row["sku"]: row["quantity"] for row in await tx.fetch(sql.held_by, order_id)}
+
+
+async def audit(db: Database, after: tuple[int, UUID], *, limit: int) -> list[tuple[tuple[int, UUID], Audited]]:
+    """Reservations that changed after a position, in the order of their changes, each with its own."""
+    return [
+        (
+            (int(row["changed"]), row["order_id"]),
+            Audited(
+                order_id=row["order_id"],
+                state=State(row["state"]),
+                reserved=_units.decode(row["reserved"]),
+                released=_units.decode(row["released"]),
+            ),
+        )
+        for row in await db.fetch(sql.audit, str(after[0]), after[1], limit)
+    ]
 
 
 def _check(wanted: int, moved: int) -> None:

@@ -7,7 +7,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from backstay.service import Forbidden, Page, Principal, Route, decode_cursor, encode_cursor, get
+from backstay.service import Feed, Forbidden, Page, Principal, Route, decode_cursor, encode_cursor, get
+from shop.contracts import audit as audited
 from shop.notifications.model import Kind, Notification, State
 from shop.notifications.service import Notifications
 
@@ -44,6 +45,24 @@ def routes(notifications: Notifications) -> list[Route]:
         return Page([_view(notification) for notification in found[:limit]], following)
 
     return [list_notifications]
+
+
+def internal(notifications: Notifications) -> list[Route]:
+    """Routes for other services of the shop; the gateway leads to none of them."""
+
+    @get("/internal/audit", scope="audit:read", hidden=True)
+    async def audit(since: str | None = None, limit: audited.Limit = audited.LIMIT) -> Feed[audited.MailFact]:
+        """Messages about orders in the order in which they changed last, for the auditor."""
+        after = decode_cursor(since, audited.Change, UUID, name="since") or (0, UUID(int=0))
+        found = await notifications.audit(after, limit=limit + 1)
+        facts = [
+            (place, audited.MailFact(id=mail.id, order_id=mail.order_id, kind=mail.kind, state=mail.state))
+            for place, mail in found
+            if mail.order_id is not None
+        ]
+        return Feed.of(facts, since=since, limit=limit)
+
+    return [audit]
 
 
 def _customer(who: Principal) -> UUID:

@@ -41,7 +41,7 @@ def register(consumer: Consumer, notifications: Notifications) -> None:
     @consumer.on(OrderCancelled, locks=SHARED)
     async def order_cancelled(event: OrderCancelled, tx: Transaction, envelope: Envelope) -> None:
         facts = {"reason": event.reason, "was_confirmed": event.was_confirmed}
-        await notifications.notify(tx, _about_order(Kind.CANCELLED, event, envelope, **facts))
+        await notifications.order_cancelled(tx, _about_order(Kind.CANCELLED, event, envelope, **facts), event.reason)
 
     @consumer.on(PaymentRefunded, locks=SHARED)
     async def payment_refunded(event: PaymentRefunded, tx: Transaction, envelope: Envelope) -> None:

@@ -7,7 +7,7 @@ from backstay.messaging import Consumer
 from backstay.outbox import Outbox
 from backstay.service import Service
 from shop.kernel.pace import GATHER, KEEP
-from shop.notifications.api import routes
+from shop.notifications.api import internal, routes
 from shop.notifications.config import Settings
 from shop.notifications.handlers import register
 from shop.notifications.jobs import jobs
@@ -31,8 +31,7 @@ def build(settings: Settings) -> Service:
     return Service(
         "notifications",
         settings=settings,
-        prefix="/api/v1",
-        routes=routes(notifications),
+        routes=[*(route.under("/api/v1") for route in routes(notifications)), *internal(notifications)],
         owns=[db, box.relay(min_idle=GATHER, gather=KEEP), mail, consumer, notifications],
         jobs=jobs(notifications, settings),
     )

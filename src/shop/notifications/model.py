@@ -15,6 +15,10 @@ FIRST_PAUSE = 1.0  # seconds until a second attempt; doubles with each
 LONGEST_PAUSE = 60.0  # seconds between two attempts at most
 
 
+REFUNDED = "refunded"
+"""The reason of an order that ended because its payment was refunded at the provider: `Kind.REFUNDED` tells of both."""
+
+
 class Kind(StrEnum):
     """What a message says."""
 
@@ -66,6 +70,16 @@ class Notification:
     order_id: UUID | None
     created_at: datetime
     sent_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """What the auditor compares of a message."""
+
+    id: UUID
+    order_id: UUID | None
+    kind: Kind
+    state: State
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ message, record what came of it together with the events.
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Self
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from backstay.db import Database, Transaction
 from backstay.outbox import Outbox
 from backstay.telemetry.logs import get_logger
 from shop.notifications import events, store
-from shop.notifications.model import Deferred, Due, Notice, Notification, Outcome, Refused, Sent
+from shop.notifications.model import REFUNDED, Audited, Deferred, Due, Notice, Notification, Outcome, Refused, Sent
 from shop.notifications.providers import MailDeferred, Mailer, MailRefused, MailUnavailable, Templates
 
 log = get_logger()
@@ -55,7 +55,7 @@ class Notifications:
         self._templates = templates or Templates()
         self._clock = clock
         self._batch = batch
-        self._lease = timedelta(seconds=lease)
+        self._lease = lease
         self._measured = NotificationsStatistics(0, 0.0, 0)
 
     async def __aenter__(self) -> Self:
@@ -71,14 +71,17 @@ class Notifications:
     async def measure(self) -> None:
         """Count what is open, for the metrics."""
         pending, oldest, failed = await store.backlog(self._db)
-        age = (self._clock.now() - oldest).total_seconds() if oldest else 0.0
-        self._measured = NotificationsStatistics(pending, age, failed)
+        self._measured = NotificationsStatistics(pending, oldest, failed)
 
     async def page(
         self, customer_id: UUID, *, order_id: UUID | None, before: UUID | None, limit: int
     ) -> list[Notification]:
         """Up to `limit` of a customer's messages older than `before`, the newest first."""
         return await store.page(self._db, customer_id, order_id=order_id, before=before, limit=limit)
+
+    async def audit(self, after: tuple[int, UUID], *, limit: int) -> list[tuple[tuple[int, UUID], Audited]]:
+        """Messages about orders that changed after a position, for the auditor."""
+        return await store.audit(self._db, after, limit=limit)
 
     async def learn_address(self, tx: Transaction, customer_id: UUID, *, email: str, name: str, at: datetime) -> None:
         """A customer has had this address since `at`: what waited for it can go out."""
@@ -88,12 +91,16 @@ class Notifications:
         """Have messages sent; once per event and kind. Each waits while its customer's address isn't known."""
         await store.save(tx, notices, now=self._clock.now())
 
+    async def order_cancelled(self, tx: Transaction, notice: Notice, reason: str) -> None:
+        """Have a cancellation sent, unless the mail about the refund says all of it."""
+        if reason != REFUNDED:
+            await self.notify(tx, notice)
+
     async def send_due(self) -> int:
         """Send what is due, batch by batch, while there is more and a server takes it; returns how many were tried."""
         tried = 0
         for _ in range(BATCHES):
-            now = self._clock.now()
-            batch = await store.claim(self._db, now=now, until=now + self._lease, limit=self._batch)
+            batch = await store.claim(self._db, lease=self._lease, limit=self._batch)
             if not batch:
                 break
             await faults.point("notifications.send.after-claim")
@@ -126,4 +133,4 @@ class Notifications:
             if refused := [outcome for outcome in outcomes if isinstance(outcome, Refused)]:
                 await store.mark_failed(tx, refused)
             if deferred := [outcome for outcome in outcomes if isinstance(outcome, Deferred)]:
-                await store.put_off(tx, deferred, now=now)
+                await store.put_off(tx, deferred)

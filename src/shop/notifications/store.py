@@ -1,13 +1,13 @@
 """Notifications and the address book in PostgreSQL."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
 from backstay.db import Database, Queries, Row, Transaction
-from shop.notifications.model import Deferred, Due, Kind, Notice, Notification, Refused, Sent, State
+from shop.notifications.model import Audited, Deferred, Due, Kind, Notice, Notification, Refused, Sent, State
 
 sql = Queries.load(__package__)
 
@@ -31,9 +31,9 @@ async def save(tx: Transaction, notices: Sequence[Notice], *, now: datetime) -> 
     )
 
 
-async def claim(db: Database, *, now: datetime, until: datetime, limit: int) -> list[Due]:
-    """Take up to `limit` messages whose turn has come; nobody else gets them before `until`."""
-    return [_due(row) for row in await db.fetch(sql.claim_due, now, until, limit)]
+async def claim(db: Database, *, lease: float, limit: int) -> list[Due]:
+    """Take up to `limit` messages whose turn has come; nobody else gets them for `lease` seconds."""
+    return [_due(row) for row in await db.fetch(sql.claim_due, lease, limit)]
 
 
 async def mark_sent(tx: Transaction, sent: Sequence[Sent], *, now: datetime) -> list[Notice]:
@@ -48,11 +48,11 @@ async def mark_failed(tx: Transaction, refused: Sequence[Refused]) -> None:
     await tx.execute(sql.mark_failed, ids, [outcome.reason for outcome in refused])
 
 
-async def put_off(tx: Transaction, deferred: Sequence[Deferred], *, now: datetime) -> None:
+async def put_off(tx: Transaction, deferred: Sequence[Deferred]) -> None:
     """Let messages wait for their next turn."""
     ids = [outcome.due.notice.id for outcome in deferred]
-    turns = [now + timedelta(seconds=outcome.pause) for outcome in deferred]
-    await tx.execute(sql.put_off, ids, [outcome.reason for outcome in deferred], turns)
+    pauses = [outcome.pause for outcome in deferred]
+    await tx.execute(sql.put_off, ids, [outcome.reason for outcome in deferred], pauses)
 
 
 async def page(
@@ -62,10 +62,21 @@ async def page(
     return [_notification(row) for row in await db.fetch(sql.list_of_customer, customer_id, order_id, before, limit)]
 
 
-async def backlog(db: Database) -> tuple[int, datetime | None, int]:
-    """How many messages wait, since when the oldest does, and how many were refused for good."""
+async def backlog(db: Database) -> tuple[int, float, int]:
+    """How many messages wait, the age of the oldest in seconds, and how many were refused for good."""
     [row] = await db.fetch(sql.backlog)
     return row["pending"], row["oldest"], row["failed"]
+
+
+async def audit(db: Database, after: tuple[int, UUID], *, limit: int) -> list[tuple[tuple[int, UUID], Audited]]:
+    """Messages that changed after a position, in the order of their changes, each with its own."""
+    return [
+        (
+            (int(row["changed"]), row["id"]),
+            Audited(id=row["id"], order_id=row["order_id"], kind=Kind(row["kind"]), state=State(row["state"])),
+        )
+        for row in await db.fetch(sql.audit, str(after[0]), after[1], limit)
+    ]
 
 
 def _due(row: Row) -> Due:

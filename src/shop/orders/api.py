@@ -9,6 +9,7 @@ from backstay.resilience import Actuator, CircuitBreaker
 from backstay.resilience.actuator import circuit_breakers
 from backstay.service import (
     Answer,
+    Feed,
     Forbidden,
     IdempotencyKey,
     Page,
@@ -19,7 +20,9 @@ from backstay.service import (
     get,
     post,
 )
+from shop.contracts import audit as audited
 from shop.contracts.orders import OrderView, TimelineEntry
+from shop.orders.events import fact
 from shop.orders.model import NewOrder, Status
 from shop.orders.service import Orders
 
@@ -60,6 +63,19 @@ def routes(orders: Orders) -> list[Route]:
         return await orders.cancel(_customer(who), order_id)
 
     return [checkout, page, find, timeline, cancel]
+
+
+def internal(orders: Orders) -> list[Route]:
+    """Routes for other services of the shop; the gateway leads to none of them."""
+
+    @get("/internal/audit", scope="audit:read", hidden=True)
+    async def audit(since: str | None = None, limit: audited.Limit = audited.LIMIT) -> Feed[audited.OrderFact]:
+        """Orders in the order in which they changed last, for the auditor."""
+        after = decode_cursor(since, audited.Change, UUID, name="since") or (0, UUID(int=0))
+        found = await orders.audit(after, limit=limit + 1)
+        return Feed.of([(place, fact(order)) for place, order in found], since=since, limit=limit)
+
+    return [audit]
 
 
 def actuator(breakers: list[CircuitBreaker]) -> list[Route]:

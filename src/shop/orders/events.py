@@ -6,6 +6,7 @@ from backstay.service import Answer, Conflict, Problem
 from backstay.service.answers import encode_json
 from backstay.service.problems import MEDIA_TYPE
 from backstay.telemetry import current
+from shop.contracts.audit import OrderFact
 from shop.contracts.orders import (
     OrderCancelled,
     OrderConfirmed,
@@ -15,7 +16,7 @@ from shop.contracts.orders import (
     OrderPaymentPending,
     OrderView,
 )
-from shop.orders.model import Line, Order, Reason, Status
+from shop.orders.model import Audited, Line, Order, Reason, Status
 
 PATH = "/api/v1/orders"
 COME_BACK = "5"  # seconds after which an unsettled order may look different
@@ -50,6 +51,13 @@ def view(order: Order) -> OrderView:
         version=order.version,
         created_at=order.created_at,
         updated_at=order.updated_at,
+    )
+
+
+def fact(order: Audited) -> OrderFact:
+    """The order as the auditor sees it."""
+    return OrderFact(
+        order_id=order.id, status=order.status.value, total=order.total, units=order.units, reason=order.reason
     )
 
 

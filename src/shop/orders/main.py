@@ -7,7 +7,7 @@ from backstay.messaging import Consumer
 from backstay.outbox import Outbox
 from backstay.service import Service
 from shop.kernel.pace import GATHER, KEEP
-from shop.orders.api import actuator, routes
+from shop.orders.api import actuator, internal, routes
 from shop.orders.clients import PaymentsClient, payments_client, pipeline
 from shop.orders.config import Settings
 from shop.orders.handlers import register
@@ -33,7 +33,7 @@ def build(settings: Settings) -> Service:
     return Service(
         "orders",
         settings=settings,
-        routes=[*(route.under("/api/v1") for route in routes(orders)), *actuator(breakers)],
+        routes=[*(route.under("/api/v1") for route in routes(orders)), *internal(orders), *actuator(breakers)],
         owns=[db, to_payments, box.relay(min_idle=GATHER, gather=KEEP), consumer, orders],
         jobs=jobs(orders, settings),
     )

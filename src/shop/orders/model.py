@@ -42,6 +42,7 @@ class Reason(StrEnum):
     TIMEOUT = "payment_timeout"
     OUT_OF_STOCK = "out_of_stock"
     CUSTOMER = "cancelled_by_customer"
+    REFUNDED = "refunded"  # at the provider, asked for by nobody here
 
 
 class Result(StrEnum):
@@ -99,6 +100,37 @@ class Order:
     version: int = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """What the auditor compares of an order."""
+
+    id: UUID
+    status: Status
+    reason: str | None
+    total: Money
+    lines: tuple[Line, ...]
+
+    @property
+    def units(self) -> dict[str, int]:
+        """Units of each product."""
+        units: Counter[str] = Counter()
+        for line in self.lines:
+            units[line.sku] += line.quantity
+        return dict(units)
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """An order that waits for its payment, and for how long it has, by the clock of the database."""
+
+    order: Order
+    waited: timedelta
+
+    def overdue(self, patience: timedelta) -> bool:
+        """Whether it has waited long enough."""
+        return self.order.status in OPEN and self.waited >= patience
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """An order after a decision, what has to be undone at payments because of it, and what others said about it."""
@@ -109,19 +141,23 @@ class Change:
 
 
 def settle(order: Order, outcome: Outcome, at: datetime) -> Change:
-    """What the outcome of the payment means to the order, whoever brings it and however late."""
-    if order.status not in OPEN:
-        late = order.status is Status.CANCELLED and outcome.result is Result.CAPTURED
-        return Change(order, Kind.REFUND if late else None)
-    match outcome.result:
-        case Result.CAPTURED:
+    """What the outcome of the payment means to the order, whoever brings it and however late.
+
+    A refund that no cancellation of ours asked for was made at the provider: it ends a confirmed order too.
+    """
+    match order.status, outcome.result:
+        case Status.CREATED | Status.PAYMENT_PENDING, Result.CAPTURED:
             after = _moved(order, Status.CONFIRMED, at, payment_id=outcome.payment_id)
-        case Result.DECLINED:
+        case Status.CREATED | Status.PAYMENT_PENDING, Result.DECLINED:
             after = _moved(order, Status.CANCELLED, at, reason=Reason.DECLINED, payment_id=outcome.payment_id)
-        case Result.VOIDED | Result.REFUNDED:
+        case Status.CREATED | Status.PAYMENT_PENDING, Result.VOIDED:
             after = _moved(order, Status.CANCELLED, at, reason=Reason.VOIDED, payment_id=outcome.payment_id)
-        case Result.PENDING | Result.UNKNOWN if order.status is Status.CREATED:
+        case Status.CREATED | Status.PAYMENT_PENDING | Status.CONFIRMED, Result.REFUNDED:
+            after = _moved(order, Status.CANCELLED, at, reason=Reason.REFUNDED, payment_id=outcome.payment_id)
+        case Status.CREATED, Result.PENDING | Result.UNKNOWN:
             after = _moved(order, Status.PAYMENT_PENDING, at, reason=Reason.UNSETTLED)
+        case Status.CANCELLED, Result.CAPTURED:
+            return Change(order, Kind.REFUND)
         case _:
             return Change(order)
     return Change(after, note=outcome.reason)
@@ -134,9 +170,9 @@ def cancel(order: Order, at: datetime, *, reason: str) -> Change:
     return Change(_moved(order, Status.CANCELLED, at, reason=reason), Kind.VOID)
 
 
-def expire(order: Order, at: datetime, *, patience: timedelta) -> Change:
-    """The order given up because it has waited for its payment too long; any other stays as it is."""
-    return cancel(order, at, reason=Reason.TIMEOUT) if overdue(order, at, patience) else Change(order)
+def expire(order: Order, at: datetime) -> Change:
+    """The overdue order given up; one that was settled meanwhile stays as it is."""
+    return cancel(order, at, reason=Reason.TIMEOUT) if order.status in OPEN else Change(order)
 
 
 def reject(order: Order, at: datetime) -> Change:
@@ -144,11 +180,6 @@ def reject(order: Order, at: datetime) -> Change:
     if order.status is not Status.CONFIRMED:
         return Change(order)
     return Change(_moved(order, Status.CANCELLED, at, reason=Reason.OUT_OF_STOCK), Kind.REFUND)
-
-
-def overdue(order: Order, at: datetime, patience: timedelta) -> bool:
-    """Whether an unsettled order has waited for its payment long enough."""
-    return order.status in OPEN and at - order.created_at >= patience
 
 
 def _moved(

@@ -14,7 +14,7 @@ WITH claimed AS (
 ), placed AS (
     INSERT INTO orders (id, customer_id, status, lines, total, currency, payment_method, version,
                         created_at, updated_at, next_check_at)
-    SELECT $1, $2, $3, $4, $5, $6, $7, 1, $8, $8, $9 FROM claimed
+    SELECT $1, $2, $3, $4, $5, $6, $7, 1, $8, $8, now() + make_interval(secs => $9) FROM claimed
 ), step AS (
     INSERT INTO timeline (order_id, at, service, what, details)
     SELECT $1, $8, 'orders', $10, $11 FROM claimed
@@ -56,19 +56,8 @@ WITH moved AS (
     INSERT INTO timeline (order_id, at, service, what, details) SELECT id, $6, 'orders', $7, $8 FROM moved
 )
 -- told
-SELECT count(*) FROM moved;
-
--- name: settle
--- The same for an order that leaves `created`, with the answer of its checkout.
-WITH moved AS (
-    UPDATE orders SET status = $2, payment_id = $3, reason = $4, version = $5, updated_at = $6
-    WHERE id = $1 AND version = $5 - 1
-    RETURNING id
-), step AS (
-    INSERT INTO timeline (order_id, at, service, what, details) SELECT id, $6, 'orders', $7, $8 FROM moved
-)
--- told
-SELECT (SELECT count(*) FROM moved) AS moved, (SELECT count(*) FROM kept) AS kept;
+SELECT (SELECT count(*) FROM moved) AS moved -- kept
+;
 
 -- name: lock_open
 -- Those of these orders that a payment could still move, locked in the one order that everybody takes.
@@ -79,50 +68,51 @@ SELECT id FROM orders WHERE id = ANY($1::uuid[]) AND status <> 'confirmed' ORDER
 SELECT id FROM orders WHERE id = ANY($1::uuid[]) AND status = 'confirmed';
 
 -- name: claim_due
--- Unsettled orders that are due, leased to whoever asks: the next look is later the more there were.
+-- Unsettled orders that are due by the database's clock, leased: each lease is longer than the one before. `waited` is
+-- the age of the order in seconds (rows from before `saved_at` have none).
 UPDATE orders
 SET checks = checks + 1,
-    next_check_at = $1 + make_interval(secs => least($3 * 2 ^ least(checks, 10), $4) * (0.8 + 0.4 * random()))
+    next_check_at = now() + make_interval(secs => least($2 * 2 ^ least(checks, 10), $3) * (0.8 + 0.4 * random()))
 WHERE id IN (
     SELECT id FROM orders
-    WHERE status IN ('created', 'payment_pending') AND next_check_at <= $1
-    ORDER BY next_check_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+    WHERE status IN ('created', 'payment_pending') AND next_check_at <= now()
+    ORDER BY next_check_at LIMIT $1 FOR UPDATE SKIP LOCKED)
 RETURNING id, customer_id, status, lines, total, currency, payment_method, payment_id, reason, version,
-          created_at, updated_at;
+          created_at, updated_at, extract(epoch FROM now() - coalesce(saved_at, created_at))::float8 AS waited;
 
 -- name: compensate
--- Something to undo at payments; it is written down once.
-INSERT INTO compensations (order_id, kind, reason, due_at, created_at) VALUES ($1, $2, $3, $4, $4)
+-- Something to undo at payments, due now; it is written down once.
+INSERT INTO compensations (order_id, kind, reason, due_at, created_at) VALUES ($1, $2, $3, now(), now())
 ON CONFLICT (order_id, kind) DO NOTHING;
 
 -- name: claim_compensations
--- What is to be undone and due, leased to whoever asks: the next try is later the more there were.
+-- Open compensations that are due by the database's clock, leased: each lease is longer than the one before.
 UPDATE compensations
 SET attempts = attempts + 1,
-    due_at = $1 + make_interval(secs => least($3 * 2 ^ least(attempts, 10), $4) * (0.8 + 0.4 * random()))
+    due_at = now() + make_interval(secs => least($2 * 2 ^ least(attempts, 10), $3) * (0.8 + 0.4 * random()))
 WHERE (order_id, kind) IN (
     SELECT order_id, kind FROM compensations
-    WHERE closed_at IS NULL AND due_at <= $1
-    ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+    WHERE closed_at IS NULL AND due_at <= now()
+    ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
 RETURNING order_id, kind, reason, attempts, created_at;
 
 -- name: close_compensation
 -- One of an order's compensations is done, with the final state at payments.
-UPDATE compensations SET closed_at = $3, outcome = $4
+UPDATE compensations SET closed_at = now(), outcome = $3
 WHERE order_id = $1 AND kind = $2 AND closed_at IS NULL
 RETURNING kind;
 
 -- name: close_compensations
 -- All of an order's compensations are done, with the final state at payments.
-UPDATE compensations SET closed_at = $2, outcome = $3 WHERE order_id = $1 AND closed_at IS NULL;
+UPDATE compensations SET closed_at = now(), outcome = $2 WHERE order_id = $1 AND closed_at IS NULL;
 
 -- name: backlog
 -- What has not ended: unsettled orders and open compensations, with the age of the oldest of each in seconds.
 SELECT o.number AS unsettled, o.age AS oldest_unsettled_age,
        c.number AS open_compensations, c.age AS oldest_compensation_age
-FROM (SELECT count(*) AS number, coalesce(extract(epoch FROM $1 - min(created_at)), 0)::float8 AS age
+FROM (SELECT count(*) AS number, coalesce(extract(epoch FROM now() - min(coalesce(saved_at, created_at))), 0)::float8 AS age
       FROM orders WHERE status IN ('created', 'payment_pending')) o,
-     (SELECT count(*) AS number, coalesce(extract(epoch FROM $1 - min(created_at)), 0)::float8 AS age
+     (SELECT count(*) AS number, coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 AS age
       FROM compensations WHERE closed_at IS NULL) c;
 
 -- name: add_step
@@ -162,3 +152,10 @@ WHERE known.version < excluded.version;
 -- name: lock_stock
 -- The hints that a batch of events is about, locked in the one order that everybody takes.
 SELECT sku FROM stock WHERE sku = ANY($1::text[]) ORDER BY sku FOR NO KEY UPDATE;
+
+-- name: audit
+-- Orders by the transaction that changed them last, after a position; only what no running transaction can precede.
+SELECT id, status, reason, total, currency, lines, changed::text AS changed
+FROM orders
+WHERE (changed, id) > ($1::text::xid8, $2) AND changed < pg_snapshot_xmin(pg_current_snapshot())
+ORDER BY changed, id LIMIT $3;

@@ -18,7 +18,7 @@ from backstay import resilience as r
 from backstay.clock import SYSTEM, Clock
 from backstay.db import Database, Transaction, ahead
 from backstay.ids import uuid7
-from backstay.outbox import Outbox
+from backstay.outbox import Outbox, OutboxRows
 from backstay.service import (
     Answer,
     Conflict,
@@ -38,7 +38,20 @@ from shop.contracts.products import Product as CatalogProduct
 from shop.orders import events, model, store
 from shop.orders.clients import PaymentsPort
 from shop.orders.config import Settings
-from shop.orders.model import Change, Compensation, NewOrder, Order, Outcome, Product, Reason, Result, Status, Step
+from shop.orders.model import (
+    Audited,
+    Change,
+    Compensation,
+    NewOrder,
+    Order,
+    Outcome,
+    Product,
+    Reason,
+    Result,
+    Status,
+    Step,
+    Unsettled,
+)
 
 T = TypeVar("T")
 Decision = Callable[[Order, datetime], Change]
@@ -151,6 +164,10 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         steps = await store.timeline(self._db, order_id)
         return [TimelineEntry(at=s.at, service=s.service, what=s.what, details=dict(s.details)) for s in steps]
 
+    async def audit(self, after: tuple[int, UUID], *, limit: int) -> list[tuple[tuple[int, UUID], Audited]]:
+        """Orders that changed after a position, for the auditor."""
+        return await store.audit(self._db, after, limit=limit)
+
     # -- by time ----------------------------------------------------------------------------------------------
 
     async def reconcile(self) -> int:
@@ -159,7 +176,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         while True:
             await faults.point("orders.reconcile.before-claim")
             due = await store.claim_due(
-                self._db, self._clock.now(), limit=settings.batch, first=settings.first_check, last=settings.last_check
+                self._db, limit=settings.batch, first=settings.first_check, last=settings.last_check
             )
             await faults.point("orders.reconcile.after-claim")
             await self._few_at_once(self._look_after, due)
@@ -172,7 +189,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         settings = self._settings
         await faults.point("orders.compensation.before-claim")
         due = await store.claim_compensations(
-            self._db, self._clock.now(), limit=settings.batch, first=settings.first_check, last=settings.last_check
+            self._db, limit=settings.batch, first=settings.first_check, last=settings.last_check
         )
         await faults.point("orders.compensation.after-claim")
         await self._few_at_once(self._undo, due)
@@ -180,7 +197,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
 
     async def measure(self) -> None:
         """Count what has not ended yet, for the metrics."""
-        self._measured = await store.backlog(self._db, self._clock.now())
+        self._measured = await store.backlog(self._db)
 
     # -- by events; the caller's transaction -------------------------------------------------------------------
 
@@ -227,9 +244,9 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         await self.settle(tx, event.order_id, outcome, by="event")
 
     async def payment_refunded(self, tx: Transaction, event: PaymentRefunded, event_id: UUID) -> None:
-        """The money went back: nothing is left to undo."""
+        """The money went back: nothing is left to undo, and an order that still counted on it ends."""
         await store.add_steps(tx, self._paid(event, event_id, "payment refunded", reason=event.reason))
-        await store.close_compensations(tx, event.order_id, self._clock.now(), Result.REFUNDED)
+        await store.close_compensations(tx, event.order_id, Result.REFUNDED)
         outcome = Outcome(result=Result.REFUNDED, payment_id=event.payment_id)
         await self.settle(tx, event.order_id, outcome, by="event")
 
@@ -251,8 +268,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         took: float | None = None,
     ) -> Changed | None:
         """The outcome of the payment, whoever brings it: the answer to the call, an event, the reconciler."""
-        details = {} if took is None else {"payment_ms": round(took * 1000, 1)}
-        return await self._change(tx, order_id, lambda o, at: model.settle(o, outcome, at), by=by, details=details)
+        return await self._change(tx, order_id, lambda o, at: model.settle(o, outcome, at), by=by, details=_timed(took))
 
     lock_orders = staticmethod(store.lock_all)
     lock_open_orders = staticmethod(store.lock_open)
@@ -299,11 +315,10 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         step = Step(at=now, service="orders", what="order created", details={"total": total, "lines": len(lines)})
         told = self._box.rows(events.published(None, order), version=order.version)
         claim = key.arguments(wanted, order.id, self._settings.checkout_locked_for)
-        due = now + timedelta(seconds=self._settings.first_check)
         await faults.point("orders.checkout.before-save")
         async with self._db.statement() as tx:
             self._box.appended(tx)
-            return order if await store.place(tx, order, step, due, told, claim) else None
+            return order if await store.place(tx, order, step, self._settings.first_check, told, claim) else None
 
     async def _repeated(self, wanted: NewOrder, key: IdempotencyKey) -> Order | Answer[OrderView]:
         """What a known key leads to: the stored answer, or the order that was begun by somebody who is gone."""
@@ -338,10 +353,11 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         return kept
 
     async def _settle_at_once(self, order: Order, outcome: Outcome, took: float) -> Answer[OrderView] | None:
-        """The common case in one statement: nobody has moved the order meanwhile. None, and nothing done, otherwise."""
+        """Settle in one statement an order that nobody has moved meanwhile. None, and nothing done, otherwise."""
         change = model.settle(order, outcome, self._clock.now())
-        step = _step(change, {"by": "checkout", "payment_ms": round(took * 1000, 1)})
-        told = self._box.rows(events.published(order, change.order), version=change.order.version)
+        if change.compensation is not None:
+            return None  # a second statement: the transaction of `settle` writes both
+        step, told = self._record(order, change, {"by": "checkout", **_timed(took)})
         ours = idempotency.to_keep(events.answer(change.order, change.note))
         await faults.point("orders.settle.before-commit")
         async with self._db.statement() as tx:
@@ -368,20 +384,20 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         change = decide(order, self._clock.now())
         answer = None
         if change.order is not order:
-            await self._move(tx, order, change, {"by": by, **(details or {})})
+            step, told = self._record(order, change, {"by": by, **(details or {})})
+            self._box.appended(tx)
+            if not await store.move(tx, change.order, step, told):
+                raise RuntimeError(f"order {order.id} moved although its row was locked")
             if order.status is Status.CREATED:
                 answer = await idempotency.answer(tx, order_id, events.answer(change.order, change.note))
         if change.compensation is not None:
-            reason = change.order.reason or "cancelled"
-            await store.compensate(tx, order_id, change.compensation, reason, self._clock.now())
+            await store.compensate(tx, order_id, change.compensation, change.order.reason or "cancelled")
         return Changed(change.order, answer)
 
-    async def _move(self, tx: Transaction, before: Order, change: Change, details: dict[str, Any]) -> None:
-        after = change.order
-        self._box.appended(tx)
-        told = self._box.rows(events.published(before, after), version=after.version)
-        if not await store.move(tx, after, _step(change, details), told):
-            raise RuntimeError(f"order {after.id} moved although its row was locked")
+    def _record(self, before: Order, change: Change, details: dict[str, Any]) -> tuple[Step, OutboxRows]:
+        """The line of the timeline and the event that belong to a change."""
+        told = self._box.rows(events.published(before, change.order), version=change.order.version)
+        return _step(change, details), told
 
     def _paid(self, event: PaymentEvent, event_id: UUID, what: str, **more: Any) -> list[tuple[UUID, Step]]:
         details = {"payment_id": event.payment_id, "amount": event.amount, **more}
@@ -395,11 +411,11 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         details["heard_after_ms"] = round(waited * 1000, 1)
         return [(event.order_id, Step(at=event.at, service=service, what=what, details=details, event_id=event_id))]
 
-    async def _look_after(self, order: Order) -> None:
-        patience = timedelta(seconds=self._settings.patience)
-        if model.overdue(order, self._clock.now(), patience):
+    async def _look_after(self, due: Unsettled) -> None:
+        order = due.order
+        if due.overdue(timedelta(seconds=self._settings.patience)):
             async with self._db.transaction() as tx:
-                await self._change(tx, order.id, lambda o, at: model.expire(o, at, patience=patience), by="deadline")
+                await self._change(tx, order.id, model.expire, by="deadline")
                 await faults.point("orders.cancel.before-commit")
             await faults.point("orders.cancel.after-commit")
             return
@@ -419,11 +435,10 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         if outcome.result not in FINAL:
             log.info("orders.compensation_open", key=due.key, attempts=due.attempts, reason=outcome.reason)
             return
-        now = self._clock.now()
         async with self._db.transaction() as tx:
-            if await store.close_compensation(tx, due.order_id, due.kind, now, outcome.result):
+            if await store.close_compensation(tx, due.order_id, due.kind, outcome.result):
                 details = {"kind": due.kind, "outcome": outcome.result, "attempts": due.attempts}
-                step = Step(at=now, service="orders", what="payment undone", details=details)
+                step = Step(at=self._clock.now(), service="orders", what="payment undone", details=details)
                 await store.add_step(tx, due.order_id, step)
             await faults.point("orders.compensation.before-commit")
         await faults.point("orders.compensation.after-commit")
@@ -446,6 +461,10 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         if order is None:
             raise RuntimeError(f"order {order_id} has a claim but no row")
         return order
+
+
+def _timed(took: float | None) -> dict[str, Any]:
+    return {} if took is None else {"payment_ms": round(took * 1000, 1)}
 
 
 def _step(change: Change, details: dict[str, Any]) -> Step:

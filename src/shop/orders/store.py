@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from backstay.db import Database, Queries, Row, Transaction
 from backstay.outbox import OutboxRows
 from backstay.service import Answer, IdempotencyKey, idempotency
 from shop.kernel import Money
-from shop.orders.model import Compensation, Kind, Line, Order, Product, Status, Step
+from shop.orders.model import Audited, Compensation, Kind, Line, Order, Product, Status, Step, Unsettled
 
 sql = Queries.load(__package__)
 PLACE = sql.place.replace("-- claiming", idempotency.claiming(20)).replace(
@@ -21,7 +21,7 @@ PLACE = sql.place.replace("-- claiming", idempotency.claiming(20)).replace(
 _TOLD = f", told AS ({OutboxRows.insert(9, where='EXISTS (SELECT FROM moved)')})"
 _KEPT = f", kept AS ({idempotency.keeping(17, where='EXISTS (SELECT FROM moved)')})"
 MOVE = sql.move.replace("-- told", _TOLD)
-SETTLE = sql.settle.replace("-- told", _TOLD + _KEPT)
+SETTLE = sql.move.replace("-- told", _TOLD + _KEPT).replace("-- kept", ", (SELECT count(*) FROM kept) AS kept")
 Reader = Database | Transaction
 
 _json = msgspec.json.Encoder(decimal_format="string")
@@ -46,11 +46,11 @@ async def offered(db: Database, skus: Sequence[str], key: IdempotencyKey) -> tup
 
 
 async def place(
-    tx: Transaction, order: Order, step: Step, next_check_at: datetime, told: OutboxRows, claim: tuple[object, ...]
+    tx: Transaction, order: Order, step: Step, first_check: float, told: OutboxRows, claim: tuple[object, ...]
 ) -> bool:
     """A new order with the claim of its key, the first line of its timeline and its event; False if the key is known.
 
-    One statement: all of it happens or nothing.
+    `first_check` is in seconds from now. One statement: all of it happens or nothing.
     """
     placed = await tx.fetchval(
         PLACE,
@@ -62,7 +62,7 @@ async def place(
         order.total.currency,
         order.payment_method,
         order.created_at,
-        next_check_at,
+        first_check,
         step.what,
         _json.encode(step.details).decode(),
         *told.arguments,
@@ -134,21 +134,20 @@ def _moved(order: Order, step: Step) -> tuple[object, ...]:
     )
 
 
-async def claim_due(db: Database, at: datetime, *, limit: int, first: float, last: float) -> list[Order]:
-    """Unsettled orders that are due; nobody else gets them for `first` seconds, doubling to `last`, jittered."""
-    return [_order(row) for row in await db.fetch(sql.claim_due, at, limit, first, last)]
+async def claim_due(db: Database, *, limit: int, first: float, last: float) -> list[Unsettled]:
+    """Claim unsettled orders that are due, for `first` seconds, doubling to `last`, jittered."""
+    rows = await db.fetch(sql.claim_due, limit, first, last)
+    return [Unsettled(_order(row), timedelta(seconds=row["waited"])) for row in rows]
 
 
-async def compensate(tx: Transaction, order_id: UUID, kind: Kind, reason: str, at: datetime) -> None:
+async def compensate(tx: Transaction, order_id: UUID, kind: Kind, reason: str) -> None:
     """Write down once what has to be undone at payments."""
-    await tx.execute(sql.compensate, order_id, kind, reason, at)
+    await tx.execute(sql.compensate, order_id, kind, reason)
 
 
-async def claim_compensations(
-    db: Database, at: datetime, *, limit: int, first: float, last: float
-) -> list[Compensation]:
+async def claim_compensations(db: Database, *, limit: int, first: float, last: float) -> list[Compensation]:
     """Open compensations that are due, leased as unsettled orders are."""
-    rows = await db.fetch(sql.claim_compensations, at, limit, first, last)
+    rows = await db.fetch(sql.claim_compensations, limit, first, last)
     return [
         Compensation(
             order_id=row["order_id"],
@@ -161,19 +160,19 @@ async def claim_compensations(
     ]
 
 
-async def close_compensation(tx: Transaction, order_id: UUID, kind: Kind, at: datetime, outcome: str) -> bool:
+async def close_compensation(tx: Transaction, order_id: UUID, kind: Kind, outcome: str) -> bool:
     """One compensation is done; False if it was closed already."""
-    return await tx.fetchval(sql.close_compensation, order_id, kind, at, outcome) is not None
+    return await tx.fetchval(sql.close_compensation, order_id, kind, outcome) is not None
 
 
-async def close_compensations(tx: Transaction, order_id: UUID, at: datetime, outcome: str) -> None:
+async def close_compensations(tx: Transaction, order_id: UUID, outcome: str) -> None:
     """All compensations of an order are done."""
-    await tx.execute(sql.close_compensations, order_id, at, outcome)
+    await tx.execute(sql.close_compensations, order_id, outcome)
 
 
-async def backlog(db: Database, at: datetime) -> Backlog:
+async def backlog(db: Database) -> Backlog:
     """What has not ended."""
-    row = await db.fetchrow(sql.backlog, at)
+    row = await db.fetchrow(sql.backlog)
     assert row is not None
     return Backlog(*row.values())
 
@@ -210,6 +209,23 @@ async def timeline(db: Database, order_id: UUID) -> list[Step]:
             event_id=row["event_id"],
         )
         for row in await db.fetch(sql.timeline, order_id)
+    ]
+
+
+async def audit(db: Database, after: tuple[int, UUID], *, limit: int) -> list[tuple[tuple[int, UUID], Audited]]:
+    """Orders that changed after a position, in the order of their changes, each with its own."""
+    return [
+        (
+            (int(row["changed"]), row["id"]),
+            Audited(
+                id=row["id"],
+                status=Status(row["status"]),
+                reason=row["reason"],
+                total=Money(row["total"], row["currency"]),
+                lines=_lines.decode(row["lines"]),
+            ),
+        )
+        for row in await db.fetch(sql.audit, str(after[0]), after[1], limit)
     ]
 
 

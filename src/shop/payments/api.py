@@ -2,8 +2,10 @@
 
 from uuid import UUID
 
-from backstay.service import BadRequest, Request, Route, get, post
+from backstay.service import BadRequest, Feed, Request, Route, decode_cursor, encode_cursor, get, post
+from shop.contracts import audit as audited
 from shop.contracts.payments import ChargeRequest, PaymentView, ReversalRequest
+from shop.payments import events
 from shop.payments.service import Payments
 
 
@@ -32,4 +34,19 @@ def routes(payments: Payments) -> list[Route]:
         """Give the order's money back, once. `processing`: ask again."""
         return await payments.refund(order_id, body.reason)
 
-    return [charge, find, void, refund]
+    @get("/internal/audit", scope="audit:read", hidden=True)
+    async def audit(since: str | None = None, limit: audited.Limit = audited.LIMIT) -> Feed[audited.PaymentFact]:
+        """Payments in the order in which they changed last, for the auditor."""
+        after = decode_cursor(since, audited.Change, UUID, name="since") or (0, UUID(int=0))
+        found = await payments.audit(after, limit=limit + 1)
+        return Feed.of([(place, events.fact(payment)) for place, payment in found], since=since, limit=limit)
+
+    @get("/internal/audit/provider", scope="audit:read", hidden=True)
+    async def provider(since: str | None = None, limit: audited.Limit = audited.LIMIT) -> Feed[audited.ProviderFact]:
+        """The provider's own ledger, for the auditor: nothing of it comes from our tables."""
+        after = decode_cursor(since, str, name="since")
+        changes = await payments.ledger(after[0] if after else None, limit=limit)
+        cursor = encode_cursor(changes.cursor) if changes.cursor is not None else None
+        return Feed([events.entry(entry) for entry in changes.entries], cursor, changes.more)
+
+    return [charge, find, void, refund, audit, provider]

@@ -13,6 +13,8 @@ FAULT_POINTS: tuple[str, ...] = (
     *(f"payments.{verb}.{side}-intent-commit" for verb in ("charge", "void", "refund") for side in ("before", "after")),
     *(f"payments.provider.{side}-{step}" for step in _STEPS for side in ("before", "after")),
     *(f"payments.{step}.{side}-result-commit" for step in _STEPS for side in ("before", "after")),
+    "payments.provider.after-changes",
+    *(f"payments.changes.{side}-result-commit" for side in ("before", "after")),
 )
 """Both sides of each commit and of each call to the provider."""
 
@@ -33,5 +35,9 @@ class Settings(ServiceSettings):
     """How often the job looks for such payments."""
     stale_batch: Annotated[int, Meta(ge=1)] = 20
     """How many of them it takes at once."""
+    changes_interval: Seconds = 5.0
+    """How often the job looks for refunds that were made at the provider."""
+    changes_batch: Annotated[int, Meta(ge=1)] = 200
+    """Entries of the provider's ledger that it reads at once."""
     sandbox_slow: Seconds = 8.0
     """How late the sandbox answers a `pm_card_slow`."""

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 
+from shop.contracts.audit import PaymentFact, ProviderFact
 from shop.contracts.payments import (
     PaymentCaptured,
     PaymentDeclined,
@@ -11,7 +12,7 @@ from shop.contracts.payments import (
     PaymentStatus,
     PaymentView,
 )
-from shop.payments.model import Payment, Status
+from shop.payments.model import Audited, LedgerEntry, Payment, Status
 
 SEEN_AS: dict[Status, PaymentStatus] = {
     Status.PROCESSING: "processing",
@@ -30,7 +31,7 @@ def published(before: Payment, after: Payment, at: datetime) -> PaymentEvent | N
             return PaymentCaptured(**_common(after, at))
         case Status.PROCESSING, Status.DECLINED:
             return PaymentDeclined(**_common(after, at), reason=after.reason or "declined")
-        case Status.REFUNDING, Status.REFUNDED:
+        case Status.REFUNDING | Status.CAPTURED, Status.REFUNDED:
             return PaymentRefunded(**_common(after, at), reason=after.reason or "refunded")
         case _:
             return None
@@ -45,6 +46,18 @@ def view(payment: Payment) -> PaymentView:
         amount=payment.amount,
         reason=payment.reason,
     )
+
+
+def fact(payment: Audited) -> PaymentFact:
+    """The payment as the auditor sees it."""
+    return PaymentFact(
+        order_id=payment.order_id, payment_id=payment.id, status=payment.status.value, amount=payment.amount
+    )
+
+
+def entry(found: LedgerEntry) -> ProviderFact:
+    """An entry of the provider's ledger as the auditor sees it."""
+    return ProviderFact(entry=found.entry.value, id=found.key, charge=found.charge, amount=found.amount, at=found.at)
 
 
 def _common(payment: Payment, at: datetime) -> dict[str, Any]:

@@ -11,5 +11,6 @@ def jobs(payments: Payments, settings: Settings) -> list[Job]:
     """The jobs of payments."""
     return [
         every(settings.stale_interval, payments.resolve_stale, name="resolve-stale"),
+        every(settings.changes_interval, payments.follow_provider, name="follow-provider"),
         every(MEASURE_INTERVAL, payments.measure, name="measure"),
     ]

@@ -20,7 +20,7 @@ class Status(StrEnum):
     """Where a payment is; beside each state, where it can go."""
 
     PROCESSING = "processing"  # -> captured, declined, voided, refunding (captured, but nobody wants it any more)
-    CAPTURED = "captured"  # -> refunding
+    CAPTURED = "captured"  # -> refunding, refunded (at the provider, asked for by nobody here)
     REFUNDING = "refunding"  # -> refunded
     DECLINED = "declined"  # final
     VOIDED = "voided"  # final
@@ -52,6 +52,45 @@ class Reply:
 
     outcome: Outcome
     reason: str | None = None
+
+
+OUTSIDE = "refunded at the provider"
+"""The reason of a refund that nobody here asked for."""
+
+
+class Entry(StrEnum):
+    """What an entry of the provider's ledger is about."""
+
+    CAPTURED = "captured"
+    REFUNDED = "refunded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerEntry:
+    """One entry of the provider's ledger; `charge` is the key of the charge that it is about."""
+
+    entry: Entry
+    key: str
+    charge: str
+    amount: Money
+    at: datetime
+
+    @property
+    def payment_id(self) -> UUID | None:
+        """The payment whose charge it is; None for a charge that is none of ours."""
+        try:
+            return UUID(self.charge)
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Entries in the order in which the provider made them, and the cursor behind the last one."""
+
+    entries: tuple[LedgerEntry, ...]
+    cursor: str | None
+    more: bool
 
 
 ANSWERS: dict[Step, frozenset[Outcome]] = {
@@ -116,7 +155,10 @@ class Payment:
                 return self
 
     def replied(self, reply: Reply) -> "Payment":
-        """The payment after an answer of the provider; itself, if the answer is old news."""
+        """The payment after an answer of the provider; itself, if the answer is old news.
+
+        An answer may be worth two steps (a refund whose capture was never recorded): repeat until it gives itself.
+        """
         match self.status, reply.outcome:
             case Status.PROCESSING, Outcome.CAPTURED:
                 return self._moved(Status.REFUNDING if self.unwanted else Status.CAPTURED, reason=self.reason)
@@ -124,8 +166,12 @@ class Payment:
                 return self._moved(Status.DECLINED, reason=reply.reason)
             case Status.PROCESSING, Outcome.CANCELLED:
                 return self._moved(Status.VOIDED, reason=self.reason)
+            case Status.PROCESSING, Outcome.REFUNDED:  # so it was captured first
+                return self._moved(Status.REFUNDING if self.unwanted else Status.CAPTURED, reason=self.reason)
             case Status.REFUNDING, Outcome.REFUNDED:
                 return self._moved(Status.REFUNDED, reason=self.reason)
+            case Status.CAPTURED, Outcome.REFUNDED:
+                return self._moved(Status.REFUNDED, reason=reply.reason)
             case _:
                 return self
 
@@ -146,6 +192,11 @@ class Payment:
         return replace(self, status=status, reason=reason, unwanted=unwanted, version=self.version + 1)
 
 
+def refunded_in_full(payment: Payment, entry: LedgerEntry) -> bool:
+    """Whether an entry of the provider's ledger says that the payment's whole amount went back."""
+    return entry.entry is Entry.REFUNDED and entry.charge == charge_key(payment.id) and entry.amount == payment.amount
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One call to the provider, as the payment's history keeps it; `outcome` is `error` if it gave no answer."""
@@ -154,6 +205,16 @@ class Attempt:
     outcome: str
     reason: str | None
     took: float  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """What the auditor compares of a payment."""
+
+    id: UUID
+    order_id: UUID
+    status: Status
+    amount: Money | None
 
 
 def charge_key(payment_id: UUID) -> str:

@@ -12,7 +12,7 @@ from typing import Protocol, Self, TypeVar
 from backstay.db import Database, DatabaseError, Queries, Row
 from backstay.errors import BackstayError
 from shop.kernel import Money
-from shop.payments.model import Outcome, Reply
+from shop.payments.model import Changes, Entry, LedgerEntry, Outcome, Reply
 
 SLOW = 8.0  # seconds that the sandbox takes to answer a `pm_card_slow`
 
@@ -43,7 +43,13 @@ class PaymentProvider(Protocol):
         """Never charge this key: cancelled, or captured or declined if it is too late."""
 
     async def refund(self, key: str, charge_key: str, amount: Money) -> Reply:
-        """Give the money of a captured charge back: refunded."""
+        """Give the money of a captured charge back: refunded, also if it went back already, whoever asked for it."""
+
+    async def changes(self, since: str | None, *, limit: int) -> Changes:
+        """Entries of its ledger after a cursor of its own (None: from the beginning), the oldest first.
+
+        None is missed: an entry that becomes visible later has a later place.
+        """
 
 
 class Sandbox:
@@ -98,12 +104,29 @@ class Sandbox:
             raise ProviderError(f"the sandbox has no captured charge {charge_key} of {amount} to refund")
         return Reply(Outcome.REFUNDED)
 
+    async def changes(self, since: str | None, *, limit: int) -> Changes:
+        position, _, key = (since or "0 ").partition(" ")
+        rows = await _kept(self._books.fetch(sql.sandbox_changes, position, key, limit + 1))
+        shown = rows[:limit]
+        cursor = f"{shown[-1]['position']} {shown[-1]['key']}" if shown else since
+        return Changes(tuple(_entry(row) for row in shown), cursor, len(rows) > limit)
+
 
 async def _kept(entry: Awaitable[T]) -> T:
     try:
         return await entry
     except DatabaseError as error:
         raise ProviderError("the sandbox can't reach its books") from error
+
+
+def _entry(row: Row) -> LedgerEntry:
+    return LedgerEntry(
+        entry=Entry(row["entry"]),
+        key=row["key"],
+        charge=row["charge"],
+        amount=Money(row["amount"], row["currency"]),
+        at=row["at"],
+    )
 
 
 def _reply(row: Row | None) -> Reply:

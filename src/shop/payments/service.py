@@ -6,10 +6,10 @@ anywhere in between, the next one (a repeated request or the job) goes on from w
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
@@ -27,13 +27,20 @@ from shop.payments.config import Settings
 from shop.payments.model import (
     ANSWERS,
     NOT_ASKED,
+    OUTSIDE,
     Attempt,
+    Audited,
+    Changes,
+    Entry,
+    LedgerEntry,
+    Outcome,
     Payment,
     Reply,
     Status,
     Step,
     charge_key,
     refund_key,
+    refunded_in_full,
     retry_after,
 )
 from shop.payments.providers import PaymentProvider, ProviderError
@@ -78,8 +85,7 @@ class Payments(AbstractAsyncContextManager["Payments"]):
     async def measure(self) -> None:
         """Count what is open, for the metrics."""
         number, oldest = await store.open_payments(self._db)
-        age = (self._clock.now() - oldest).total_seconds() if oldest else 0.0
-        self._measured = PaymentsStatistics(number, age)
+        self._measured = PaymentsStatistics(number, oldest)
 
     async def charge(self, request: ChargeRequest) -> PaymentView:
         """Charge an order once; a repeat gives the payment as it is, or goes on with it if its caller is gone.
@@ -100,7 +106,7 @@ class Payments(AbstractAsyncContextManager["Payments"]):
             at=now,
         )
         await faults.point("payments.charge.before-intent-commit")
-        ours = await store.intend(self._db, payment, self._lease(now))
+        ours = await store.intend(self._db, payment, self._settings.stale_after)
         await faults.point("payments.charge.after-intent-commit")
         if not ours:
             payment, ours = await self._take_up(request)
@@ -130,8 +136,8 @@ class Payments(AbstractAsyncContextManager["Payments"]):
 
     async def resolve_stale(self) -> int:
         """Go on with open payments that nobody looks after any more; the number of them."""
-        now = self._clock.now()
-        stale = await store.claim_stale(self._db, now, self._lease(now), self._settings.stale_batch)
+        lease, limit = self._settings.stale_after, self._settings.stale_batch
+        stale = await store.claim_stale(self._db, lease=lease, limit=limit)
         results = await asyncio.gather(
             *(self._pursue(payment, failures=failures) for payment, failures in stale), return_exceptions=True
         )
@@ -139,6 +145,69 @@ class Payments(AbstractAsyncContextManager["Payments"]):
             if isinstance(result, BaseException):
                 log.warning("payments.still_open", order_id=str(payment.order_id), error=str(result))
         return len(stale)
+
+    async def audit(self, after: tuple[int, UUID], *, limit: int) -> list[tuple[tuple[int, UUID], Audited]]:
+        """Payments that changed after a position, for the auditor."""
+        return await store.audit(self._db, after, limit=limit)
+
+    async def ledger(self, since: str | None, *, limit: int) -> Changes:
+        """Entries of the provider's ledger after a cursor of its own, for the auditor.
+
+        Raises:
+            Problem: 502, the provider gave no answer.
+        """
+        try:
+            return await self._changes(since, limit)
+        except ProviderError as error:
+            detail = "the payment provider gave no answer; ask again with the same cursor"
+            raise Problem(502, "payment-provider-failed", "Payment provider failed", detail) from error
+
+    async def follow_provider(self) -> int:
+        """Record the refunds that were made at the provider, page after page; the number of payments they moved.
+
+        Of several instances one follows; a page is recorded together with the cursor behind it.
+        """
+        moved = 0
+        while True:
+            since = await store.provider_cursor(self._db)
+            changes = await self._changes(since, self._settings.changes_batch)
+            await faults.point("payments.provider.after-changes")
+            if changes.cursor == since:
+                return moved
+            async with self._db.transaction() as tx:
+                if not await store.lock_provider_cursor(tx, since):
+                    return moved
+                moved += await self._record_refunds(tx, changes.entries)
+                await store.move_provider_cursor(tx, changes.cursor)
+                await faults.point("payments.changes.before-result-commit")
+            await faults.point("payments.changes.after-result-commit")
+            if not changes.more:
+                return moved
+
+    async def _changes(self, since: str | None, limit: int) -> Changes:
+        try:
+            async with asyncio.timeout(self._settings.provider_timeout):
+                return await self._provider.changes(since, limit=limit)
+        except TimeoutError as error:
+            raise ProviderError(f"no changes within {self._settings.provider_timeout:g} s") from error
+
+    async def _record_refunds(self, tx: Transaction, entries: Sequence[LedgerEntry]) -> int:
+        """Move the payments whose whole amount went back; a part of it is the auditor's to report."""
+        refunds = {entry.payment_id: entry for entry in entries if entry.entry is Entry.REFUNDED and entry.payment_id}
+        moved = 0
+        for payment_id, order_id in await store.still_charged(tx, [each for each in refunds if each]):
+            before, _ = _known(await store.lock(tx, order_id), order_id)
+            entry = refunds[payment_id]
+            if not refunded_in_full(before, entry):
+                log.warning("payments.partial_refund", order_id=str(order_id), amount=str(entry.amount))
+                continue
+            ours = entry.key == refund_key(payment_id)
+            reply = Reply(Outcome.REFUNDED, before.reason if ours else OUTSIDE)
+            while (after := before.replied(reply)) is not before:
+                await self._move(tx, before, after, None, self._clock.now(), refund=entry.key)
+                before = after
+                moved += after.status is Status.REFUNDED
+        return moved
 
     def _flaws(self, request: ChargeRequest) -> Iterator[FieldError]:
         if request.amount.amount <= 0:
@@ -148,15 +217,14 @@ class Payments(AbstractAsyncContextManager["Payments"]):
 
     async def _take_up(self, request: ChargeRequest) -> tuple[Payment, bool]:
         """The payment that is there, and whether it is now ours to go on with."""
-        now = self._clock.now()
         async with self._db.transaction() as tx:
-            payment, calling_until = _known(await store.lock(tx, request.order_id), request.order_id)
+            payment, free = _known(await store.lock(tx, request.order_id), request.order_id)
             if not payment.same_amount(request.amount):
                 reason = f"order {request.order_id} is being paid with {payment.amount}"
                 raise Unprocessable(errors=[FieldError("/amount", reason)])
-            ours = payment.next_step(NOT_ASKED) is Step.CHARGE and calling_until <= now
+            ours = payment.next_step(NOT_ASKED) is Step.CHARGE and free
             if ours:
-                await store.call(tx, payment.id, self._lease(now))
+                await store.call(tx, payment.id, self._settings.stale_after)
         return payment, ours
 
     async def _give_back(self, verb: str, order_id: UUID, reason: str) -> PaymentView:
@@ -236,21 +304,26 @@ class Payments(AbstractAsyncContextManager["Payments"]):
         return after
 
     async def _move(
-        self, tx: Transaction, before: Payment, after: Payment, attempt: Attempt | None, now: datetime
+        self,
+        tx: Transaction,
+        before: Payment,
+        after: Payment,
+        attempt: Attempt | None,
+        now: datetime,
+        *,
+        refund: str | None = None,
     ) -> bool:
+        """Replace `before` by `after`, with its event and its refund (under the key `refund`, by default our own)."""
         event = events.published(before, after, now)
         told = self._box.rows(*([event] if event else []), version=after.version)
-        if not await store.move(tx, before, after, attempt, now, self._lease(now), told):
+        if not await store.move(tx, before, after, attempt, now, self._settings.stale_after, told):
             return False
         self._box.appended(tx)
-        if after.status is Status.REFUNDING:
-            await store.request_refund(tx, after, now)
-        elif after.status is Status.REFUNDED:
+        if after.status in (Status.REFUNDING, Status.REFUNDED):
+            await store.request_refund(tx, after, refund or refund_key(after.id), now)
+        if after.status is Status.REFUNDED:
             await store.close_refund(tx, after.id, now)
         return True
-
-    def _lease(self, now: datetime) -> datetime:
-        return now + timedelta(seconds=self._settings.stale_after)
 
 
 def _known(found: T | None, order_id: UUID) -> T:

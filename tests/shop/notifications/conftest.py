@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -68,8 +69,8 @@ class Office:
     async def leave_pending(self, customer: UUID, order: UUID) -> None:
         await self.deliver(OrderPaymentPending(**self._order(customer, order), reason="timeout"))
 
-    async def cancel(self, customer: UUID, order: UUID) -> None:
-        await self.deliver(OrderCancelled(**self._order(customer, order), reason="out-of-stock", was_confirmed=True))
+    async def cancel(self, customer: UUID, order: UUID, reason: str = "out-of-stock") -> None:
+        await self.deliver(OrderCancelled(**self._order(customer, order), reason=reason, was_confirmed=True))
 
     async def refund(self, customer: UUID, order: UUID) -> None:
         await self.deliver(
@@ -81,6 +82,14 @@ class Office:
                 at=self.clock.now(),
                 reason="cancelled",
             )
+        )
+
+    async def elapse(self, seconds: float) -> None:
+        """Let time pass for the database: every stored time is that much longer ago. The process's clock stands."""
+        await self.db.execute(
+            "UPDATE notifications SET next_attempt_at = next_attempt_at - $1::interval,"
+            " saved_at = saved_at - $1::interval",
+            timedelta(seconds=seconds),
         )
 
     async def events(self) -> list[tuple[str, Any]]:

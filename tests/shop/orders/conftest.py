@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -89,6 +89,13 @@ class Counter:
     async def stock(self, sku: str, available: int, version: int = 1) -> None:
         event = InventoryUpdated(sku=sku, on_hand=available, available=available, version=version, at=AT)
         await self.handle(self.orders.stock_told, [event], [uuid4()])
+
+    async def elapse(self, seconds: float) -> None:
+        """Let time pass for the database: every stored time is that much longer ago. The process's clock stands."""
+        passed = timedelta(seconds=seconds)
+        for table, columns in (("orders", ("next_check_at", "saved_at")), ("compensations", ("due_at", "created_at"))):
+            earlier = ", ".join(f"{column} = {column} - $1::interval" for column in columns)
+            await self.db.execute(f"UPDATE {table} SET {earlier}", passed)
 
     async def status(self, order_id: UUID) -> str:
         return str(await self.db.fetchval("SELECT status FROM orders WHERE id = $1", order_id))

@@ -1,7 +1,7 @@
 """Both state machines together: whatever is lost, late, doubled or cancelled, order and money agree in the end."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID
 
 from hypothesis import settings
@@ -169,7 +169,7 @@ class TheShop(RuleBasedStateMachine):
 
     @rule()
     def the_deadline_passes(self) -> None:
-        self._change(orders.expire(self.order, AT + timedelta(hours=1), patience=timedelta(minutes=15)))
+        self._change(orders.expire(self.order, AT))
 
     @rule()
     def inventory_rejects(self) -> None:

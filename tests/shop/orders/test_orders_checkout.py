@@ -300,7 +300,7 @@ async def test_a_checkout_that_dies_anywhere_leaves_one_order_that_settles(count
     """At every point: the reconciler and the repeat end with one confirmed order and one answer."""
     with armed(f"{point}=error*1"), pytest.raises(Injected):
         await counter.checkout(key="k")
-    counter.clock.advance(6)
+    await counter.elapse(6)
     await counter.orders.reconcile()
     answer = await counter.checkout(key="k")
 

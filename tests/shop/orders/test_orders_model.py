@@ -25,6 +25,7 @@ from shop.orders.model import (
     Result,
     Shortage,
     Status,
+    Unsettled,
 )
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -73,12 +74,13 @@ MOVES = {
     (Status.PAYMENT_PENDING, Result.DECLINED): Status.CANCELLED,
     (Status.PAYMENT_PENDING, Result.VOIDED): Status.CANCELLED,
     (Status.PAYMENT_PENDING, Result.REFUNDED): Status.CANCELLED,
+    (Status.CONFIRMED, Result.REFUNDED): Status.CANCELLED,
 }
 
 
 @pytest.mark.parametrize("status", Status)
 @pytest.mark.parametrize("result", Result)
-def test_settle_moves_open_orders_only(status: Status, result: Result) -> None:
+def test_settle_moves_what_the_outcome_is_about(status: Status, result: Result) -> None:
     """Every pair of state and outcome: what isn't in the table of moves changes nothing."""
     before = order(status)
     change = model.settle(before, outcome(result), LATER)
@@ -129,19 +131,30 @@ def test_only_a_confirmed_order_is_rejected_and_refunded(status: Status) -> None
         assert change == Change(before)
 
 
-@pytest.mark.parametrize(("seconds", "status"), [(899, Status.PAYMENT_PENDING), (900, Status.CANCELLED)])
-def test_an_unsettled_order_waits_as_long_as_it_should(seconds: int, status: Status) -> None:
-    """At the deadline, not before, the order is given up and its payment voided."""
-    at = AT + timedelta(seconds=seconds)
-    change = model.expire(order(Status.PAYMENT_PENDING), at, patience=timedelta(seconds=900))
+@pytest.mark.parametrize("status", [Status.CREATED, Status.PAYMENT_PENDING, Status.CONFIRMED])
+def test_a_refund_made_at_the_provider_ends_the_order(status: Status) -> None:
+    """Its reason says so, and nothing is left to undo: the money is back already."""
+    change = model.settle(order(status), outcome(Result.REFUNDED), LATER)
 
-    assert change.order.status is status
+    assert (change.order.status, change.order.reason) == (Status.CANCELLED, Reason.REFUNDED)
+    assert change.compensation is None
 
 
-def test_a_settled_order_never_expires() -> None:
-    """Confirmed in the moment before the deadline is confirmed."""
+@pytest.mark.parametrize(("seconds", "overdue"), [(899, False), (900, True)])
+def test_an_unsettled_order_waits_as_long_as_it_should(seconds: int, overdue: bool) -> None:
+    """At the deadline, not before; by the time that the database says it has waited, whatever its own times say."""
+    due = Unsettled(order(Status.PAYMENT_PENDING), timedelta(seconds=seconds))
+
+    assert due.overdue(timedelta(seconds=900)) is overdue
+    assert not Unsettled(order(Status.CONFIRMED), due.waited).overdue(timedelta(seconds=900))
+
+
+def test_an_overdue_order_is_given_up_and_its_payment_voided() -> None:
+    """Confirmed in the moment before is confirmed."""
+    change = model.expire(order(Status.PAYMENT_PENDING), LATER)
+    assert (change.order.status, change.compensation) == (Status.CANCELLED, Kind.VOID)
     confirmed = order(Status.CONFIRMED)
-    assert model.expire(confirmed, AT + timedelta(days=1), patience=timedelta(seconds=900)).order is confirmed
+    assert model.expire(confirmed, LATER) == Change(confirmed)
 
 
 def test_every_broken_rule_is_named() -> None:

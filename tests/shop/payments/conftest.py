@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -34,6 +35,15 @@ class Desk:
     async def charge(self, order_id: UUID, method: str = "pm_card_ok", amount: Money = PRICE) -> PaymentView:
         request = ChargeRequest(order_id=order_id, customer_id=UUID(int=7), amount=amount, method=method)
         return await self.payments.charge(request)
+
+    async def elapse(self, seconds: float) -> None:
+        """Let time pass for the database: every stored time is that much longer ago. The process's clock stands."""
+        passed = timedelta(seconds=seconds)
+        await self.db.execute(
+            "UPDATE payments SET next_check_at = next_check_at - $1::interval,"
+            " calling_until = calling_until - $1::interval, saved_at = saved_at - $1::interval",
+            passed,
+        )
 
     async def published(self, order_id: UUID) -> list[str]:
         rows = await self.db.fetch("SELECT type FROM outbox WHERE aggregateid = $1 ORDER BY seq", str(order_id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -15,7 +16,7 @@ from backstay.testing import armed
 from shop.contracts.payments import ChargeRequest
 from shop.kernel import Money
 from shop.payments.config import FAULT_POINTS
-from shop.payments.model import Outcome, Reply
+from shop.payments.model import Changes, Entry, Outcome, Reply
 from shop.payments.providers import ProviderError, Sandbox
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ async def test_a_void_stands_while_the_provider_is_away(desk: Desk, order_id: UU
         await desk.payments.void(order_id, "cancelled")
     assert await desk.status(order_id) == "processing"
 
-    desk.clock.advance(6)
+    await desk.elapse(6)
     assert await desk.payments.resolve_stale() == 1
     assert await desk.status(order_id) == "refunded"
 
@@ -193,6 +194,9 @@ class Away:
     async def refund(self, key: str, charge_key: str, amount: Money) -> Reply:
         raise ProviderError("away")
 
+    async def changes(self, since: str | None, *, limit: int) -> Changes:
+        raise ProviderError("away")
+
 
 async def test_while_the_provider_is_away_void_says_later_and_the_job_backs_off(desk: Desk, order_id: UUID) -> None:
     """Each failure doubles the pause; as soon as the provider is back the payment ends."""
@@ -200,11 +204,13 @@ async def test_while_the_provider_is_away_void_says_later_and_the_job_backs_off(
     await desk.charge(order_id)
     assert (await away.void(order_id, "cancelled")).status == "processing"
 
-    desk.clock.advance(1.1)
-    assert await away.resolve_stale() == 1
-    desk.clock.advance(1.1)
-    assert await away.resolve_stale() == 0
-    desk.clock.advance(1.0)
+    await desk.elapse(1.1)
+    for pause in (2, 4, 8):
+        before = await desk.db.fetchval("SELECT clock_timestamp()")
+        assert await away.resolve_stale() == 1
+        due = await desk.db.fetchval("SELECT next_check_at FROM payments")
+        assert due - before >= timedelta(seconds=pause)
+        await desk.elapse(pause + 1)
     assert await desk.payments.resolve_stale() == 1
     assert await desk.status(order_id) == "refunded"
 
@@ -215,7 +221,7 @@ async def test_a_stale_payment_that_the_provider_does_not_know_is_charged(desk: 
         await desk.charge(order_id)
     assert await desk.payments.resolve_stale() == 0
 
-    desk.clock.advance(6)
+    await desk.elapse(6)
     assert await desk.payments.resolve_stale() == 1
     assert await desk.status(order_id) == "captured"
     assert await desk.ledger() == [("captured", "18.00")]
@@ -226,7 +232,7 @@ async def test_two_jobs_at_once_share_the_stale_payments(desk: Desk) -> None:
     orders = [uuid4() for _ in range(10)]
     with armed("payments.charge.after-intent-commit=error"):
         await asyncio.gather(*(desk.charge(order) for order in orders), return_exceptions=True)
-    desk.clock.advance(6)
+    await desk.elapse(6)
 
     taken = await asyncio.gather(*(desk.with_provider(desk.sandbox).resolve_stale() for _ in range(3)))
     assert sum(taken) == 10
@@ -239,7 +245,7 @@ UNDOING = [point for point in FAULT_POINTS if "charge" not in point and "find" n
 
 async def _heal(desk: Desk) -> None:
     for _ in range(3):
-        desk.clock.advance(40)
+        await desk.elapse(40)
         await desk.payments.resolve_stale()
 
 
@@ -274,7 +280,7 @@ async def test_a_lookup_that_dies_is_made_again(desk: Desk, order_id: UUID, poin
     """The job that dies over a stale payment leaves it to the next one."""
     with armed("payments.provider.after-charge=error*1"), pytest.raises(Injected):
         await desk.charge(order_id)
-    desk.clock.advance(6)
+    await desk.elapse(6)
     with armed(f"{point}=error*1"):
         await desk.payments.resolve_stale()
     await _heal(desk)
@@ -304,6 +310,7 @@ async def test_every_fault_point_is_declared(desk: Desk) -> None:
         stale_payment = (await desk.payments.find(stale)).payment_id
         await desk.sandbox.charge(str(stale_payment), PRICE, "pm_card_ok")
         await desk.payments.resolve_stale()
+        await desk.payments.follow_provider()
 
     assert set(hits) == set(FAULT_POINTS)
 
@@ -331,7 +338,7 @@ async def test_a_provider_that_never_answers_is_given_up(desk: Desk, order_id: U
         await impatient.charge(request)
     assert failed.value.status == 502
 
-    desk.clock.advance(2)
+    await desk.elapse(2)
     await desk.payments.resolve_stale()
     assert await desk.status(order_id) == "captured"
 
@@ -357,8 +364,85 @@ async def test_open_payments_are_measured(desk: Desk, order_id: UUID) -> None:
     """Number and age of what waits for the provider, for the metrics."""
     with armed("payments.charge.after-intent-commit=error*1"), pytest.raises(Injected):
         await desk.charge(order_id)
-    desk.clock.advance(3)
+    await desk.elapse(3)
     await desk.payments.measure()
 
     assert desk.payments.statistics().open_payments == 1
-    assert desk.payments.statistics().oldest_open_age == pytest.approx(3.0)
+    assert desk.payments.statistics().oldest_open_age >= 3
+
+
+# -- changes at the provider
+
+
+async def refund_outside(desk: Desk, order_id: UUID, key: str = "dashboard-1", amount: Money = PRICE) -> None:
+    """A refund made at the provider by somebody else, under a key of theirs."""
+    charge = str((await desk.payments.find(order_id)).payment_id)
+    assert (await desk.sandbox.refund(key, charge, amount)).outcome is Outcome.REFUNDED
+
+
+async def test_a_refund_made_at_the_provider_is_found(desk: Desk, order_id: UUID) -> None:
+    """The payment is refunded and says so once; its one refund carries the provider's key."""
+    await desk.charge(order_id)
+    await refund_outside(desk, order_id)
+    assert await desk.payments.follow_provider() == 1
+    assert await desk.payments.follow_provider() == 0
+
+    assert await desk.status(order_id) == "refunded"
+    assert await desk.published(order_id) == ["payment.captured", "payment.refunded"]
+    rows = await desk.db.fetch("SELECT key, reason, refunded_at IS NOT NULL AS done FROM refunds")
+    assert [tuple(row.values()) for row in rows] == [("dashboard-1", "refunded at the provider", True)]
+
+
+@pytest.mark.parametrize("point", [point for point in FAULT_POINTS if "changes" in point])
+async def test_a_follower_that_dies_anywhere_misses_nothing(desk: Desk, order_id: UUID, point: str) -> None:
+    """The cursor moves together with what it has passed: each refund is recorded once."""
+    await desk.charge(order_id)
+    await refund_outside(desk, order_id)
+    with armed(f"{point}=error*1"), pytest.raises(Injected):
+        await desk.payments.follow_provider()
+    await asyncio.gather(*(desk.restarted().follow_provider() for _ in range(3)))
+
+    assert await desk.status(order_id) == "refunded"
+    assert await desk.published(order_id) == ["payment.captured", "payment.refunded"]
+
+
+async def test_a_refund_of_a_capture_that_was_never_recorded_is_both(desk: Desk, order_id: UUID) -> None:
+    """The capture is published before its refund, so that the books of others add up."""
+    with armed("payments.charge.before-result-commit=error*1"), pytest.raises(Injected):
+        await desk.charge(order_id)
+    await refund_outside(desk, order_id)
+    await desk.payments.follow_provider()
+
+    assert await desk.status(order_id) == "refunded"
+    assert await desk.published(order_id) == ["payment.captured", "payment.refunded"]
+
+
+async def test_our_own_refund_of_what_is_refunded_already_ends(desk: Desk, order_id: UUID) -> None:
+    """Whoever was first, the money goes back once and nobody asks for ever."""
+    await desk.charge(order_id)
+    await refund_outside(desk, order_id)
+
+    assert (await desk.payments.refund(order_id, "cancelled")).status == "refunded"
+    assert await desk.payments.follow_provider() == 0
+    assert await desk.ledger() == [("captured", "18.00"), ("refunded", "-18.00")]
+    assert await desk.published(order_id) == ["payment.captured", "payment.refunded"]
+
+
+async def test_the_ledger_is_read_page_by_page_and_misses_no_late_commit(desk: Desk) -> None:
+    """An entry whose transaction was open while later ones were read comes after them."""
+    async with desk.db.transaction() as slow:
+        await slow.execute(
+            "INSERT INTO sandbox.charges (key, amount, currency, status) VALUES ('a', 1, 'USD', 'captured')"
+        )
+        for number in range(3):
+            await desk.sandbox.charge(f"b{number}", PRICE, "pm_card_ok")
+        while_open = await desk.sandbox.changes(None, limit=10)
+        assert while_open.entries == (), "nothing passes a transaction that runs"
+    first = await desk.sandbox.changes(while_open.cursor, limit=3)
+    second = await desk.sandbox.changes(first.cursor, limit=3)
+    third = await desk.sandbox.changes(second.cursor, limit=3)
+
+    assert [entry.key for entry in (*first.entries, *second.entries)] == ["a", "b0", "b1", "b2"]
+    assert (first.more, second.more, third.entries) == (True, False, ())
+    assert third.cursor == second.cursor
+    assert {entry.entry for entry in first.entries} == {Entry.CAPTURED}

@@ -1,0 +1,12 @@
+-- The transaction that changed a row last: readers of changes (`GET /internal/audit`) follow it from one position to the
+-- next and miss none, whatever commits in whatever order. Rows from before count as changed by transaction 0.
+CREATE FUNCTION stamp_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.changed := pg_current_xact_id();
+    RETURN NEW;
+END $$;
+
+ALTER TABLE reservations ADD COLUMN changed xid8 NOT NULL DEFAULT '0';
+ALTER TABLE reservations ALTER COLUMN changed SET DEFAULT pg_current_xact_id();
+CREATE INDEX reservations_changed ON reservations (changed, order_id);
+CREATE TRIGGER reservations_changed BEFORE UPDATE OF state ON reservations FOR EACH ROW EXECUTE FUNCTION stamp_change();

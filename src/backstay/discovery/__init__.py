@@ -3,7 +3,7 @@
 from backstay.discovery.balancer import Balancer
 from backstay.discovery.client import EurekaClient, EurekaClientStatistics
 from backstay.discovery.credentials import Credential, Credentials
-from backstay.discovery.errors import BadInstance, DiscoveryError, NoInstance, RegistryFault, TooManyLeases
+from backstay.discovery.errors import BadInstance, DiscoveryError, NoInstance, RegistryFault, TooManyLeases, Unreachable
 from backstay.discovery.instance import Instance, Registry
 from backstay.discovery.leases import Lease, LeaseRegistry, LeaseStatistics
 from backstay.discovery.registration import DataCenter, Registration
@@ -30,4 +30,5 @@ __all__ = [
     "RegistryServer",
     "StaticRegistry",
     "TooManyLeases",
+    "Unreachable",
 ]

@@ -2,6 +2,7 @@
 
 DiscoveryError
 ├── NoInstance      nobody to send to (also a ConnectionError)
+│   └── Unreachable those that are up can't be spoken to: TLS only, or no port
 ├── BadInstance     a registration that cannot be read (400)
 └── RegistryFault   the registry refused or could not be reached (also a ConnectionError)
 """
@@ -16,9 +17,13 @@ class DiscoveryError(BackstayError):
 class NoInstance(DiscoveryError, ConnectionError):
     """No instance of the application is up, or every one was ejected a moment ago."""
 
-    def __init__(self, app: str) -> None:
-        super().__init__(f"no instance of {app} is up")
+    def __init__(self, app: str, reason: str = "") -> None:
+        super().__init__(reason or f"no instance of {app} is up")
         self.app = app
+
+
+class Unreachable(NoInstance):
+    """Instances of the application are up, and none may be spoken to in plain HTTP; the message says why."""
 
 
 class BadInstance(DiscoveryError):

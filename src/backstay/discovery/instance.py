@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from backstay.discovery.errors import Unreachable
+
 UP = "UP"
 DOWN = "DOWN"
 STARTING = "STARTING"
@@ -25,7 +27,7 @@ class Instance:
     status: str = UP
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
     secure: bool = False
-    """Whether `port` speaks TLS."""
+    """Whether `port` speaks TLS; then nothing is sent there, since TLS to instances isn't supported yet."""
     since: int = 0
     """Milliseconds since the epoch of its last change; the same address with another `since` was started anew."""
 
@@ -33,6 +35,21 @@ class Instance:
     def address(self) -> str:
         """`host:port`."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why nothing may be sent there, whatever its status; None if it takes plain HTTP."""
+        if self.secure:
+            return f"{self.app} takes TLS only ({self.address}), and TLS to instances isn't supported"
+        if not self.port:
+            return f"{self.app} has no enabled port ({self.id})"
+        return None
+
+    def plain_address(self) -> tuple[str, int]:
+        """Host and port to speak plain HTTP to; raises `Unreachable` if the instance doesn't take it."""
+        if (obstacle := self.obstacle) is not None:
+            raise Unreachable(self.app, obstacle)
+        return self.host, self.port
 
 
 class Registry(Protocol):

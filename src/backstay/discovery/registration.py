@@ -64,7 +64,7 @@ class Registration:
     def instance(self) -> Instance:
         """What callers need of it."""
         secure = self.secure_enabled and not self.port_enabled
-        port = self.secure_port if secure else self.port
+        port = self.secure_port if secure else self.port if self.port_enabled else 0
         return Instance(
             self.app.lower(), self.id, self.host, port, self.status, dict(self.metadata), secure, self.dirty_at
         )

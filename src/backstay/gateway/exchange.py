@@ -13,7 +13,7 @@ Once a byte of the upstream's answer has gone to the client there is no way back
 
 import asyncio
 
-from backstay.discovery import Instance, NoInstance
+from backstay.discovery import Instance, NoInstance, Unreachable
 from backstay.gateway import problems
 from backstay.gateway.admission import Admitted, admit, find_route, trace_of
 from backstay.gateway.answering import Framing, framing_of, head_lines
@@ -221,9 +221,11 @@ class Exchange:
             return self._where
         try:
             instance = self._instance = self.gateway.registry.choose(target.app)
+            self._where = instance.plain_address()
+        except Unreachable as error:
+            raise problems.unreachable(str(error), self.gateway.options.retry_after) from None
         except NoInstance:
             raise problems.no_instance(target.app, self.gateway.options.retry_after) from None
-        self._where = (instance.host, instance.port)
         return self._where
 
     async def _connect(self, admitted: Admitted, address: Address | None) -> None:

@@ -103,6 +103,11 @@ def no_instance(app: str, retry_after: int) -> Refusal:
     return Refusal(503, "no-instance", detail, [("Retry-After", str(retry_after))])
 
 
+def unreachable(reason: str, retry_after: int) -> Refusal:
+    """Instances are there, and none takes plain HTTP."""
+    return Refusal(503, "instance-unreachable", reason, [("Retry-After", str(retry_after))])
+
+
 def overloaded(retry_after: int) -> Refusal:
     """Too many requests are waiting for this upstream."""
     return _shed("unavailable", "the service has too many requests in flight", retry_after)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from backstay.discovery import Instance, Registry
+from backstay.discovery.instance import UP
 from backstay.errors import ConfigError
 from backstay.http.client import HttpClient
 from backstay.http.errors import BadResponse, ConnectFailed, PoolFull
@@ -202,11 +203,10 @@ class Client:
         tried = 0
         while True:
             instance = self._registry.choose(to.app)
+            host, port = instance.plain_address()
             tried += 1
             try:
-                return await http.request(
-                    instance.host, instance.port, method, target, headers=headers, body=body, timeout=timeout
-                )
+                return await http.request(host, port, method, target, headers=headers, body=body, timeout=timeout)
             except PoolFull:
                 raise
             except ConnectFailed:
@@ -216,7 +216,9 @@ class Client:
 
     def _has_other(self, refused: Instance) -> bool:
         registry, app = self._registry, self.target.app
-        return registry is not None and app is not None and any(i != refused for i in registry.instances(app))
+        if registry is None or app is None:
+            return False
+        return any(i != refused and i.status == UP and i.obstacle is None for i in registry.instances(app))
 
     def _said_no(self, kind: type[ServiceCallError], response: HttpResponse) -> ServiceCallError:
         try:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backstay.discovery import Balancer, Instance, StaticRegistry
+from backstay.discovery import Balancer, Instance, NoInstance, StaticRegistry, Unreachable
 from backstay.testing import FakeClock
 
 
@@ -73,3 +73,35 @@ def test_a_static_registry_reads_addresses() -> None:
     assert registry.choose("A").address == "127.0.0.1:8081"
     with pytest.raises(ValueError, match="address of a must be host:port, not 'nonsense'"):
         StaticRegistry({"a": ["nonsense"]})
+
+
+TLS_ONLY = Instance("orders", "orders-tls", "127.0.0.1", 8443, secure=True)
+PORTLESS = Instance("orders", "orders-0", "127.0.0.1", 0)
+
+
+def test_an_instance_that_takes_tls_only_gets_no_turn() -> None:
+    """Nor does one without an enabled port; those that take plain HTTP share the turns."""
+    balancer = Balancer()
+    balancer.replace({"orders": [instance(1), instance(2), TLS_ONLY, PORTLESS]})
+
+    chosen = {balancer.choose("orders").id for _ in range(8)}
+
+    assert chosen == {"orders-1", "orders-2"}
+    assert len(balancer.instances("orders")) == 4
+    assert balancer.apps == {"orders": 2}
+
+
+@pytest.mark.parametrize(("only", "reason"), [(TLS_ONLY, "takes TLS only"), (PORTLESS, "no enabled port")])
+def test_nothing_but_such_instances_is_refused_with_the_reason(only: Instance, reason: str) -> None:
+    """Never an address to speak plain HTTP to; an application that is down is still just that."""
+    balancer = Balancer()
+    balancer.replace({"orders": [only, instance(1, "DOWN")], "payments": [instance(1, "DOWN")]})
+
+    with pytest.raises(Unreachable, match=reason):
+        balancer.choose("Orders")
+    with pytest.raises(Unreachable, match=reason):
+        only.plain_address()
+    with pytest.raises(NoInstance, match="no instance of payments is up"):
+        balancer.choose("payments")
+    balancer.replace({"orders": [only, instance(1)]})
+    assert balancer.choose("orders").plain_address() == ("127.0.0.1", 8001)

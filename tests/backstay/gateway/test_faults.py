@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from backstay.discovery import Instance, StaticRegistry
 from backstay.gateway import DenyList
 from backstay.http import Limits
 from backstay.testing import eventually
@@ -61,6 +62,34 @@ async def test_no_instance_is_a_503(system):
     answer = await system.ask(gateway)
 
     assert (answer.status, answer.problem["type"], answer.get("retry-after")) == (503, TYPE + "no-instance", "1")
+
+
+class Fixed(StaticRegistry):
+    """A registry with one instance, whatever it is told; a dishonest one hands it out whatever that takes."""
+
+    def __init__(self, instance, *, honest):
+        self.instance, self.honest = instance, honest
+        super().__init__({})
+
+    def replace(self, apps):
+        super().replace({"app": [self.instance]})
+
+    def choose(self, app):
+        return super().choose(app) if self.honest else self.instance
+
+
+@pytest.mark.parametrize("honest", [True, False])
+async def test_an_instance_that_takes_tls_only_is_never_spoken_to_in_plain(system, honest):
+    """503 with the reason; nothing is sent, so no token leaves in clear."""
+    upstream = await system.upstream()
+    system.registry = Fixed(Instance("app", "app-tls", "127.0.0.1", upstream.port, secure=True), honest=honest)
+    gateway = await system.simple(upstream, instance_wait=0.1)
+
+    answer = await system.ask(gateway, "/", "Authorization: Bearer secret")
+
+    assert (answer.status, answer.problem["type"]) == (503, TYPE + "instance-unreachable")
+    assert "takes TLS only" in answer.problem["detail"]
+    assert upstream.requests == []
 
 
 @pytest.mark.parametrize("before", ["none", "refused"])

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from backstay import resilience as r
-from backstay.discovery import Instance, NoInstance, StaticRegistry
+from backstay.discovery import Instance, NoInstance, StaticRegistry, Unreachable
 from backstay.errors import ConfigError
 from backstay.http import HttpClient, HttpReply, HttpRequest, HttpServer
 from backstay.service import Client, UpstreamError, UpstreamRefused, client
@@ -165,6 +165,17 @@ async def test_refused_connection_goes_to_the_next_instance(http: HttpClient, up
         await beans.get("/stock/tea", Stock)
 
     assert {registry.choose("beans").port for _ in range(4)} == {upstream.port}
+
+
+async def test_an_instance_that_takes_tls_only(http: HttpClient, upstream: Upstream) -> None:
+    """Nothing is sent there: the caller gets a ConnectionError with the reason."""
+    only = Instance("beans", "1", "127.0.0.1", upstream.port, secure=True)
+    beans = bound(http, upstream, registry=StaticRegistry({"beans": [only]}))
+
+    with pytest.raises(Unreachable, match="TLS only"):
+        await beans.get("/stock/tea", Stock)
+
+    assert upstream.requests == []
 
 
 async def test_all_connections_refused(http: HttpClient, upstream: Upstream) -> None:

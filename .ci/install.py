@@ -18,6 +18,7 @@ import contextlib  # noqa: E402
 import ctypes  # noqa: E402
 import fcntl  # noqa: E402
 import os  # noqa: E402
+import re  # noqa: E402
 import selectors  # noqa: E402
 import shutil  # noqa: E402
 import subprocess  # noqa: E402
@@ -45,6 +46,12 @@ PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 PIP_WITH_PYTHON_OPTION = (22, 3)
 OFFLINE_BACKEND = ("--no-deps", "--no-build-isolation", "-e", str(ROOT))
 
+HEADER = re.compile(rb"#!(/bin/sh\n'''exec' [^\n]*\n' '''|[^\n]*/python[0-9.]*)\n")
+"""How installers begin a console script: the interpreter's path, by way of a shell where that is long or has spaces."""
+RELATIVE_HEADER = b"""#!/bin/sh
+'''exec' "$(dirname -- "$0")/python" "$0" "$@"
+' '''
+"""
 UV_NAMES = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -128,13 +135,19 @@ def replace() -> None:
 
 
 def relocate(made: Path, final: Path) -> None:
-    """Write the final path into the scripts of an environment that was made elsewhere."""
+    """Make an environment usable in another folder beside the one that it was made in, whatever the path contains.
+
+    Console scripts find their interpreter beside them; elsewhere the last part of the path is replaced, for what
+    precedes it may be quoted for a shell.
+    """
     for script in [*(made / "bin").iterdir(), made / "pyvenv.cfg"]:
         if script.is_symlink() or not script.is_file():
             continue
         content = script.read_bytes()
-        if b"\0" not in content and bytes(made) in content:
-            script.write_bytes(content.replace(bytes(made), bytes(final)))
+        if header := HEADER.match(content):
+            script.write_bytes(RELATIVE_HEADER + content[header.end() :])
+        elif b"\0" not in content and made.name.encode() in content:
+            script.write_bytes(content.replace(made.name.encode(), final.name.encode()))
 
 
 def _with_uv(pip: list[str], progress: "Progress", total: int) -> str | None:
@@ -179,7 +192,7 @@ def _with_pip(pip: list[str], progress: "Progress", total: int) -> str:
 def _pip() -> list[str]:
     """Return the command for a pip that installs into the new environment: this Python's, or one of its own."""
     options = ["--disable-pip-version-check", "--no-input"]
-    asked = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, text=True, check=False)  # noqa: S603
+    asked = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, text=True, check=False)
     words = asked.stdout.split()
     version = tuple(int(part) for part in words[1].split(".")[:2] if part.isdigit()) if len(words) > 1 else ()
     if asked.returncode == 0 and version >= PIP_WITH_PYTHON_OPTION:
@@ -219,7 +232,7 @@ def uv_environment(settings: Mapping[str, str], environ: Mapping[str, str]) -> d
     # As pip does: the best version of all indexes, kept safe by the hashes.
     told |= {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_PYTHON_DOWNLOADS": "never"}
     old = {"UV_DEFAULT_INDEX": "UV_INDEX_URL", "UV_INDEX": "UV_EXTRA_INDEX_URL"}
-    return {name: value for name, value in told.items() if name not in environ and old.get(name) not in environ}
+    return {name: value for name, value in told.items() if name not in environ and old.get(name, name) not in environ}
 
 
 def _locked() -> list[str]:

@@ -23,11 +23,11 @@ from rich.console import Console
 import profiling
 from shop.demo import seed
 from shop.demo.stage import in_process
-from shop.load.census import Cost, census
 from shop.load.depths import Depths, Gauge
 from shop.load.plot import Line, percentiles
 from shop.local import apache
 from shop.local.options import APACHE, Options
+from shop.local.processes import Cost, costs
 from shop.local.screen import Screen
 from shop.local.system import System
 from shop.local.web import Web
@@ -88,13 +88,13 @@ async def measure(
     system: System, gauge: Gauge, load: LoadClient, name: str, *, clients: int, rate: float, seconds: float
 ) -> Row:
     """Load the system once and look at everything before and after, until all consumers have caught up."""
-    before = costs(system)
+    before = cost_of(system)
     figures = await load.run(clients=clients, rate=rate, seconds=seconds)
     ended = time.monotonic()
     behind = await gauge.look()
     memory = system.memory() or 0
     caught_up = await catch_up(gauge, ended)
-    after = costs(system)
+    after = cost_of(system)
     orders = max(figures["good"], 1)
     cpu = {n: (cost.cpu - before[n].cpu) * 1000 / orders for n, cost in after.items() if n in before}
     cpu["load client"] = figures["cpu"] * 1000 / orders
@@ -108,8 +108,8 @@ async def catch_up(gauge: Gauge, since: float) -> float:
     return time.monotonic() - since
 
 
-def costs(system: System) -> dict[str, Cost]:
-    found = census(system.supervisor.pids_by_name())
+def cost_of(system: System) -> dict[str, Cost]:
+    found = costs(system.supervisor.pids_by_name())
     usage = os.times()
     own = Cost(usage.user + usage.system, 0, 0)
     return {**found, "supervisor and mailbox": own}

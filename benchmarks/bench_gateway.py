@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import uvloop
 
 from backstay.auth import StaticKeys, TokenVerifier
@@ -123,15 +124,9 @@ async def turn(port: int, pid: int, token: str) -> tuple[float, float]:
 
 def cpu(pid: int) -> float:
     """User and system seconds of a process and its children."""
-    found = 0.0
-    for task in (pid, *children(pid)):
-        fields = Path(f"/proc/{task}/stat").read_text().rpartition(")")[2].split()
-        found += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return found
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    process = psutil.Process(pid)
+    times = [each.cpu_times() for each in (process, *process.children())]
+    return float(sum(each.user + each.system for each in times))
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -31,7 +32,6 @@ from shop.local.program import Program, spawn, stop, wait_until
 PARTITIONS = 6
 KEYS = 5000
 CHUNK = 1000  # events of one transaction in a backlog
-TICK = os.sysconf("SC_CLK_TCK")
 WORKER = Path(__file__).with_name("outbox_worker.py")
 SETTINGS = {
     "wal_level": "logical",
@@ -77,8 +77,8 @@ class Running:
 
     def cpu(self) -> float:
         """Seconds of CPU so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICK
+        times = psutil.Process(self.pid).cpu_times()
+        return float(times.user + times.system)
 
     def peak(self) -> float:
         """Resident MB at most."""

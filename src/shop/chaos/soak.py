@@ -13,7 +13,6 @@ from shop.chaos.schedule import Accident, Kind, Targets, schedule
 from shop.chaos.storm import Storm, targets
 from shop.demo import seed
 from shop.demo.stage import in_process
-from shop.load.census import Cost, census
 from shop.load.command import Plan as Load
 from shop.load.command import stocked, tell, visit
 from shop.load.depths import Depths, Gauge
@@ -22,6 +21,7 @@ from shop.load.run import Measured, open_loop
 from shop.load.scenario import MIX, Scenario
 from shop.local import infrastructure
 from shop.local.options import APACHE, EMBEDDED, Options
+from shop.local.processes import Cost, costs
 from shop.local.screen import Screen
 from shop.local.stopping import until_stopped
 from shop.local.system import System
@@ -133,12 +133,12 @@ async def _watch(system: System, gauge: Gauge, soaked: Soaked) -> None:
     started = time.monotonic()
     while True:
         at = time.monotonic() - started
-        costs = await asyncio.to_thread(census, system.supervisor.pids_by_name())
+        spent = await asyncio.to_thread(costs, system.supervisor.pids_by_name())
         try:
             depths = await gauge.look()
         except (OSError, RuntimeError):
             depths = None  # the database has just been hit
-        soaked.looks.append(Look(at, costs, depths))
+        soaked.looks.append(Look(at, spent, depths))
         await asyncio.sleep(LOOK_EVERY)
 
 

@@ -1,7 +1,8 @@
 """Run a program that ends with its parent: `python -I -S guard.py PARENT SIGNAL UID GID PROGRAM [ARGUMENT …]`.
 
 A small step before the real program instead of code between fork and exec, which is not safe beside threads. It gives
-up its rights (UID and GID unless -1), asks the kernel for SIGNAL when the parent is gone, and becomes the program.
+up its rights (UID and GID unless -1), asks the kernel for SIGNAL (unless 0) when the parent is gone, and becomes the
+program. Only Linux has such a signal; elsewhere the supervisor's next run ends what a killed one left.
 Stands alone: it may run before anything of ours is readable.
 """
 
@@ -19,7 +20,7 @@ def become(parent: int, orphan_signal: int, uid: int, gid: int, argv: list[str])
         os.setgid(gid)
     if uid >= 0:
         os.setuid(uid)  # forgets a death signal, so that is asked for next
-    if sys.platform == "linux":
+    if orphan_signal and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, orphan_signal, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TextIO
 
 from shop.local.ports import free_port, reserve
-from shop.local.program import kill_session, started_at
+from shop.local.processes import started_at
+from shop.local.program import kill_session
 
 PORTS = "ports.json"
 SECRET_BYTES = 24

@@ -61,16 +61,15 @@ def empty(home: Home, broker: str) -> None:
     if not folder.exists():
         return
     shutil.rmtree(folder / "kafka", ignore_errors=True)
-    discard(home, broker)
+    shutil.rmtree(account.reachable_base(folder / "postgres", account.unprivileged()) / "data", ignore_errors=True)
     shutil.rmtree(home.mail, ignore_errors=True)
     home.mail.mkdir(parents=True)
 
 
-def discard(home: Home, broker: str) -> None:
-    """Remove the databases under this home, and the folder that stands in for it where root couldn't use it."""
-    folder = home.data(broker) / "postgres"
+def tidy(home: Home) -> None:
+    """Remove databases that start empty next time where they lie outside of the home (root, and a private folder)."""
+    folder = home.data(EMBEDDED) / "postgres"
     base = account.reachable_base(folder, account.unprivileged())
-    shutil.rmtree(base / "data", ignore_errors=True)
     if base != folder:
         shutil.rmtree(base, ignore_errors=True)
 

@@ -8,9 +8,10 @@ import tempfile
 from collections import deque
 from pathlib import Path
 
+from shop.local.processes import holder
+
 RANGE = range(20_000, 32_000)
 """Where free ports are looked for: below those that the system lends to outgoing connections."""
-LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
 HOST = "127.0.0.1"
 
 KEPT = 200  # ports handed out last, each kept from others until this process ends
@@ -79,42 +80,3 @@ def choose(wanted: int, *, variable: str, what: str) -> int:
 def _complaint(port: int, variable: str, what: str) -> str:
     by = f" by {owner}" if (owner := holder(port)) else ""
     return f"Port {port} ({what}) is taken{by}. Stop that, or choose another: make up {variable}=0 takes a free one."
-
-
-def holder(port: int) -> str | None:
-    """Who listens on a port, as `name (pid 42)`; None where the system doesn't tell."""
-    inodes = _listening_inodes(port)
-    if not inodes:
-        return None
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and _has_socket(process, inodes):
-            return f"{_name(process)} (pid {process.name})"
-    return None
-
-
-def _listening_inodes(port: int) -> set[str]:
-    inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            rows = Path(table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for row in map(str.split, rows):
-            if row[3] == LISTEN and int(row[1].rpartition(":")[2], 16) == port:
-                inodes.add(f"socket:[{row[9]}]")
-    return inodes
-
-
-def _has_socket(process: Path, inodes: set[str]) -> bool:
-    try:
-        return any(os.readlink(fd) in inodes for fd in (process / "fd").iterdir())
-    except OSError:  # gone meanwhile, or another user's
-        return False
-
-
-def _name(process: Path) -> str:
-    try:
-        words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        return " ".join([Path(words[0]).name, *words[1:4]]).strip() or (process / "comm").read_text().strip()
-    except OSError:
-        return "another process"

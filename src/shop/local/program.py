@@ -17,6 +17,7 @@ from typing import Any
 
 from shop.local import guard
 from shop.local.account import Account
+from shop.local.processes import is_portable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +32,14 @@ class Program:
     account: Account | None = None
     stop_signal: int = signal.SIGTERM
     orphan_signal: int = signal.SIGKILL
-    """What it gets from the kernel when the supervisor is gone."""
+    """What it gets from the kernel when the supervisor is gone (Linux; elsewhere the next supervisor ends it)."""
     patience: float = 12.0
     """Seconds between `stop_signal` and SIGKILL."""
 
     def command(self) -> list[str]:
         """The command line, with the step that ties it to us before it."""
         uid, gid = (self.account.uid, self.account.gid) if self.account else (-1, -1)
-        tie = [os.getpid(), int(self.orphan_signal), uid, gid]
+        tie = [os.getpid(), 0 if is_portable() else int(self.orphan_signal), uid, gid]
         return [sys.executable, "-I", "-S", guard.__file__, *map(str, tie), *self.argv]
 
     def options(self) -> dict[str, Any]:
@@ -67,18 +68,6 @@ def kill_session(pid: int) -> None:
     """SIGKILL to a child and whatever it started: each child leads a process group of its own."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def started_at(pid: int) -> int | None:
-    """The kernel's start time of a process in clock ticks since boot; with the pid it names one process for ever.
-
-    None when there is no such process (a zombie counts as none) or the system can't tell.
-    """
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if after_name[0] in "ZX" else int(after_name[19])
 
 
 def tail_of(log: Path, lines: int = 8) -> str:

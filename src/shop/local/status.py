@@ -5,8 +5,7 @@ import os
 from shop.local import registry
 from shop.local.control import tell
 from shop.local.home import Home, Running
-from shop.local.memory import proportional_set_size
-from shop.local.owners import owners_of
+from shop.local.processes import memory, owners_of
 from shop.local.screen import Screen
 from shop.local.supervisor import ChildStatus
 from shop.local.web import Web
@@ -24,8 +23,8 @@ async def show(home: Home, running: Running, screen: Screen) -> None:
     gateways = ", ".join(running.gateways or [running.gateway])
     screen.say(f"gateway {gateways}   registry {running.discovery}   Kafka {running.kafka}")
     pids = [running.supervisor.pid, *(child.pid for child in children if child.pid)]
-    if (memory := proportional_set_size({*pids} - {os.getpid()})) is not None:
-        screen.say(f"memory of all processes {memory / (1 << 20):,.0f} MB")
+    if (size := memory({*pids} - {os.getpid()})) is not None:
+        screen.say(f"memory of all processes {size / (1 << 20):,.0f} MB")
 
 
 def _by_process(children: list[ChildStatus], found: list[registry.Instance]) -> dict[str, registry.Instance]:

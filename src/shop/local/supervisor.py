@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
 from shop.local.home import Home, Recorded
-from shop.local.program import Program, kill_session, started_at, tail_of
+from shop.local.processes import started_at
+from shop.local.program import Program, kill_session, tail_of
 
 FIRST_DELAY = 0.5  # seconds before a dead child is started again
 LAST_DELAY = 30.0  # seconds, doubled up to here

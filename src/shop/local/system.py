@@ -16,18 +16,17 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from shop import topology
-from shop.local import infrastructure, registry
+from shop.local import infrastructure, processes, registry
 from shop.local.control import Answering, Control
 from shop.local.doors import Door
 from shop.local.environment import Resources, environment, python_path
 from shop.local.home import Home, Recorded, Running
 from shop.local.instances import Instance, expanded, instances
 from shop.local.mailbox import Mailbox
-from shop.local.memory import proportional_set_size
 from shop.local.options import EMBEDDED, Options
-from shop.local.owners import owners_of
 from shop.local.ports import HOST, choose, free_port
-from shop.local.program import Program, started_at
+from shop.local.processes import owners_of, started_at
+from shop.local.program import Program
 from shop.local.screen import Screen
 from shop.local.supervisor import NotReady, Supervisor
 from shop.local.web import Web
@@ -81,7 +80,7 @@ class System:
 
     def memory(self) -> int | None:
         """Bytes of all processes, this one included, shared pages counted once; None where nobody tells."""
-        return proportional_set_size([os.getpid(), *self.supervisor.pids()])
+        return processes.memory([os.getpid(), *self.supervisor.pids()])
 
     async def __aenter__(self) -> Self:
         self.home.lock()
@@ -234,5 +233,5 @@ class System:
             if self._mailbox is not None:
                 await self._mailbox.__aexit__(None, None, None)
             if self.options.kafka == EMBEDDED:
-                infrastructure.discard(self.home, EMBEDDED)
+                infrastructure.tidy(self.home)
             self.home.unlock()

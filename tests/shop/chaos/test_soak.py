@@ -3,8 +3,8 @@
 import pytest
 
 from shop.chaos.soak import Look, Soaked, grown
-from shop.load.census import Cost, census
 from shop.load.depths import Depths
+from shop.local.processes import Cost, costs
 
 MB = 1_000_000
 
@@ -39,11 +39,11 @@ def test_what_only_moves_is_no_leak(memory: list[float]) -> None:
     assert grown(soaked(memory), ["orders"]) == []
 
 
-def test_a_census_counts_a_process_with_its_children() -> None:
+def test_costs_count_a_process_with_its_children() -> None:
     """This very process has CPU time, memory and descriptors."""
     import os
 
-    cost = census({"tests": os.getpid()})["tests"]
+    cost = costs({"tests": os.getpid()})["tests"]
 
     assert cost.cpu > 0
     assert cost.memory > 10 * MB

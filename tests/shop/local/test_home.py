@@ -11,7 +11,7 @@ import pytest
 
 from shop.local.home import Home, HomeInUse, Recorded, Running
 from shop.local.ports import release
-from shop.local.program import started_at
+from shop.local.processes import started_at
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from backstay.testing import eventually
-from shop.local.memory import proportional_set_size
-from shop.local.program import Program, spawn, started_at, stop, tail_of, wait_until
+from shop.local.processes import PORTABLE, memory, started_at
+from shop.local.program import Program, spawn, stop, tail_of, wait_until
 
 PARENT = """
 import sys
@@ -77,14 +77,15 @@ def test_a_process_is_known_by_its_start() -> None:
     assert started_at(2**22 + 1) is None
 
 
-@linux
-def test_memory_counts_a_tree() -> None:
-    """Children count too."""
-    alone = proportional_set_size([os.getpid()])
+@pytest.mark.parametrize("portable", ["no", "yes"])
+def test_memory_counts_a_tree(portable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children count too, with the proportional set size and without."""
+    monkeypatch.setenv(PORTABLE, portable)
+    alone = memory([os.getpid()])
     child = subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], stdin=-1, stdout=-1)
     assert child.stdout
     child.stdout.readline()
-    both = proportional_set_size([os.getpid()])
+    both = memory([os.getpid()])
     child.communicate(b"\n")
 
     assert alone is not None

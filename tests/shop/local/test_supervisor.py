@@ -10,7 +10,8 @@ import pytest
 
 from backstay.testing import eventually
 from shop.local.home import Home
-from shop.local.program import Program, started_at
+from shop.local.processes import started_at
+from shop.local.program import Program
 from shop.local.supervisor import Died, NotReady, Supervisor
 
 WAIT = "import sys, time\nprint('here', flush=True)\ntime.sleep(60)"

@@ -20,7 +20,7 @@ from shop.local.control import ControlRefused, tell
 from shop.local.home import Home, HomeInUse
 from shop.local.options import Options
 from shop.local.ports import PortTaken, is_open
-from shop.local.program import started_at
+from shop.local.processes import started_at
 from shop.local.screen import Screen
 from shop.local.supervisor import Died
 from shop.local.system import System
@@ -154,6 +154,21 @@ async def test_a_killed_supervisor_leaves_nothing_for_long(home: Path) -> None:
         assert one.running.gateway
 
 
+async def test_without_a_death_signal_the_next_start_ends_what_a_killed_supervisor_left(home: Path) -> None:
+    """On a system other than Linux the children outlive their supervisor, until the next one takes the home."""
+    process = _start_alone(home, BACKSTAY_PORTABLE="yes")
+    left = Home(home).recorded()
+    process.kill()
+    process.communicate()
+    assert all(child.is_alive() for child in left)
+
+    output = io.StringIO()
+    async with system(home, output) as one:
+        assert one.running.gateway
+        assert not any(child.is_alive() for child in left)
+    assert "ended what an earlier run left: " in output.getvalue()
+
+
 async def test_two_interrupts_leave_nothing(home: Path) -> None:
     """Whoever doesn't want to wait leaves a clean machine too."""
     process = _start_alone(home)
@@ -168,8 +183,8 @@ async def test_two_interrupts_leave_nothing(home: Path) -> None:
     assert not Home(home).is_locked()
 
 
-def _start_alone(home: Path) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+def _start_alone(home: Path, **more: str) -> subprocess.Popen[str]:
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", **more}
     process = subprocess.Popen([sys.executable, "-c", ALONE, str(home)], stdout=subprocess.PIPE, text=True, env=env)
     assert process.stdout
     for line in process.stdout:

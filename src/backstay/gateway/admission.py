@@ -12,10 +12,12 @@ from backstay.gateway.paths import AmbiguousPath, decoded
 from backstay.gateway.plane import Plane
 from backstay.gateway.problems import Health, Refusal
 from backstay.gateway.routes import Route
-from backstay.http.framing import RequestHead, connection_names
+from backstay.http.framing import IDEMPOTENT, RequestHead, connection_names
 from backstay.telemetry.trace import TraceContext
 
+_MILLISECONDS = re.compile(rb"[ \t]*-?\d{1,18}[ \t]*")
 HEALTH_PATHS = ("/health/live", "/health/ready")  # before any route, for whoever balances load before us
+_KEY = b"\r\nidempotency-key: "
 _KEEP_ALIVE = (b"keep-alive", b"close", b"Keep-Alive")
 
 
@@ -26,6 +28,7 @@ class Admitted:
         "after_host",
         "before_host",
         "connect_timeout",
+        "repeatable",
         "response_lines",
         "response_timeout",
         "route",
@@ -42,6 +45,7 @@ class Admitted:
         response_lines: bytes,
         connect_timeout: float,
         response_timeout: float,
+        repeatable: bool,
     ) -> None:
         self.route = route
         self.user = user
@@ -50,6 +54,8 @@ class Admitted:
         self.response_lines = response_lines
         self.connect_timeout = connect_timeout
         self.response_timeout = response_timeout
+        self.repeatable = repeatable
+        """Whether the request may reach the service twice: by its method, or by the key in the head that is sent."""
 
 
 def trace_of(head: RequestHead) -> tuple[str, bytes]:
@@ -86,26 +92,28 @@ def admit(
     user = principal.id if principal is not None else None
     limit_lines = plane.guard.limit(route.limits, user, client, now) if route.limits else b""
     response_timeout, deadline_line = _deadline(plane, route, head)
+    after_host = b"".join(
+        (
+            b"\r\n",
+            *_passed(plane.request_names[route], head),
+            peer.lines(head.host, head.index),
+            trace_line,
+            deadline_line,
+            user_line(principal),
+            route.request_lines.lines(asked.variables),
+            _framing_line(head),
+            b"\r\n",
+        )
+    )
     return Admitted(
         route,
         user,
         before_host=b"%b %b HTTP/1.1\r\nhost: " % (head.method, _forwarded(route, asked, head)),
-        after_host=b"".join(
-            (
-                b"\r\n",
-                *_passed(plane.request_names[route], head),
-                peer.lines(head.host, head.index),
-                trace_line,
-                deadline_line,
-                user_line(principal),
-                route.request_lines.lines(asked.variables),
-                _framing_line(head),
-                b"\r\n",
-            )
-        ),
+        after_host=after_host,
         response_lines=limit_lines + route.response_lines.lines(asked.variables),
         connect_timeout=plane.connect_timeout if route.connect_timeout is None else route.connect_timeout,
         response_timeout=response_timeout,
+        repeatable=head.method in IDEMPOTENT or _KEY in after_host.lower(),
     )
 
 
@@ -147,13 +155,20 @@ def _framing_line(head: RequestHead) -> bytes:
 
 
 def _deadline(plane: Plane, route: Route, head: RequestHead) -> tuple[float, bytes]:
-    """Seconds that the upstream has for its answer, and the header that tells it so."""
+    """Seconds that the upstream has for its answer, and the header line with them; raises Refusal.
+
+    A deadline from outside is lowered to `deadline_ceiling` and to the route's own time. One below `deadline_floor` is
+    refused before anything is sent: a call that can't be completed in time costs the service work, and others its room.
+    """
     seconds = plane.response_timeout if route.response_timeout is None else route.response_timeout
     given = head.index.get(DEADLINE_HEADER)
-    if given is not None and re.fullmatch(rb"\s*-?\d{1,9}\s*", given):
-        wanted = int(given) / 1000
+    if given is not None and _MILLISECONDS.fullmatch(given):  # what isn't a number sets no deadline
+        wanted = min(int(given) / 1000, plane.options.deadline_ceiling)
         if wanted <= 0:
             raise problems.gateway_timeout("the request's deadline has passed")
+        if wanted < plane.options.deadline_floor:
+            least = plane.options.deadline_floor * 1000
+            raise problems.gateway_timeout(f"the request's deadline is shorter than the least of {least:g} ms")
         seconds = min(seconds, wanted)
     if seconds == float("inf"):
         return seconds, b""

@@ -24,7 +24,7 @@ from backstay.gateway.protections import RetryFilter
 from backstay.gateway.routes import Route
 from backstay.http.connection import ResponseHead
 from backstay.http.errors import HttpError
-from backstay.http.framing import IDEMPOTENT, RequestHead
+from backstay.http.framing import RequestHead
 
 RETRY_HEADER = r.RETRY_HEADER.encode()
 STOP_LINE = r.STOP_HEADER.encode() + b": 1\r\n"
@@ -72,10 +72,6 @@ class Protection:
     patience: float
     """Seconds that the route itself allows for an answer."""
 
-    def repeats(self, head: RequestHead) -> bool:
-        """Whether this request may reach the service twice: its sender says so by its method, or by a key."""
-        return head.method in self.methods and (head.method in IDEMPOTENT or b"idempotency-key" in head.index)
-
 
 class Attempts:
     """The attempts of one exchange. Each is begun, and then ends once: answered, failed, timed out or abandoned."""
@@ -93,9 +89,11 @@ class Attempts:
         "fallback",
     )
 
-    def __init__(self, protection: Protection, head: RequestHead, seconds: float, *, may_fall_back: bool) -> None:
+    def __init__(
+        self, protection: Protection, head: RequestHead, seconds: float, *, may_fall_back: bool, repeatable: bool
+    ) -> None:
         self._protection = protection
-        self._retry = protection.retry if protection.retry is not None and protection.repeats(head) else None
+        self._retry = protection.retry if repeatable and head.method in protection.methods else None
         self._given = r.attempt_of(head.index.get(RETRY_HEADER))
         self._number = 0
         self._permit: r.Permit | None = None

@@ -23,7 +23,7 @@ from backstay.gateway.problems import Refusal, answer_bytes
 from backstay.gateway.routes import Route
 from backstay.http.connection import Address, Connection, ResponseHead
 from backstay.http.errors import BadResponse, ConnectFailed, ConnectionLost, FramingError, HttpError, PoolFull
-from backstay.http.framing import HOP_BY_HOP, IDEMPOTENT, RequestHead
+from backstay.http.framing import HOP_BY_HOP, RequestHead
 from backstay.http.messages import status_line
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -114,7 +114,7 @@ class Exchange:
         if self.continue_owed:
             self.inbound.write(CONTINUE)
             self.continue_owed = False
-        self._replayable = head.method in IDEMPOTENT or b"idempotency-key" in head.index
+        self._replayable = self._admitted.repeatable
         self._protect(self._admitted, may_fall_back=True)
         self._set_deadline()
         self._reach(self._admitted)
@@ -391,7 +391,9 @@ class Exchange:
         protection = self.gateway.protections.get(admitted.route)
         if protection is not None:
             seconds = admitted.response_timeout
-            self._attempts = Attempts(protection, self.head, seconds, may_fall_back=may_fall_back)
+            self._attempts = Attempts(
+                protection, self.head, seconds, may_fall_back=may_fall_back, repeatable=admitted.repeatable
+            )
 
     def _taken_back(self, attempts: Attempts, admitted: Admitted, head: ResponseHead) -> bool:
         """Whether this answer isn't the client's: something else follows."""
@@ -443,6 +445,7 @@ class Exchange:
         attempts.abandoned()
         self._let_go()
         self._admitted, self._attempts = admitted, None
+        self._replayable = self._replayable and admitted.repeatable
         self._protect(admitted, may_fall_back=False)
         self._reach(admitted)
         return True

@@ -46,6 +46,10 @@ class GatewayOptions:
     """For a connection to an upstream."""
     response_timeout: float = 10.0
     """From the whole request to the first byte of the answer; the longest deadline that is passed on."""
+    deadline_floor: float = 0.05
+    """The shortest `x-request-deadline-ms` that is tried; a shorter one is answered 504 and nothing is sent."""
+    deadline_ceiling: float = 300.0
+    """The longest that is heeded, also on a route without a response time-out; a longer one is lowered to it."""
     idle_timeout: float = 30.0
     """How long an answer may stand still, whoever is slow."""
     total_timeout: float = 300.0

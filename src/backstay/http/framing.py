@@ -38,7 +38,9 @@ HOP_BY_HOP = frozenset(
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """Methods whose repetition has the effect of one (RFC 9110 §9.2.2)."""
 
-_SINGLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type"))
+_SINGLE = frozenset(
+    (b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type", b"idempotency-key")
+)
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")

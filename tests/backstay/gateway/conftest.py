@@ -214,7 +214,7 @@ class System:
             options=GatewayOptions(**options),
             **more,
         )
-        gateway._ticker._tick = 0.02
+        gateway._ticker.tick = 0.02
         await gateway.__aenter__()
         self._gateways.append(gateway)
         return gateway

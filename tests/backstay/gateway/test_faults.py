@@ -241,6 +241,26 @@ async def test_a_post_is_never_sent_twice(system):
     assert (answer.status, len(upstream.requests), gateway.statistics().replays) == (502, 2, 0)
 
 
+@pytest.mark.parametrize("drop", ["RemoveRequestHeader=Idempotency-Key", ""], ids=["by a filter", "by Connection"])
+async def test_a_key_that_the_service_never_sees_allows_no_repetition(system, drop):
+    """What is sent decides: a POST whose key is taken off on the way is sent once."""
+    named = b"" if drop else b"Connection: idempotency-key\r\n"
+    post = POST + b"Idempotency-Key: k\r\n" + named + b"Content-Length: 2\r\n\r\nhi"
+    upstream, gateway, answer = await ask_twice(system, post, filters=f"'{drop}'" if drop else "")
+
+    assert (answer.status, len(upstream.requests), gateway.statistics().replays) == (502, 2, 0)
+    assert upstream.requests[1].get("idempotency-key") is None
+
+
+async def test_a_key_that_the_route_adds_allows_one(system):
+    """A key that only the service gets makes the repetition harmless."""
+    upstream, gateway, answer = await ask_twice(
+        system, POST + b"Content-Length: 2\r\n\r\nhi", filters="'AddRequestHeader=Idempotency-Key, fixed'"
+    )
+
+    assert (answer.status, len(upstream.requests), gateway.statistics().replays) == (200, 3, 1)
+
+
 async def test_a_fresh_connection_is_not_replayed(system):
     """An upstream that hangs up on every request is asked once, not again and again."""
     upstream = await system.upstream(hang_up)
@@ -270,6 +290,28 @@ async def test_the_clients_deadline_counts_too(system):
     assert (await system.ask(gateway, "/", "X-Request-Deadline-Ms: 0")).status == 504
     assert (await system.ask(gateway, "/", "X-Request-Deadline-Ms: -20")).status == 504
     assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "passed"),
+    [
+        ("49", 504, None),
+        ("50", 200, "50"),
+        ("1500", 200, "1500"),
+        ("2001", 200, "2000"),
+        ("999999999999999999", 200, "2000"),
+        ("1.5", 200, None),
+    ],
+)
+async def test_a_deadline_from_outside_has_a_floor_and_a_ceiling(system, given, status, passed):
+    """Too short a deadline costs no service a call; too long a one is lowered; what is no number is none."""
+    upstream = await system.upstream()
+    gateway = await system.simple(upstream, metadata="public: true, response-timeout: -1", deadline_ceiling=2.0)
+
+    answer = await system.ask(gateway, "/", f"X-Request-Deadline-Ms: {given}")
+
+    assert answer.status == status
+    assert [request.get("x-request-deadline-ms") for request in upstream.requests] == ([passed] if status == 200 else [])
 
 
 async def test_an_answer_that_stands_still_is_cut(system):

@@ -47,6 +47,9 @@ REFUSED = {
     "signed content-length": (POST + b"Content-Length: +3\r\n\r\nabc", 400),
     "negative content-length": (POST + b"Content-Length: -1\r\n\r\n", 400),
     "hexadecimal content-length": (POST + b"Content-Length: 0x3\r\n\r\nabc", 400),
+    "idempotency-key twice": (POST + b"Idempotency-Key: a\r\nidempotency-key: a\r\n\r\n", 400),
+    "content-type twice": (POST + b"Content-Type: a/b\r\nContent-Type: a/b\r\n\r\n", 400),
+    "authorization twice": (GET + b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n", 400),
     "transfer-encoding twice": (POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
     "transfer-encoding identity, then chunked": (
         POST + b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",

@@ -26,12 +26,12 @@ from backstay.http.errors import BadResponse, ConnectFailed, ConnectionLost, Fra
 from backstay.http.framing import HOP_BY_HOP, RequestHead
 from backstay.http.messages import status_line
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 HELD_BYTES = 64 * 1024  # of a body that waits for its connection before the client is paused
 REPLAY_BYTES = 64 * 1024  # of a body that is kept in case the request must be sent again
 INSTANCE_PAUSE = 0.05  # seconds between two looks for an instance while there is none
 MAX_WAITING = 1000  # requests that wait for an instance, at most
 CLIENT_GONE = 499
+_CLIENTS = float("inf")  # the connection sees to it that the client sends and takes in time
 
 
 class Exchange:
@@ -54,22 +54,22 @@ class Exchange:
         "_status",
         "_upstream_full",
         "_where",
-        "body_pending",
-        "continue_owed",
+        "complete",
         "done",
         "gateway",
         "head",
         "inbound",
         "trace_id",
+        "unasked",
     )
 
     def __init__(self, inbound: ClientSide, head: RequestHead) -> None:
         self.inbound = inbound
         self.gateway = inbound.gateway
         self.head = head
-        self.body_pending = head.has_body
-        """More of the request's body will arrive."""
-        self.continue_owed = False
+        self.complete = not head.has_body
+        """The request has arrived to its end."""
+        self.unasked = head.has_body and head.expects_continue
         """The client waits for 100 Continue and hasn't got it."""
         self.done = False
         """The answer is complete, or there will be none."""
@@ -96,7 +96,6 @@ class Exchange:
         """It is this request's turn."""
         self._started = self.gateway.time()
         head = self.head
-        self.continue_owed = self.body_pending and head.expects_continue
         self.trace_id, trace_line = trace_of(head)
         try:
             self._route, asked = find_route(self.gateway, head)
@@ -109,11 +108,10 @@ class Exchange:
         try:
             self._limit_body(self._admitted.route.actions.max_body)
         except FramingError as error:
-            self._answer(problems.malformed(error.status, error.reason))
+            beyond_all = self._admitted.route.actions.max_body is None
+            self._answer(problems.malformed(error.status, error.reason), broken=beyond_all)
             return
-        if self.continue_owed:
-            self.inbound.write(CONTINUE)
-            self.continue_owed = False
+        self.inbound.write_continue(self)
         self._replayable = self._admitted.repeatable
         self._protect(self._admitted, may_fall_back=True)
         self._set_deadline()
@@ -131,11 +129,8 @@ class Exchange:
 
     def request_complete(self) -> None:
         """The client has sent all of the request."""
-        had_body, self.body_pending = self.body_pending, False
+        self.complete = True
         if self.done:
-            self._leave(keep=self._keep)
-            return
-        if not had_body:
             return
         if self.head.chunked:
             self._forward(b"0\r\n\r\n")
@@ -146,14 +141,12 @@ class Exchange:
         if self._admitted is not None:
             self._set_deadline()
 
-    def refuse(self, refusal: Refusal) -> None:
-        """The rest of the request can't be read."""
-        if self.done:
-            self._leave(keep=False)
-        elif self._framing is not None:
+    def refuse(self, error: FramingError) -> None:
+        """The rest of the request can't be read, or doesn't arrive."""
+        if self._framing is not None:
             self._cut(self._status)
         else:
-            self._answer(refusal, broken=True)
+            self._answer(problems.malformed(error.status, error.reason), broken=True)
 
     def client_gone(self) -> None:
         """The client has closed its connection."""
@@ -168,28 +161,28 @@ class Exchange:
                 self._connection.resume()
             else:
                 self._connection.pause()
+        if not self.done and self._admitted is not None:
+            self._set_deadline()
 
     @property
-    def upload_held(self) -> bool:
+    def holds_input(self) -> bool:
         """No more of the body may be read for now."""
         return not self.done and (self._upstream_full or (self._connection is None and self._body_size > HELD_BYTES))
 
     def expire(self) -> None:
-        """The deadline has passed: the answer says whose fault it was."""
-        if self.done:  # the rest of a refused body doesn't come
-            self._leave(keep=False)
-        elif self._framing is not None:
+        """The deadline has passed: the service's, or that of the whole exchange."""
+        if self._framing is not None:
             self._cut(self._status)
-        elif self.body_pending and not self.upload_held:
+        elif not self.complete and not self.holds_input:
             self._answer(problems.malformed(408, "the request body didn't arrive in time"), broken=True)
         else:
             refusal = problems.gateway_timeout("the service didn't answer in time")
             self._failed(self._attempts.timed_out() if self._attempts is not None else TimeoutError(), refusal)
 
-    def _limit_body(self, limit: int | None) -> None:
-        if limit is None:
-            return
-        if self.body_pending:
+    def _limit_body(self, route_limit: int | None) -> None:
+        """Refuse a body that is known to be too large before anything is sent; raises FramingError."""
+        limit = self.gateway.options.limits.body if route_limit is None else route_limit
+        if not self.complete:
             self.inbound.limit_body(self.head, limit)
         elif self._body_size > limit:
             raise FramingError(413, f"the body has more than {limit} bytes")
@@ -284,8 +277,8 @@ class Exchange:
         self._replayable = self._replayable and self._body_size <= REPLAY_BYTES
         if not self._replayable:
             self._body = []
-        connection.start(self, data, head_only=self.head.method == b"HEAD", request_sent=not self.body_pending)
-        if self._attempts is not None and not self.body_pending:
+        connection.start(self, data, head_only=self.head.method == b"HEAD", request_sent=self.complete)
+        if self._attempts is not None and self.complete:
             self._attempts.sent()
         if not self.inbound.writable:
             connection.pause()
@@ -320,7 +313,7 @@ class Exchange:
         self._body = []
         self._status = head.status
         self._framing = framing = framing_of(head, self.head)
-        self._keep = framing is not Framing.CLOSE and self.inbound.keeps(self.head)
+        self._keep = framing is not Framing.CLOSE and self.inbound.keeps(self, whole=False)
         out = self._out
         out.append(status_line(head.status))
         out += head_lines(head, admitted.route.response_drop)
@@ -353,7 +346,7 @@ class Exchange:
             self._out.append(b"0\r\n\r\n")
         self._flush()
         self._end(self._status)
-        self._finish()
+        self.inbound.answered(self, keep=self._keep)
 
     def response_failed(self, error: HttpError) -> None:
         """There will be no answer, or no more of it."""
@@ -420,7 +413,7 @@ class Exchange:
 
     def _try_again(self, wait: float) -> None:
         self._let_go()
-        self.inbound.deadline = self._started + self.gateway.options.total_timeout  # the retry has seen to the nearer
+        self.inbound.expire_at(self._started + self.gateway.options.total_timeout)  # the retry has seen to the nearer
         self._connecting = self.gateway.spawn(self._again(wait))
 
     async def _again(self, wait: float) -> None:
@@ -471,7 +464,7 @@ class Exchange:
         """Answer ourselves. `broken`: what the client sends can't be understood any more."""
         if self.done:
             return
-        self._keep = not broken and self.inbound.keeps(self.head) and (not self.body_pending or self._discards())
+        self._keep = not broken and self.inbound.keeps(self)
         extra = self._admitted.response_lines if self._admitted is not None else b""
         self.inbound.write(
             answer_bytes(
@@ -484,26 +477,11 @@ class Exchange:
             )
         )
         self._end(refusal.status)
-        self._finish()
-
-    def _finish(self) -> None:
-        """The answer is written. What is left of the request is read away if that is little."""
-        if self.body_pending and self._keep and self._discards():
-            self.inbound.deadline = self.gateway.time() + self.gateway.options.body_timeout
-            self.inbound.update_reading()
-        else:
-            self._leave(keep=self._keep)
-
-    def _discards(self) -> bool:
-        """A client that still waits for 100 Continue may send its body or not, so it has to start anew."""
-        return not self.continue_owed and self.inbound.discards(self.head)
-
-    def _leave(self, *, keep: bool) -> None:
-        self.inbound.exchange_done(self, keep=keep, body_pending=self.body_pending)
+        self.inbound.answered(self, keep=self._keep)
 
     def _cut(self, status: int) -> None:
         self._end(status)
-        self.inbound.cut()
+        self.inbound.abort()
 
     def _end(self, status: int) -> None:
         """Let go of everything and write it down."""
@@ -527,16 +505,15 @@ class Exchange:
         )
 
     def _set_deadline(self) -> None:
-        """The nearest limit of the phase that the exchange is in."""
+        """The nearest limit of the phase that the exchange is in, of those that aren't the client's."""
         options = self.gateway.options
-        now = self.gateway.time()
         if self._framing is not None:
-            wait = options.idle_timeout
-        elif self.body_pending:
-            wait = options.body_timeout
+            wait = options.idle_timeout if self.inbound.writable else _CLIENTS
+        elif not self.complete:
+            wait = options.body_timeout if self.holds_input else _CLIENTS
         else:
             wait = self._admitted.response_timeout if self._admitted is not None else options.response_timeout
-        self.inbound.deadline = min(now + wait, self._started + options.total_timeout)
+        self.inbound.expire_at(min(self.gateway.time() + wait, self._started + options.total_timeout))
 
 
 def _host(address: Address) -> bytes:

@@ -1,9 +1,9 @@
 """X-Forwarded-*: what a trusted proxy says is continued, what anybody else says is dropped and written afresh."""
 
-import ipaddress
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+
+from backstay.http.addresses import address_key
 
 FORWARDING_HEADERS = frozenset(
     (
@@ -75,15 +75,3 @@ class Peer:
 def _given(headers: Mapping[bytes, bytes], name: bytes) -> bytes:
     value = headers.get(name, b"").strip()
     return value if _SAFE.fullmatch(value) else b""
-
-
-@lru_cache(maxsize=4096)
-def address_key(address: str) -> str:
-    """An address as the owner of a limit: an IPv6 client owns its whole /64."""
-    try:
-        parsed = ipaddress.ip_address(address.split("%")[0])
-    except ValueError:
-        return address[:64]
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
-        return str(ipaddress.ip_network((parsed, 64), strict=False).network_address)
-    return str(parsed)

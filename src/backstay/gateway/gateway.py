@@ -19,16 +19,16 @@ from backstay.gateway.headers import RequestNames
 from backstay.gateway.inbound import Inbound
 from backstay.gateway.metrics import NO_ROUTE, Metrics
 from backstay.gateway.options import GatewayOptions
-from backstay.gateway.plane import ClientSide, Outcome
+from backstay.gateway.plane import Outcome
 from backstay.gateway.problems import Refusal
 from backstay.gateway.revocations import DenyList
 from backstay.gateway.routes import Route, RouteTable
+from backstay.http.addresses import is_loopback
 from backstay.http.framing import RequestHead
+from backstay.http.inbound import InboundConnection, Timeouts
+from backstay.http.listener import Bounds, Listener
 from backstay.http.pool import Pool, PoolStatistics
-from backstay.http.timers import Ticker
 from backstay.resilience import Registry as Policies
-
-BACKLOG = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,10 @@ class GatewayStatistics:
 
     clients: int
     in_flight: int
+    turned_away: int
+    """Clients that found too many others connected."""
+    turned_away_of_address: int
+    """Clients that found too many others connected from their address."""
     requests: int
     replays: int
     ejections: int
@@ -81,37 +85,34 @@ class Gateway:
         self.protections: Mapping[Route, Protection] = protections(
             routes.routes, self.policies, {route: self._patience(route) for route in routes.routes}
         )
-        self.draining = False
         self.time: Callable[[], float] = time.monotonic  # finer than uvloop's, on the same clock
         self._log = access_log
         self._trusted: re.Pattern[str] | None = routes.trusted_proxies
-        self._clients: set[ClientSide] = set()
+        timeouts = Timeouts(
+            head=options.head_timeout, idle=options.keep_alive, body=options.body_timeout, stall=options.idle_timeout
+        )
+        self.listener = Listener(
+            lambda: Inbound(self, self.listener),
+            limits=options.limits,
+            timeouts=timeouts,
+            bounds=Bounds(total=options.max_clients, per_address=options.max_per_address, exempt=self._is_exempt),
+        )
         self._tasks: set[asyncio.Task[None]] = set()
-        self._empty = asyncio.Event()
-        self._ticker = Ticker()
-        self._server: asyncio.Server | None = None
 
     def __repr__(self) -> str:
         return f"Gateway({self.host}:{self.port}, routes={[route.id for route in self.routes.routes]})"
 
     async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Inbound(self), self.host, self.port, backlog=BACKLOG)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self.listener.listen(self.host, self.port)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._server is None:
+        if not self.listener.stop():
             return
-        self._server.close()
-        self._server = None
-        self.draining = True
-        for client in list(self._clients):
-            client.drain()
-        await self._emptied()
-        self._ticker.close()
+        await self.listener.finished(self.options.drain_timeout)
+        await self.listener.abort()
         self.pool.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._log is not None:
@@ -119,15 +120,28 @@ class Gateway:
 
     def hurry(self) -> None:
         """Don't wait for exchanges in flight any longer."""
+        self.listener.hurry()
         for client in list(self._clients):
-            client.cut()
+            client.abort()
+
+    @property
+    def draining(self) -> bool:
+        """Whether it stops."""
+        return self.listener.draining
+
+    @property
+    def _clients(self) -> set[InboundConnection]:
+        return self.listener.connections
 
     def statistics(self) -> GatewayStatistics:
         """What goes on, and what went on since the start."""
         requests = sum(sum(route.statuses.values()) for route in self.metrics.routes.values())
+        clients = self.listener.statistics()
         return GatewayStatistics(
-            clients=len(self._clients),
-            in_flight=sum(client.busy for client in self._clients),
+            clients=clients.connections,
+            in_flight=clients.busy,
+            turned_away=clients.over_total,
+            turned_away_of_address=clients.over_address,
             requests=requests,
             replays=self.metrics.replays,
             ejections=self.metrics.ejections,
@@ -138,23 +152,6 @@ class Gateway:
     def peer(self, address: str) -> Peer:
         """What is known of a client's address."""
         return Peer(address, self.port, self._trusted)
-
-    def opened(self, client: ClientSide) -> bool:
-        """A client connected; False if there are too many."""
-        if len(self._clients) >= self.options.max_clients:
-            self.metrics.turned_away += 1
-            return False
-        self._clients.add(client)
-        self._empty.clear()
-        self._ticker.add(client)
-        return True
-
-    def closed(self, client: ClientSide) -> None:
-        """A client connection is gone."""
-        self._clients.discard(client)
-        self._ticker.discard(client)
-        if not self._clients:
-            self._empty.set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something that ends by itself; the gateway waits for it when it stops."""
@@ -185,15 +182,9 @@ class Gateway:
     def _patience(self, route: Route) -> float:
         return self.response_timeout if route.response_timeout is None else route.response_timeout
 
-    async def _emptied(self) -> None:
-        if not self._clients:
-            return
-        try:
-            async with asyncio.timeout(self.options.drain_timeout):
-                await self._empty.wait()
-        except TimeoutError:
-            for client in list(self._clients):
-                client.cut()
+    def _is_exempt(self, address: str) -> bool:
+        """Many clients come from there: our own proxies, and this machine."""
+        return is_loopback(address) or (self._trusted is not None and self._trusted.fullmatch(address) is not None)
 
 
 def _is_quiet(outcome: Outcome) -> bool:

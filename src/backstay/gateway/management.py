@@ -79,7 +79,15 @@ class Management:
             ("backstay_gateway_revoked_sessions", "Sessions on the deny list.", len(self._gateway.guard.denied)),
         ]
         policies = self._gateway.policies
-        text = self._gateway.metrics.text(gauges) + exposition(policies, tags=policies.tags)
+        counters = [
+            ("backstay_gateway_turned_away_total", "Clients beyond the limit.", found.turned_away),
+            (
+                "backstay_gateway_turned_away_of_address_total",
+                "Clients beyond the limit of their address.",
+                found.turned_away_of_address,
+            ),
+        ]
+        text = self._gateway.metrics.text(gauges, counters) + exposition(policies, tags=policies.tags)
         return HttpReply(200, text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 

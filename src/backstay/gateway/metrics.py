@@ -37,8 +37,6 @@ class Metrics:
         """Instances left out because they refused a connection."""
         self.waiting = 0
         """Requests that wait for an instance right now."""
-        self.turned_away = 0
-        """Clients that found too many others connected."""
         self.client_gone = 0
         """Clients that left before their answer was complete."""
 
@@ -49,8 +47,12 @@ class Metrics:
             found = self.routes[route] = RouteMetrics()
         return found
 
-    def text(self, gauges: Iterable[tuple[str, str, float]] = ()) -> str:
-        """The Prometheus exposition; gauges are (name, help, value)."""
+    def text(
+        self,
+        gauges: Iterable[tuple[str, str, float]] = (),
+        counters: Iterable[tuple[str, str, float]] = (),
+    ) -> str:
+        """The Prometheus exposition; gauges and counters kept elsewhere are (name, help, value)."""
         lines = [
             *_head("backstay_gateway_requests_total", "counter", "Exchanges by route and status."),
             *(
@@ -65,8 +67,9 @@ class Metrics:
             ),
             *_single("backstay_gateway_ejections_total", "counter", "Instances left out for a while.", self.ejections),
             *_single("backstay_gateway_client_gone_total", "counter", "Clients that left early.", self.client_gone),
-            *_single("backstay_gateway_turned_away_total", "counter", "Clients beyond the limit.", self.turned_away),
         ]
+        for name, text, value in counters:
+            lines += _single(name, "counter", text, value)
         for name, text, value in gauges:
             lines += _single(name, "gauge", text, value)
         return "\n".join(lines) + "\n"

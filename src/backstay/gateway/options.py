@@ -36,12 +36,14 @@ class GatewayOptions:
     identity_headers: tuple[str, ...] = IDENTITY_HEADERS
     max_clients: int = 10_000
     """Client connections at a time; more are closed at once."""
+    max_per_address: int = 500
+    """Of them from one address (an IPv6 /64); trusted proxies and loopback are exempt."""
     head_timeout: float = 10.0
     """From the first byte of a request to the end of its head."""
     keep_alive: float = 60.0
     """How long an idle client connection stays open."""
     body_timeout: float = 15.0
-    """How long a request body may stand still."""
+    """Over which the arrival of a request body is measured: at least 240 bytes for each second of it."""
     connect_timeout: float = 2.0
     """For a connection to an upstream."""
     response_timeout: float = 10.0
@@ -51,7 +53,8 @@ class GatewayOptions:
     deadline_ceiling: float = 300.0
     """The longest that is heeded, also on a route without a response time-out; a longer one is lowered to it."""
     idle_timeout: float = 30.0
-    """How long an answer may stand still, whoever is slow."""
+    """How long a service may let its answer stand still; and over which the client's taking of it is measured, at least
+    240 bytes for each second of it."""
     total_timeout: float = 300.0
     """For a whole exchange."""
     drain_timeout: float = 15.0

@@ -35,22 +35,23 @@ class Outcome(NamedTuple):
 
 
 class ClientSide(Protocol):
-    """A client connection, as its exchanges and the gateway see it."""
+    """A client connection, as its exchanges see it."""
 
     peer: Peer
     writable: bool
-    deadline: float
 
     @property
     def gateway(self) -> "Plane":
         """Whose connection it is."""
 
-    @property
-    def busy(self) -> bool:
-        """Whether a request is being answered."""
-
     def write(self, data: bytes) -> None:
         """Send to the client."""
+
+    def write_continue(self, exchange: Any) -> None:
+        """Ask for the body, once."""
+
+    def expire_at(self, deadline: float) -> None:
+        """When to call the exchange's `expire`."""
 
     def limit_body(self, head: RequestHead, limit: int) -> None:
         """Take at most so much of the body that is arriving; raises FramingError."""
@@ -58,22 +59,13 @@ class ClientSide(Protocol):
     def update_reading(self) -> None:
         """Something changed that decides whether more may be read from the client."""
 
-    def keeps(self, head: RequestHead) -> bool:
-        """Whether the connection can go on after this request."""
+    def keeps(self, exchange: Any, *, whole: bool = True) -> bool:
+        """Whether the connection can go on after an answer that is written now, or begins."""
 
-    def discards(self, head: RequestHead) -> bool:
-        """Whether the rest of an unwanted body is little enough to be read away."""
+    def answered(self, exchange: Any, *, keep: bool) -> None:
+        """The answer is written to its end."""
 
-    def exchange_done(self, exchange: object, *, keep: bool, body_pending: bool) -> None:
-        """The answer is written; `body_pending`: the request isn't read to its end and won't be."""
-
-    def expire(self) -> None:
-        """The deadline has passed."""
-
-    def drain(self) -> None:
-        """Close as soon as nothing is in flight."""
-
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End the connection at once."""
 
 
@@ -90,7 +82,10 @@ class Plane(Protocol):
     protections: Mapping[Route, Protection]
     connect_timeout: float
     response_timeout: float
-    draining: bool
+
+    @property
+    def draining(self) -> bool:
+        """Whether the gateway stops."""
 
     @property
     def time(self) -> Callable[[], float]:
@@ -98,12 +93,6 @@ class Plane(Protocol):
 
     def peer(self, address: str) -> Peer:
         """What is known of a client's address."""
-
-    def opened(self, client: ClientSide) -> bool:
-        """A client connected; False if there are too many."""
-
-    def closed(self, client: ClientSide) -> None:
-        """A client connection is gone."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something that ends by itself."""

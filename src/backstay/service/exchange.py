@@ -5,89 +5,67 @@ application says about `connection` is a wish, about `transfer-encoding` nothing
 """
 
 import asyncio
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any
 from urllib.parse import unquote
 
+from backstay.http.application import READ_AHEAD, SLICE_BYTES, ApplicationExchange, reply_bytes
+from backstay.http.errors import FramingError
 from backstay.http.framing import RequestHead, check_lines, field_name
+from backstay.http.inbound import InboundConnection
+from backstay.http.listener import Listener
 from backstay.http.messages import status_line
-from backstay.service.requests import Message, Scope
+from backstay.http.problems import internal_error
+from backstay.service.requests import Message, Receive, Scope, Send
+from backstay.telemetry.logs import get_logger
 
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FRAMING = frozenset((b"connection: ", b"content-length: ", b"keep-alive: ", b"transfer-encoding: "))
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
+
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+log = get_logger()
 
 
 class ClientLeft(OSError):
     """The client went away, so there is nobody to send to."""
 
 
-class Wire(Protocol):
-    """What an exchange needs of its connection."""
-
-    writable: bool
-
-    def write(self, data: bytes) -> None:
-        """Send to the client."""
-
-    async def drained(self) -> None:
-        """Return when the client has taken enough, or is gone."""
-
-    def update_reading(self) -> None:
-        """Buffered input has been taken."""
-
-    def keeps(self, exchange: "Exchange") -> bool:
-        """Whether the connection can go on after an answer that ends now."""
-
-    def answered(self) -> None:
-        """The current answer is written to its end."""
-
-
-class Exchange:
-    """A request whose body may still be arriving."""
+class Exchange(ApplicationExchange):
+    """A request whose body may still be arriving, answered by an ASGI application in a task of its own."""
 
     __slots__ = (
+        "_app",
         "_arrived",
         "_chunked",
-        "_continue",
         "_delivered",
         "_left",
         "_lines",
         "_mute",
         "_pieces",
         "_status",
-        "_wire",
+        "_taken",
+        "addresses",
         "broken",
         "buffered",
-        "complete",
-        "finished",
-        "gone",
-        "head",
-        "keep",
         "started",
-        "task",
     )
 
-    def __init__(self, wire: Wire, head: RequestHead) -> None:
-        self.head = head
-        self.task: asyncio.Task[None] | None = None
-        self.complete = False
-        """The request has arrived to its end."""
+    def __init__(
+        self, connection: InboundConnection, listener: Listener, head: RequestHead, app: App, addresses: tuple[Any, Any]
+    ) -> None:
+        super().__init__(connection, listener, head)
+        self.addresses = addresses
         self.broken = False
-        """It never will: what came was no HTTP."""
-        self.gone = False
-        """Nobody takes an answer any more."""
+        """The request never arrives to its end: what came was no HTTP."""
         self.started = False
         """Bytes of the answer have been written."""
-        self.finished = False
-        """All of them have."""
-        self.keep = head.keep_alive
         self.buffered = 0
         """Bytes of the body that the application hasn't taken."""
-        self._wire = wire
+        self._app = app
         self._pieces: list[bytes] = []
         self._arrived: asyncio.Event | None = None
+        self._taken: asyncio.Event | None = None
         self._delivered = False
-        self._continue = head.has_body and head.expects_continue
         self._status = 0
         self._lines = b""
         self._left: int | None = None  # of the declared content-length
@@ -95,9 +73,18 @@ class Exchange:
         self._mute = head.method == b"HEAD"
 
     # -- for the connection
+    @property
+    def holds_input(self) -> bool:
+        """The application has enough to take."""
+        return self.buffered > READ_AHEAD
+
+    def begin(self) -> None:
+        """Let the application answer."""
+        self.listener.run(self._answer())
+
     def body_received(self, data: bytes) -> None:
         """More of the body; dropped if the answer is finished, for nobody will ask for it."""
-        if not self.finished:
+        if not self.answered:
             self._pieces.append(data)
             self.buffered += len(data)
             self._wake()
@@ -107,36 +94,45 @@ class Exchange:
         self.complete = True
         self._wake()
 
-    def break_off(self, *, gone: bool) -> None:
-        """Nothing more arrives; `gone`: nothing can be answered either."""
+    def refuse(self, error: FramingError) -> None:
+        """No more of the body arrives; an answer that has begun may be finished."""
         self.broken = True
-        self.gone = self.gone or gone
+        if not self.started:
+            super().refuse(error)
         self._wake()
 
-    @property
-    def unasked(self) -> bool:
-        """The client waits for `100 Continue`, which it hasn't got: it may send the body or not."""
-        return self._continue
+    def client_gone(self) -> None:
+        """Nothing more arrives, and nothing can be answered either."""
+        self.broken = self.gone = True
+        self._wake()
+        if self._taken is not None:
+            self._taken.set()
+
+    def client_writable(self, writable: bool) -> None:
+        """Let the application send on."""
+        if writable and self._taken is not None:
+            self._taken.set()
 
     # -- for the application
     async def receive(self) -> Message:
         """ASGI: the next piece of the body, or that the client left or has been answered."""
-        if self._continue:
+        if self.unasked:
             self._ask_for_body()
-        while not (self._pieces or self.broken or self.finished or (self.complete and not self._delivered)):
+        while not (self._pieces or self.broken or self.answered or (self.complete and not self._delivered)):
             if self._arrived is None:
                 self._arrived = asyncio.Event()
             self._arrived.clear()
             await self._arrived.wait()
-        if self.broken or self.finished:
+        if self.broken or self.answered:
             return {"type": "http.disconnect"}
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces = []
         self.buffered = 0
-        self._delivered = self.complete
-        if not self.complete:
-            self._wire.update_reading()
-        return {"type": "http.request", "body": body, "more_body": not self.complete}
+        more = not self.complete
+        self._delivered = not more
+        if more:
+            self.connection.update_reading()  # which may bring the rest at once
+        return {"type": "http.request", "body": body, "more_body": more}
 
     async def send(self, message: Message) -> None:
         """ASGI: the answer.
@@ -149,19 +145,39 @@ class Exchange:
         kind = message["type"]
         if kind == "http.response.start":
             self._start(message)
-        elif kind == "http.response.body" and self._status and not self.finished:
-            if not self._wire.writable:
-                await self._wire.drained()
-            if self.gone:
-                raise ClientLeft("the client left before its answer was complete")
-            self._send_body(message.get("body", b""), more=message.get("more_body", False))
+        elif kind == "http.response.body" and self._status and (self.gone or not self.answered):
+            data, more = message.get("body", b""), message.get("more_body", False)
+            if self.gone or not self.connection.writable:
+                await self._room()
+            head = b"" if self.started else self._head(data, more=more)
+            body = b"" if self._mute else self._framed(data, more=more)
+            self.started = True
+            if len(body) > SLICE_BYTES:  # a copy of it must not wait for the client
+                await self._send_slices(head, memoryview(body))
+            elif head or body:
+                self.connection.write(head + body)
+            if not more:
+                self.answered = True
+                self._wake()
+                self.connection.answered(self, keep=self.keep and not self.broken)
         else:
             raise RuntimeError(f"the message {kind!r} isn't possible here")
 
+    async def _room(self) -> None:
+        """Wait until the client has taken enough of what was sent; raises ClientLeft."""
+        while not (self.connection.writable or self.gone):
+            if self._taken is None:
+                self._taken = asyncio.Event()
+            self._taken.clear()
+            await self._taken.wait()
+        if self.gone:
+            raise ClientLeft("the client left before its answer was complete")
+
     def _ask_for_body(self) -> None:
-        self._continue = False
-        if not (self.started or self.buffered or self.complete or self.broken):
-            self._wire.write(_CONTINUE)
+        if self.started or self.buffered or self.complete or self.broken:
+            self.unasked = False
+        else:
+            self.connection.write_continue(self)
 
     def _start(self, message: Message) -> None:
         if self._status:
@@ -191,16 +207,12 @@ class Exchange:
         elif line == b"connection: " and value.lower() == b"close":
             self.keep = False
 
-    def _send_body(self, data: bytes, *, more: bool) -> None:
-        head = b"" if self.started else self._head(data, more=more)
-        body = b"" if self._mute else self._framed(data, more=more)
-        self.started = True
-        self.finished = not more
-        if head or body:
-            self._wire.write(head + body)
-        if self.finished:
-            self._wake()
-            self._wire.answered()
+    async def _send_slices(self, head: bytes, body: memoryview) -> None:
+        self.connection.write(head)
+        while body:
+            self.connection.write(body[:SLICE_BYTES])
+            body = body[SLICE_BYTES:]
+            await self._room()
 
     def _head(self, data: bytes, *, more: bool) -> bytes:
         """The answer's head; how the body ends, and what happens to the connection, is decided here."""
@@ -217,8 +229,8 @@ class Exchange:
             lines += b"transfer-encoding: chunked\r\n"
         elif not self._mute:
             self.keep = False
-        if self.keep and not (more or self._wire.keeps(self)):
-            self.keep = False
+        if self.keep:
+            self.keep = self.connection.keeps(self, whole=not more)
         if not self.keep:
             return lines + b"connection: close\r\n\r\n"
         return lines + (b"connection: keep-alive\r\n\r\n" if self.head.version == "1.0" else b"\r\n")
@@ -232,6 +244,37 @@ class Exchange:
             if self._left < 0 or (self._left and not more):
                 raise RuntimeError("the body isn't as long as its content-length says")
         return data
+
+    async def _answer(self) -> None:
+        """Run the application; what it leaves unanswered is a 500, or cut."""
+        try:
+            await self._app(self._scope(), self.receive, self.send)
+            if not self.answered and not self.gone:
+                raise RuntimeError("the application returned before its answer was complete")
+        except ClientLeft:
+            self._fail()
+        except asyncio.CancelledError:
+            self._fail()
+            raise
+        except Exception as error:
+            log.error("http.app-failed", error=type(error).__name__, exc_info=error)
+            self._fail()
+
+    def _fail(self) -> None:
+        """The application gave up: say so if nothing has been said, else let nobody take a part for the whole."""
+        if self.answered or self.gone:
+            return
+        if self.started:
+            self.connection.abort()
+            return
+        self.gone = self.answered = True
+        mute = self.head.method == b"HEAD"
+        self.connection.write(reply_bytes(internal_error(), keep_alive=False, head_only=mute))
+        self._wake()
+        self.connection.answered(self, keep=False)
+
+    def _scope(self) -> Scope:
+        return scope_of(self.head, *self.addresses)
 
     def _wake(self) -> None:
         if self._arrived is not None:
@@ -259,4 +302,4 @@ def scope_of(head: RequestHead, client: Any, server: Any) -> Scope:
     }
 
 
-__all__ = ["ClientLeft", "Exchange", "Wire", "scope_of"]
+__all__ = ["App", "ClientLeft", "Exchange", "scope_of"]

@@ -1,30 +1,30 @@
 """The HTTP server of a service: ASGI on a listening socket, requests read by the same rules as in the gateway."""
 
 import asyncio
-import contextlib
 import socket
 import sys
-from contextvars import copy_context
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from backstay.errors import ConfigError
-from backstay.http.framing import Limits
-from backstay.http.timers import Ticker
-from backstay.service.connection import Connection
-from backstay.service.exchange import Exchange
+from backstay.http.application import reply_bytes
+from backstay.http.errors import FramingError
+from backstay.http.framing import Limits, RequestHead
+from backstay.http.inbound import InboundConnection, Timeouts
+from backstay.http.listener import Bounds, Listener, ListenerStatistics
+from backstay.http.problems import malformed
+from backstay.service.exchange import App, Exchange
 
-BACKLOG = 2048
-"""Connections that may wait to be accepted."""
 HEAD_TIMEOUT = 10.0
 """Seconds in which a connection must send its (next) request head."""
+TIMEOUTS = Timeouts(head=HEAD_TIMEOUT)
+"""Of every phase but idle, which is the service's setting."""
 MAX_HEAD = 64 * 1024
 """Bytes of a request head."""
 LIMITS = Limits(head=MAX_HEAD, fields=200, target=16 * 1024, body=sys.maxsize)
 """What is taken of a request; more than the gateway takes, which adds to what it forwards. Bodies have a limit for
 each route."""
-LAST_WORDS = 1.0
-"""Seconds for answers that are written to leave, after all requests are over or given up."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -48,96 +48,80 @@ class Server:
     cancel them.
     """
 
-    def __init__(self, app: Any, listening: socket.socket, *, keep_alive: float, drain: float) -> None:
+    def __init__(
+        self,
+        app: App,
+        listening: socket.socket,
+        *,
+        keep_alive: float,
+        drain: float,
+        timeouts: Timeouts | None = None,
+        bounds: Bounds | None = None,
+    ) -> None:
+        """`timeouts` replaces the usual ones, with `keep_alive` among them."""
         self.app = app
         self.port: int = listening.getsockname()[1]
-        self.limits = LIMITS
-        self.context = copy_context()
-        self.keep_alive = keep_alive
-        self.draining = False
+        self.listener = Listener(
+            lambda: _Connection(self),
+            limits=LIMITS,
+            timeouts=timeouts or replace(TIMEOUTS, idle=keep_alive),
+            bounds=bounds,
+        )
         self._listening = listening
         self._drain = drain
-        self._ticker = Ticker()
-        self._connections: set[Connection] = set()
-        self._exchanges: set[Exchange] = set()
-        self._quiet = asyncio.Event()
-        self._hurried = False
         self._over = asyncio.Event()
-        self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        self.context = copy_context()
-        self._server = await loop.create_server(
-            lambda: Connection(self, loop, HEAD_TIMEOUT), sock=self._listening, backlog=BACKLOG
-        )
+        await self.listener.listen(sock=self._listening)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if self._server is None:
+        if not self.listener.stop():
             return
-        self._server.close()
-        self._server = None
-        self.draining = True
-        for connection in list(self._connections):
-            connection.drain()
-        await self._wait_until_quiet(self._drain)
+        await self.listener.finished(self._drain)
         # What the drain gave up must not go on with parts that are about to be stopped.
-        left = [exchange.task for exchange in self._exchanges if exchange.task is not None]
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        self._hurried = False
-        await self._wait_until_quiet(LAST_WORDS)
-        for connection in list(self._connections):
-            connection.abort()
-        self._ticker.close()
+        await self.listener.cancel()
+        await self.listener.abort()
         self._over.set()
 
     def hurry(self) -> None:
         """Wait for no request any longer."""
-        self._hurried = True
-        self._quiet.set()
+        self.listener.hurry()
 
     async def ended(self) -> None:
         """Return when the server is over."""
         await self._over.wait()
 
-    async def _wait_until_quiet(self, seconds: float) -> None:
-        """Until every connection and every request is over, or we were told to hurry."""
-        self._quiet.clear()
-        if self._hurried or not (self._connections or self._exchanges):
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._quiet.wait()
+    def statistics(self) -> ListenerStatistics:
+        """Connections now, and those turned away."""
+        return self.listener.statistics()
 
-    # -- for connections
-    def opened(self, connection: Connection) -> None:
-        """A connection was accepted."""
-        self._connections.add(connection)
-        self._ticker.add(connection)
-
-    def closed(self, connection: Connection) -> None:
-        """A connection is gone."""
-        self._connections.discard(connection)
-        self._ticker.discard(connection)
-        self._look_whether_quiet()
-
-    def began(self, exchange: Exchange) -> None:
-        """A request is being answered."""
-        self._exchanges.add(exchange)
-
-    def over(self, exchange: Exchange) -> None:
-        """Its task is over."""
-        self._exchanges.discard(exchange)
-        self._look_whether_quiet()
-
-    def _look_whether_quiet(self) -> None:
-        if self.draining and not self._connections and not self._exchanges:
-            self._quiet.set()
+    @property
+    def _connections(self) -> set[InboundConnection]:
+        return self.listener.connections
 
 
-__all__ = ["BACKLOG", "HEAD_TIMEOUT", "LIMITS", "MAX_HEAD", "Server", "bind"]
+class _Connection(InboundConnection):
+    """One client of a service."""
+
+    __slots__ = ("_addresses", "_server")
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server.listener)
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer, own = (transport.get_extra_info(name) for name in ("peername", "sockname"))
+        self._addresses = (tuple(peer[:2]) if peer else None, tuple(own[:2]) if own else None)
+        super().connection_made(transport)
+
+    def new_exchange(self, head: RequestHead) -> Exchange:
+        return Exchange(self, self._server.listener, head, self._server.app, self._addresses)
+
+    def refusal(self, error: FramingError) -> bytes:
+        return reply_bytes(malformed(error), keep_alive=False, head_only=False)
+
+
+__all__ = ["HEAD_TIMEOUT", "LIMITS", "MAX_HEAD", "TIMEOUTS", "Server", "bind"]

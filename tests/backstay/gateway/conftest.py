@@ -214,7 +214,7 @@ class System:
             options=GatewayOptions(**options),
             **more,
         )
-        gateway._ticker.tick = 0.02
+        gateway.listener.ticker.tick = 0.02
         await gateway.__aenter__()
         self._gateways.append(gateway)
         return gateway
@@ -254,7 +254,7 @@ class System:
             wire.close()
         for gateway in self._gateways:
             for client in list(gateway._clients):
-                client.cut()
+                client.abort()
             await gateway.__aexit__(None, None, None)
         for server in self._servers:
             server.close()

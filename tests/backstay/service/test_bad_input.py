@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from backstay.http.inbound import Timeouts
 from backstay.testing import eventually
 from backstay.testing.api import Api
 from backstay.testing.issuer import TokenIssuer
@@ -17,10 +18,16 @@ GOOD: dict[str, Any] = {"lines": [{"sku": "tea", "quantity": 2}]}
 HEAD = b"POST /things HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\ncontent-type: application/json\r\n"
 
 
+@pytest.fixture
+def head_timeout() -> float:
+    """Seconds for a head."""
+    return 10.0
+
+
 @pytest.fixture(autouse=True)
-def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_linger(monkeypatch: pytest.MonkeyPatch, head_timeout: float) -> None:
     """The raw client here keeps its side open, so the service would wait for the whole time."""
-    monkeypatch.setattr("backstay.service.connection.LINGER_SECONDS", 0.05)
+    monkeypatch.setattr("backstay.service.server.TIMEOUTS", Timeouts(linger=0.05, head=head_timeout))
 
 
 def lines(**changed: Any) -> dict[str, Any]:
@@ -236,10 +243,9 @@ async def test_endless_head(api: Api) -> None:
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
-async def test_slow_head(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("head_timeout", [0.1])
+async def test_slow_head(api: Api) -> None:
     """A connection that sends no whole head in time is told and closed; one that sends nothing is closed."""
-    monkeypatch.setattr("backstay.service.server.HEAD_TIMEOUT", 0.1)
-
     assert (await api.say(b"GET / HTTP/1.1\r\n")).startswith(b"HTTP/1.1 408 ")
     assert await api.say(b"") == b""
 

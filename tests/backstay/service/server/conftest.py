@@ -73,10 +73,10 @@ async def serve() -> AsyncIterator[Serve]:
     """`await serve(app)`; ends with the test."""
     async with AsyncExitStack() as stack:
 
-        async def start(app: Any, *, keep_alive: float = 30.0, drain: float = 10.0) -> Served:
+        async def start(app: Any, *, keep_alive: float = 30.0, drain: float = 10.0, **more: Any) -> Served:
             listening = bind("127.0.0.1", 0)
             stack.callback(listening.close)
-            server = Server(app, listening, keep_alive=keep_alive, drain=drain)
+            server = Server(app, listening, keep_alive=keep_alive, drain=drain, **more)
             await stack.enter_async_context(server)
             return Served(server, stack)
 

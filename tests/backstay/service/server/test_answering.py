@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from backstay.http.inbound import Timeouts
+
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+STALLS = Timeouts(stall=0.2)
 CLOSE = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
 
@@ -25,7 +28,7 @@ async def test_a_whole_answer_is_one_write(serve, monkeypatch: pytest.MonkeyPatc
     """Head and body leave together, with their length."""
     written: list[bytes] = []
     monkeypatch.setattr(
-        "backstay.service.connection.Connection.write",
+        "backstay.http.inbound.InboundConnection.write",
         lambda self, data: (written.append(data), self.transport.write(data)),
     )
     served = await serve(answering(b"hello", headers=[(b"X-Some", b"1"), (b"content-length", b"5")]))
@@ -100,9 +103,8 @@ async def test_events_leave_at_once(serve) -> None:
     await asyncio.wait_for(left.wait(), 30)
 
 
-async def test_a_client_that_does_not_read_holds_the_application(serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_does_not_read_holds_the_application(serve) -> None:
     """Sending waits while the client takes nothing, and the client is cut off after a while."""
-    monkeypatch.setattr("backstay.service.connection.STALL_TIMEOUT", 0.2)
     sent, left = 0, asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -115,7 +117,7 @@ async def test_a_client_that_does_not_read_holds_the_application(serve, monkeypa
         except OSError:
             left.set()
 
-    served = await serve(app)
+    served = await serve(app, timeouts=STALLS)
     lazy = socket.create_connection(("127.0.0.1", served.server.port))
     try:
         lazy.sendall(GET)
@@ -125,10 +127,9 @@ async def test_a_client_that_does_not_read_holds_the_application(serve, monkeypa
         lazy.close()
 
 
-async def test_a_client_that_does_not_read_a_whole_answer_is_cut_off(serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_does_not_read_a_whole_answer_is_cut_off(serve) -> None:
     """Also when the answer is over and the connection should close."""
-    monkeypatch.setattr("backstay.service.connection.STALL_TIMEOUT", 0.2)
-    served = await serve(answering(b"x" * 30_000_000))
+    served = await serve(answering(b"x" * 30_000_000), timeouts=STALLS)
     lazy = socket.create_connection(("127.0.0.1", served.server.port))
     try:
         lazy.sendall(CLOSE)

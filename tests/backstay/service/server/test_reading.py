@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from backstay.http.application import READ_AHEAD
+from backstay.http.inbound import Timeouts
 from backstay.http.problems import MALFORMED
-from backstay.service.connection import READ_AHEAD
 from backstay.service.server import HEAD_TIMEOUT, MAX_HEAD, Server, bind
 
 POST = b"POST /a HTTP/1.1\r\nhost: x\r\n"
@@ -136,9 +137,9 @@ async def test_a_body_that_nobody_reads_stays_with_the_client(serve) -> None:
     peer = await served.connect()
     peer.say(POST + b"connection: close\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
     async with asyncio.timeout(30):
-        while not served.server._exchanges:
+        while not (busy := [c._current for c in served.server._connections if c.busy]):
             await asyncio.sleep(0)
-        (exchange,) = served.server._exchanges
+        exchange = busy[0]
         while exchange.buffered <= READ_AHEAD:
             await asyncio.sleep(0)
     for _ in range(100):
@@ -286,15 +287,14 @@ async def test_time_between_requests(serve) -> None:
     assert (await peer.hear_all()).endswith(b"[POST /a 0 ]")
 
 
-async def test_time_for_a_head(monkeypatch: pytest.MonkeyPatch, serve) -> None:
+async def test_time_for_a_head(serve) -> None:
     """A head must arrive in time, also behind another request; a request in work has all the time it needs."""
-    monkeypatch.setattr("backstay.service.server.HEAD_TIMEOUT", 0.05)
 
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(0.3)
         await tell(scope, receive, send)
 
-    served = await serve(slow)
+    served = await serve(slow, timeouts=Timeouts(head=0.05))
     answers = await served.ask(POST + b"\r\nGET /b HTT")
 
     assert b"[POST /a 0 ]HTTP/1.1 408 " in answers

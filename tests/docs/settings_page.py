@@ -95,10 +95,13 @@ def _rows(cls: Any, base: Any) -> str:
 
 
 def _docstrings(cls: type) -> dict[str, str]:
-    """What is written below each field."""
-    body = ast.parse(dedent(inspect.getsource(cls))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    return dict(_pairs(body.body))
+    """What is written below each field, in the class or in one that it inherits from."""
+    said: dict[str, str] = {}
+    for each in reversed([parent for parent in cls.__mro__ if parent is not object]):
+        body = ast.parse(dedent(inspect.getsource(each))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        said |= _pairs(body.body)
+    return said
 
 
 def _pairs(statements: list[ast.stmt]) -> Iterator[tuple[str, str]]:

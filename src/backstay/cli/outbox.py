@@ -1,6 +1,7 @@
 """`backstay relay` and `backstay outbox …`: the outbox of a database, whoever writes to it."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -32,6 +33,9 @@ def relay(
     SOURCE is what events say they come from (/service/<database>); LEASE is seconds until a dead relay is replaced;
     --strict publishes by transactions; --wal reads the write-ahead log instead of polling. --table is an outbox table
     of somebody else's, of SHAPE debezium or quarkus.
+
+    TLS and SASL come from the environment: KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME,
+    KAFKA_SASL_PASSWORD, KAFKA_CA, and KAFKA_OPTIONS, a JSON object of further librdkafka options.
     """
     options = {"lease": lease, "strict": strict, "wal": wal, "table": foreign_table(table, shape, route)}
     run(_relay(dsn, kafka, name, source, flavor, options))
@@ -83,14 +87,19 @@ def outbox_replay(
 
 async def _relay(dsn: str, kafka: str, name: str, source: str, flavor: str, options: dict[str, Any]) -> None:
     from backstay.db import Database
-    from backstay.messaging import KafkaBroker
+    from backstay.messaging import KafkaAccess, KafkaBroker
     from backstay.outbox import Outbox
 
     log_to_stderr()
     if flavor not in ("apache", "embedded"):
         raise ConfigError(f"--flavor {flavor!r}: must be apache or embedded")
     db = Database(database_name(dsn), dsn=dsn, max_size=2)
-    broker = KafkaBroker(address(kafka), flavor=flavor, client_id=f"backstay-{name}")  # type: ignore[arg-type]
+    broker = KafkaBroker(
+        address(kafka),
+        flavor=flavor,  # type: ignore[arg-type]
+        client_id=f"backstay-{name}",
+        options=KafkaAccess.read(os.environ).client_options(),
+    )
     try:
         async with db, Outbox(db, source=source or None).relay(broker, name=name, **options) as running:
             say(f"relaying {db.name} to {address(kafka)}")

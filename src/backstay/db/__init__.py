@@ -24,6 +24,7 @@ from backstay.db.errors import (
 from backstay.db.migrations import Component
 from backstay.db.pool import PoolStatistics, ahead
 from backstay.db.queries import Queries
+from backstay.db.tls import secured
 from backstay.db.transaction import Executor, Transaction
 
 __all__ = [
@@ -49,4 +50,5 @@ __all__ = [
     "Unavailable",
     "UniqueViolation",
     "ahead",
+    "secured",
 ]

@@ -17,6 +17,7 @@ from backstay.db.driver import DRIVER_ERRORS, Connection, Row
 from backstay.db.errors import DatabaseError, Unavailable, translate
 from backstay.db.migrations import Component
 from backstay.db.pool import RECOVERY_TIMEOUT, Pool, PoolStatistics, close_politely
+from backstay.db.tls import secured
 from backstay.db.transaction import Executor, Statement, Transaction, roll_back
 from backstay.errors import ConfigError
 
@@ -86,7 +87,7 @@ class Database:
             raise ConfigError(f"component {component.name!r} is registered twice: {known.path} and {component.path}")
 
     async def __aenter__(self) -> Self:
-        _ = self.dsn
+        secured(self.dsn)
         try:
             await self._when_there(self._migrate)
             await self._when_there(lambda: self._pool.open(self._min_size))

@@ -32,7 +32,7 @@ from backstay.messaging.errors import (
 from backstay.messaging.event import Event, EventSpec, event_spec
 from backstay.messaging.handlers import SHARED, Locks
 from backstay.messaging.inbox import prune_inbox
-from backstay.messaging.kafka import KafkaBroker
+from backstay.messaging.kafka import KafkaAccess, KafkaBroker
 from backstay.messaging.marks import forget_start
 from backstay.messaging.memory import MemoryBroker
 from backstay.messaging.record import Partition, Record
@@ -49,6 +49,7 @@ __all__ = [
     "Event",
     "EventSpec",
     "Fenced",
+    "KafkaAccess",
     "KafkaBroker",
     "Locks",
     "MemoryBroker",

@@ -187,7 +187,7 @@ class Running:
         if isinstance(thing, Client):
             thing.bind(self.http, self.registry, self.tokens.get(thing.audience))
         if self.settings.database_url and hasattr(thing, "use_dsn"):
-            thing.use_dsn(str(self.settings.database_url))
+            thing.use_dsn(self.settings.database_dsn())
         if broker is not None and hasattr(thing, "use_broker"):
             thing.use_broker(broker)
 
@@ -201,6 +201,7 @@ class Running:
             settings.kafka,
             flavor=settings.kafka_flavor,
             client_id=self.service.name,
+            options=settings.kafka_client_options(),
             protocol=settings.kafka_group_protocol,
             instance=settings.kafka_instance or None,
         )

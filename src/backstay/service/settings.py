@@ -77,7 +77,14 @@ class Settings:
                 problems.append(str(error))
         if problems:
             raise ConfigError(problems)
-        return cls(**values)
+        settings = cls(**values)
+        if contradictions := settings.problems():
+            raise ConfigError(contradictions)
+        return settings
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values together, a sentence each; a subclass adds its own to those of its base."""
+        return []
 
 
 def _read(field: Field[Any], kind: Any, environ: Mapping[str, str], values: dict[str, Any]) -> None:
@@ -120,7 +127,47 @@ def _allowed(kind: Any) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServiceSettings(Settings):
+class KafkaSettings(Settings):
+    """How a process reaches the broker."""
+
+    kafka: str = ""
+    """`host:port[,host:port]` of the broker."""
+    kafka_flavor: Literal["apache", "embedded"] = "apache"
+    """Which broker that is: a real one, or the demo's."""
+    kafka_security_protocol: str = "PLAINTEXT"
+    """`PLAINTEXT`, `SSL`, `SASL_SSL` or `SASL_PLAINTEXT`. With TLS the broker's certificate and name are verified."""
+    kafka_sasl_mechanism: str = ""
+    """`PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or `OAUTHBEARER`."""
+    kafka_sasl_username: str = ""
+    kafka_sasl_password: Secret = NO_SECRET
+    kafka_ca: str = ""
+    """File with the certificates of authorities to be trusted (PEM); the system's by default."""
+    kafka_options: Secret = NO_SECRET
+    """JSON object of more librdkafka options for every client; those that carry invariants are refused by name."""
+
+    def problems(self) -> list[str]:
+        """Contradictions among the settings of the broker besides the base's own."""
+        found = super().problems()
+        try:
+            self.kafka_client_options()
+        except ConfigError as error:
+            found.extend(error.problems)
+        return found
+
+    def kafka_client_options(self) -> dict[str, Any]:
+        """TLS, SASL and the other options as librdkafka names them; raises ConfigError with every contradiction."""
+        prefix = "kafka_"
+        names = ("security_protocol", "sasl_mechanism", "sasl_username", "sasl_password", "ca", "options")
+        given = {name: str(getattr(self, prefix + name)) for name in names}
+        if given == {**dict.fromkeys(names, ""), "security_protocol": "PLAINTEXT"}:
+            return {}
+        from backstay.messaging.kafka.access import KafkaAccess  # its package needs the extra `kafka`
+
+        return KafkaAccess(**given).client_options()  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings(KafkaSettings):
     """What every service can be told from outside. Durations are seconds, sizes bytes."""
 
     host: str = "127.0.0.1"
@@ -131,10 +178,10 @@ class ServiceSettings(Settings):
     """Address that the registry tells others; the one listened on if empty."""
     database_url: Address = NO_ADDRESS
     """The service's own PostgreSQL database."""
-    kafka: str = ""
-    """`host:port[,host:port]` of the broker."""
-    kafka_flavor: Literal["apache", "embedded"] = "apache"
-    """Which broker that is: a real one, or the demo's."""
+    database_sslmode: Literal["", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = ""
+    """TLS to the database, as libpq names it; `verify-full` with `DATABASE_CA`, else `prefer`. Also in the URL."""
+    database_ca: str = ""
+    """File with the certificates of authorities that the database's is verified with (PEM)."""
     kafka_group_protocol: Literal["classic", "consumer"] = "classic"
     """How consumer groups share partitions: `consumer` is KIP-848, for Apache Kafka 4."""
     kafka_instance: str = ""
@@ -175,5 +222,22 @@ class ServiceSettings(Settings):
     drain_delay: Annotated[float, Meta(ge=0)] = 0.0
     """How long to go on serving after leaving the registry, for callers that haven't noticed yet."""
 
+    def problems(self) -> list[str]:
+        """Contradictions in how the database is reached besides the base's own."""
+        found = super().problems()
+        try:
+            self.database_dsn()
+        except ConfigError as error:
+            found.extend(error.problems)
+        return found
 
-__all__ = ["Address", "FixedAddresses", "Port", "Seconds", "Secret", "ServiceSettings", "Settings"]
+    def database_dsn(self) -> str:
+        """The database's URL with what is said of TLS; raises ConfigError for what contradicts itself."""
+        if not (self.database_url and (self.database_sslmode or self.database_ca)):
+            return str(self.database_url)
+        from backstay.db import secured  # its package needs the extra `db`
+
+        return secured(self.database_url, sslmode=self.database_sslmode, ca=self.database_ca)
+
+
+__all__ = ["Address", "FixedAddresses", "KafkaSettings", "Port", "Seconds", "Secret", "ServiceSettings", "Settings"]

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, cast
 
 import msgspec
 
@@ -21,6 +20,7 @@ from shop.chaos.hand import Hand
 from shop.local.control import ControlRefused
 from shop.local.home import Running
 from shop.local.instances import service_of
+from shop.local.kafka import broker_of
 from shop.local.system import System
 
 LONGEST = 3600.0  # seconds that a fault may last
@@ -249,8 +249,7 @@ class Faults:
 
 async def deliver_again(running: Running, since: datetime) -> int:
     """Write every event since a moment to its topic once more, as it is; returns how many."""
-    flavor = cast(Literal["apache", "embedded"], running.kafka_flavor)
-    broker = KafkaBroker(running.kafka, flavor=flavor, client_id="fault")
+    broker = broker_of(running, client_id="fault")
     try:
         records = [record for topic in topology.TOPICS for record in await _since(broker, topic, since)]
         async with broker.producer() as producer:

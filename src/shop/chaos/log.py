@@ -5,10 +5,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, cast
 
 from backstay.messaging import Envelope, KafkaBroker, MessagingError
 from shop.local.home import Running
+from shop.local.kafka import broker_of
 
 QUIET = 2.0  # seconds without a record after which a topic is at its end
 TIMEOUT = 60.0  # seconds for all of it
@@ -31,9 +31,7 @@ class Entry:
 
 async def read_log(running: Running, topics: Iterable[str], since: datetime) -> list[Entry]:
     """Every readable record since a moment, each topic in the order of its partitions' offsets."""
-    broker = KafkaBroker(
-        running.kafka, flavor=cast(Literal["apache", "embedded"], running.kafka_flavor), client_id="storm"
-    )
+    broker = broker_of(running, client_id="storm")
     try:
         async with asyncio.timeout(TIMEOUT):
             found = await asyncio.gather(*(_topic(broker, topic, since) for topic in topics))

@@ -5,11 +5,13 @@ import contextlib
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any
 
-from backstay.messaging import Envelope, KafkaBroker, MessagingError
+from backstay.messaging import Envelope, MessagingError
 from shop.demo.shopper import Shopper
 from shop.demo.stage import Stage
+from shop.local.home import Running
+from shop.local.kafka import broker_of
 from shop.local.mailbox import kept
 from shop.local.waiting import until
 from shop.local.web import Reply
@@ -33,8 +35,8 @@ class Step:
 class Listener:
     """Hears what passes through Kafka while it is open."""
 
-    def __init__(self, bootstrap: str, flavor: str) -> None:
-        self._broker = KafkaBroker(bootstrap, flavor=cast(Literal["apache", "embedded"], flavor), client_id="demo")
+    def __init__(self, running: Running) -> None:
+        self._broker = broker_of(running, client_id="demo")
         self._tasks: list[asyncio.Task[None]] = []
         self.heard: list[Envelope] = []
 
@@ -68,7 +70,7 @@ class Listener:
 
 async def show(stage: Stage, customer: Shopper, admin: Shopper) -> None:
     """Place one order and print everything it caused."""
-    async with Listener(stage.running.kafka, stage.running.kafka_flavor) as listener:
+    async with Listener(stage.running) as listener:
         stock, figures = await _stock(admin), await _figures(admin)
         reply = (await customer.ask("POST", "/api/v1/orders", ORDER, key=f"demo-{time.time_ns()}")).expect(201)
         started = time.time() - reply.took / 1000  # of the attempt that was answered

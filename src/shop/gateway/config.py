@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from backstay.auth.verifier import MAX_LIFETIME
-from backstay.service.settings import NO_ADDRESS, NO_ADDRESSES, Address, FixedAddresses, Port, Seconds, Settings
+from backstay.service.settings import NO_ADDRESS, NO_ADDRESSES, Address, FixedAddresses, KafkaSettings, Port, Seconds
 
 ROUTES = Path(__file__).with_name("application.yml")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GatewaySettings(Settings):
+class GatewaySettings(KafkaSettings):
     """What the gateway can be told from outside. Durations are seconds, sizes bytes."""
 
     host: str = "127.0.0.1"
@@ -49,9 +49,6 @@ class GatewaySettings(Settings):
     """Fixed addresses of the issuer's key set, tried in turn; required. `lb://` is refused."""
     access_token_life: Seconds = 300.0
     """How long tokens live, so how far back revocations are read."""
-    kafka: str = ""
-    """`host:port[,host:port]` of the broker that carries revocations; none are followed if empty."""
-    kafka_flavor: Literal["apache", "embedded"] = "apache"
     service_window: Annotated[int, Meta(ge=1)] = 50
     """Calls that the circuit breaker of each service looks at."""
     service_min_calls: Annotated[int, Meta(ge=1)] = 20

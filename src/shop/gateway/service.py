@@ -148,7 +148,12 @@ class GatewayProcess:
             return None
         from backstay.messaging import KafkaBroker
 
-        broker = KafkaBroker(self.settings.kafka, flavor=self.settings.kafka_flavor, client_id="gateway")
+        broker = KafkaBroker(
+            self.settings.kafka,
+            flavor=self.settings.kafka_flavor,
+            client_id="gateway",
+            options=self.settings.kafka_client_options(),
+        )
         stack.push_async_callback(broker.aclose)
         return broker
 

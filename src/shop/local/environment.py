@@ -60,11 +60,12 @@ def environment(
         told["DATABASE_URL"] = resources.databases[service.name]
     if service.kafka:
         told |= {"KAFKA": resources.bootstrap, "KAFKA_FLAVOR": resources.flavor}
+        told |= options.kafka_settings
     if service.scopes:
         told["TOKEN_URL"] = _at_auth(ports, "/oauth2/token")
         told |= {"CLIENT_ID": service.name, "CLIENT_SECRET": home.secret(f"client.{service.name}")}
     if service.mail:
-        told["SMTP_URL"] = resources.smtp_url
+        told |= {"SMTP_URL": resources.smtp_url, **options.smtp_settings}
     if service.name == "auth":
         told |= _identities(home)
     if options.faults is not None:

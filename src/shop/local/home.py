@@ -53,6 +53,8 @@ class Running:
     control_token: str = field(repr=False)
     databases: dict[str, str] = field(repr=False)
     mail: str
+    kafka_settings: dict[str, str] = field(default_factory=dict, repr=False)
+    """TLS and SASL of a broker that isn't ours, as services are told."""
     gateways: list[str] = field(default_factory=list)
     """Every gateway's address; `gateway` is the first."""
 

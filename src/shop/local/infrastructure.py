@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from backstay.messaging import KafkaBroker
 from shop import topology
-from shop.local import account, apache, postgres, tansu
+from shop.local import account, apache, kafka, postgres, tansu
 from shop.local.environment import Resources
 from shop.local.home import Home
 from shop.local.mailbox import Mailbox
@@ -97,7 +97,7 @@ async def _databases(options: Options, home: Home, supervisor: Supervisor) -> Ma
 
 async def _broker(options: Options, home: Home, supervisor: Supervisor) -> str:
     bootstrap = await _start_broker(options, home, supervisor) if options.kafka_is_ours else options.kafka
-    broker = KafkaBroker(bootstrap, flavor=options.flavor, client_id="make-up")
+    broker = kafka.broker(bootstrap, options.flavor, options.kafka_settings, client_id="make-up")
     try:
         async with asyncio.timeout(TOPICS_TIMEOUT):
             await broker.create_topics(topology.TOPICS)

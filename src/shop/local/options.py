@@ -28,8 +28,12 @@ class Options:
 
     home: Path = HOME
     kafka: str = EMBEDDED
+    kafka_settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """KAFKA_SECURITY_PROTOCOL and the like for a broker that isn't ours, for every service and command."""
     database_url: str = field(default="", repr=False)
     smtp_url: str = field(default="", repr=False)
+    smtp_settings: Mapping[str, str] = field(default_factory=dict)
+    """SMTP_TLS and SMTP_CA, for a mail server that isn't ours."""
     gateway_port: int = GATEWAY_PORT
     discovery_port: int = DISCOVERY_PORT
     demo: bool = True
@@ -65,7 +69,9 @@ class Options:
         options = cls(
             home=Path(environ.get("BACKSTAY_HOME") or HOME),
             kafka=_kafka(environ.get("KAFKA", ""), problems),
-            database_url=_database(environ.get("DATABASE_URL", ""), problems),
+            kafka_settings=_kafka_settings(environ, problems),
+            database_url=_database(environ, problems),
+            smtp_settings=_smtp_settings(environ, problems),
             smtp_url=_smtp(environ.get("SMTP_URL", ""), problems),
             gateway_port=_port("GATEWAY_PORT", GATEWAY_PORT, environ, problems),
             discovery_port=_port("DISCOVERY_PORT", DISCOVERY_PORT, environ, problems),
@@ -90,10 +96,43 @@ def _kafka(text: str, problems: list[str]) -> str:
     return text
 
 
-def _database(text: str, problems: list[str]) -> str:
+def _kafka_settings(environ: Mapping[str, str], problems: list[str]) -> Mapping[str, str]:
+    """What is said of TLS and SASL; nothing may be said of a broker that we start ourselves."""
+    from backstay.messaging import KafkaAccess
+
+    try:
+        found = KafkaAccess.read(environ).environ()
+    except ConfigError as error:
+        problems.extend(error.problems)
+        return {}
+    if found and environ.get("KAFKA", "") in ("", EMBEDDED, APACHE):
+        problems.append(f"{', '.join(found)}: only for a broker of yours, KAFKA=host:port")
+    return found
+
+
+def _database(environ: Mapping[str, str], problems: list[str]) -> str:
+    text = environ.get("DATABASE_URL", "")
+    tls = {name: environ.get(f"DATABASE_{name.upper()}", "") for name in ("sslmode", "ca")}
+    if not text and any(tls.values()):
+        problems.append("DATABASE_SSLMODE and DATABASE_CA: only for databases of yours, DATABASE_URL")
     if text and ("{service}" not in text or urlsplit(text).scheme not in ("postgresql", "postgres")):
         problems.append("DATABASE_URL: must be postgresql://user:password@host:port/{service}, with {service} in it")
+    elif text:
+        from backstay.db import secured
+
+        try:
+            return secured(text, **tls)
+        except ConfigError as error:
+            problems.extend(error.problems)
     return text
+
+
+def _smtp_settings(environ: Mapping[str, str], problems: list[str]) -> Mapping[str, str]:
+    """How a mail server of yours is reached; notifications checks the values."""
+    found = {name: environ[name] for name in ("SMTP_TLS", "SMTP_CA") if environ.get(name)}
+    if found and not environ.get("SMTP_URL"):
+        problems.append(f"{', '.join(found)}: only for a mail server of yours, SMTP_URL")
+    return found
 
 
 def _smtp(text: str, problems: list[str]) -> str:

@@ -210,6 +210,7 @@ class System:
             discovery=f"http://{HOST}:{self._ports['discovery']}",
             kafka=self._resources.bootstrap,
             kafka_flavor=self._resources.flavor,
+            kafka_settings=dict(self.options.kafka_settings),
             control=await self._control.start(),
             control_token=self._control.token,
             databases=dict(self._databases),

@@ -24,7 +24,10 @@ def build(settings: Settings) -> Service:
     """The service, ready to run."""
     db = Database("notifications", migrations="migrations", max_size=settings.database_connections)
     box = Outbox(db)
-    mail = guarded(mailer(settings.smtp_url, sender=settings.mail_from), wait_open=settings.smtp_wait_open)
+    mail = guarded(
+        mailer(settings.smtp_url, sender=settings.mail_from, tls=settings.smtp_tls, ca=settings.smtp_ca),
+        wait_open=settings.smtp_wait_open,
+    )
     notifications = Notifications(db, box, mail)
     consumer = Consumer("notifications", db=db, gather=GATHER)
     register(consumer, notifications)

@@ -5,6 +5,7 @@ refused if they could break out of their line, and two base64 parts.
 """
 
 import asyncio
+import ssl
 from base64 import b64encode, encodebytes
 from dataclasses import dataclass
 from datetime import datetime
@@ -101,10 +102,14 @@ class SmtpMailer:
         username: str | None = None,
         password: str | None = None,
         tls: bool = False,
+        starttls: bool | None = None,
+        ca: str = "",
         connections: int = CONNECTIONS,
         timeout: float = TIMEOUT,
     ) -> None:
-        self._host, self._port, self._tls = host, port, tls
+        """`tls` from the first byte; `starttls` by command: demanded, forbidden, or None where the server offers it."""
+        self._host, self._port, self._tls, self._starttls = host, port, tls, starttls
+        self._context = ssl.create_default_context(cafile=ca) if ca else None
         self._username, self._password = username, password
         self._sender = sender
         self._timeout = timeout
@@ -167,6 +172,8 @@ class SmtpMailer:
             username=self._username,
             password=self._password,
             use_tls=self._tls,
+            start_tls=False if self._tls else self._starttls,
+            tls_context=self._context,
             local_hostname=_domain(self._sender),
             timeout=self._timeout,
         )
@@ -238,21 +245,27 @@ class NullMailer:
         """The message is gone, and that is success."""
 
 
-def mailer(url: str, *, sender: str, timeout: float = TIMEOUT) -> Mailer:
-    """The mailer at `smtp://[user:password@]host[:port]`, `smtps://…`, or `null:`. ValueError for anything else."""
+def mailer(url: str, *, sender: str, tls: str = "auto", ca: str = "", timeout: float = TIMEOUT) -> Mailer:
+    """The mailer at `smtp://[user:password@]host[:port]`, `smtps://…`, or `null:`. ValueError for anything else.
+
+    tls: `starttls` demands it, `off` forbids it; with `auto` no password is ever sent without TLS. ca: a PEM file.
+    """
     parts = urlsplit(url)
     if parts.scheme == "null":
         return NullMailer()
     if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
         raise ValueError("must be smtp://host:port, smtps://host:port or null:")
-    tls = parts.scheme == "smtps"
+    implicit = parts.scheme == "smtps"
+    automatic = True if parts.username else None
     return SmtpMailer(
         parts.hostname,
-        parts.port or (SMTPS_PORT if tls else SMTP_PORT),
+        parts.port or (SMTPS_PORT if implicit else SMTP_PORT),
         sender=sender,
         username=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,
-        tls=tls,
+        tls=implicit,
+        starttls={"starttls": True, "off": False}.get(tls, automatic),
+        ca=ca,
         timeout=timeout,
     )
 

@@ -27,8 +27,9 @@ async def charges(who: Principal) -> dict[str, str]:
 
 
 async def login(http: HttpClient, port: int) -> str:
-    body = json.dumps({"email": "ann@example.com", "password": PASSWORD, "name": "Ann"}).encode()
-    for path in ("register", "login"):
+    known = {"email": "ann@example.com", "password": PASSWORD}
+    for path, content in (("register", {**known, "name": "Ann"}), ("login", known)):
+        body = json.dumps(content).encode()
         answer = await http.request(
             "127.0.0.1", port, "POST", f"/api/v1/auth/{path}", headers=JSON, body=body, timeout=10
         )

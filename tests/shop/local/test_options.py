@@ -79,3 +79,43 @@ def test_all_mistakes_are_told_at_once() -> None:
 def test_passwords_are_not_shown() -> None:
     """A repr may end in a log."""
     assert "hunter2" not in repr(Options(database_url="postgresql://u:hunter2@db/{service}"))
+
+
+SASL = {
+    "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+    "KAFKA_SASL_MECHANISM": "PLAIN",
+    "KAFKA_SASL_USERNAME": "shop",
+    "KAFKA_SASL_PASSWORD": "hunter2",
+}
+
+
+def test_tls_and_credentials_of_what_is_yours() -> None:
+    """They reach every service and command, and show nowhere."""
+    options = Options.read(
+        {
+            **SASL,
+            "KAFKA": "kafka:9093",
+            "DATABASE_URL": "postgresql://shop@db/{service}",
+            "DATABASE_CA": __file__,
+            "SMTP_URL": "smtp://mail",
+            "SMTP_TLS": "starttls",
+        }
+    )
+
+    assert options.kafka_settings == SASL
+    expected = f"postgresql://shop@db/{{service}}?sslrootcert={__file__}&sslmode=verify-full"
+    assert options.database_url == expected
+    assert options.smtp_settings == {"SMTP_TLS": "starttls"}
+    assert "hunter2" not in repr(options)
+
+
+def test_tls_of_what_we_start_ourselves_is_refused() -> None:
+    """It would have no effect; each is named."""
+    with pytest.raises(ConfigError) as refused:
+        Options.read({**SASL, "KAFKA": "apache", "DATABASE_SSLMODE": "require", "SMTP_TLS": "off"})
+
+    told = "\n".join(refused.value.problems)
+    assert len(refused.value.problems) == 3
+    for name in (*SASL, "DATABASE_SSLMODE", "SMTP_TLS"):
+        assert name in told
+    assert "hunter2" not in told

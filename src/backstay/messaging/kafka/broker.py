@@ -15,7 +15,7 @@ from backstay.messaging.broker import Sink
 from backstay.messaging.errors import BrokerUnavailable, TopicError
 from backstay.messaging.kafka.faults import cause, words
 from backstay.messaging.kafka.producer import KafkaProducer
-from backstay.messaging.kafka.settings import Flavor, Protocol, Settings
+from backstay.messaging.kafka.settings import Flavor, Protocol, Settings, log
 from backstay.messaging.kafka.subscription import KafkaSubscription
 from backstay.messaging.kafka.tail import KafkaTail
 from backstay.messaging.kafka.transactions import KafkaTransactions
@@ -26,7 +26,7 @@ _TOPIC = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "dele
 
 
 class KafkaBroker:
-    """A `Broker` on Kafka.
+    """A `Broker` on Kafka. Raises ConfigError, when made, for what no client can be made of.
 
     bootstrap: `host:port[,host:port…]`; flavor: `apache`, or `embedded` for the demo's small broker; options: more
     librdkafka settings for every client, such as TLS and SASL; replication: of topics it creates, None = the broker's
@@ -46,6 +46,8 @@ class KafkaBroker:
         instance: str | None = None,
     ) -> None:
         self._settings = Settings(bootstrap, flavor, client_id, options or {}, protocol, instance)
+        if options:
+            _check_options(options)
         self._replication = replication or (1 if flavor == "embedded" else -1)
         self._admin: AdminClient | None = None
 
@@ -119,3 +121,16 @@ class KafkaBroker:
         if error.code() in {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}:
             raise BrokerUnavailable(f"{self._settings.bootstrap} did not create topic {name!r}: {words(error)}")
         raise TopicError(f"topic {name!r} could not be created: {words(error)}")
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """ConfigError for an unknown option, a value that it can't have, or a certificate that can't be read.
+
+    Only the library knows, when it makes a client; this one has no address and meets nobody.
+    """
+    try:
+        AdminClient({**options, "logger": log})  # type: ignore[dict-item]  # its stubs know no logger
+    except KafkaException as error:
+        raise ConfigError(f"Kafka's options: {words(cause(error))}") from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"Kafka's options: {error}") from None

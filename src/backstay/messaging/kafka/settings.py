@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from backstay.errors import ConfigError
+from backstay.messaging.kafka.access import option_problems
 
 Flavor = Literal["apache", "embedded"]
 Protocol = Literal["classic", "consumer"]
@@ -74,8 +75,8 @@ _STATIC_SESSION: Mapping[str, Any] = {"session.timeout.ms": 20_000, "heartbeat.i
 class Settings:
     """How to reach a cluster, and how to be a member of a group there.
 
-    options: librdkafka settings that go to every client, such as TLS and SASL; instance: the name of this instance of
-    a service, for static membership.
+    options: librdkafka settings that go to every client, such as TLS and SASL, none of those in `REFUSED`;
+    instance: the name of this instance of a service, for static membership.
     """
 
     bootstrap: str
@@ -88,7 +89,7 @@ class Settings:
     """Seconds for which the broker may hold records back until there are more of them."""
 
     def __post_init__(self) -> None:
-        problems = []
+        problems = [f"options: {problem}" for problem in option_problems(self.options)]
         if self.protocol not in ("classic", "consumer"):
             problems.append(f"group protocol {self.protocol!r}: must be 'classic' or 'consumer'")
         if self.flavor == "embedded" and (self.protocol != "classic" or self.instance is not None):

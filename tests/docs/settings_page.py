@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from msgspec import Meta
 
 from backstay.service import Secret, ServiceSettings
-from backstay.service.settings import Address, FixedAddresses, Settings
+from backstay.service.settings import Address, Expression, FixedAddresses, Settings
 from shop.kernel.resilience import FILE
 from shop.topology import SERVICES
 
@@ -31,6 +31,7 @@ TYPES = {
     bool: "true or false",
     Secret: "a secret",
     Address: "a URL",
+    Expression: "a regular expression",
     FixedAddresses: "URLs",
 }
 

@@ -1,5 +1,6 @@
 """An endpoint: one route made ready to answer, everything decided that can be decided before a request comes."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -66,11 +67,14 @@ class Reply:
 class Endpoint:
     """Checks, decodes, calls the handler, encodes."""
 
-    def __init__(self, route: Route, *, limits: Limits, verifier: TokenVerifier | None) -> None:
+    def __init__(
+        self, route: Route, *, limits: Limits, verifier: TokenVerifier | None, proxies: re.Pattern[str] | None = None
+    ) -> None:
         self.route = route
         self.counters = RouteCounters(route.method, route.path)
         self._handler = route.handler
         self._verifier = verifier
+        self._proxies = proxies
         self._max_body = route.max_body or limits.body
         self._body_timeout = limits.body_timeout
         self._decoder = None if route.takes_body in (None, bytes) else msgspec.json.Decoder(route.takes_body)
@@ -103,7 +107,7 @@ class Endpoint:
             check_json(headers)
             refuse_no_body(await read(receive, headers, self._max_body, self._body_timeout))
         if route.takes_request:
-            given["request"] = Request(scope, headers)
+            given["request"] = Request(scope, headers, self._proxies)
         return self._reply(await self._handler(**given))
 
     async def _body(self, receive: Receive, headers: dict[bytes, bytes]) -> Any:

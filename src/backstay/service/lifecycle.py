@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -228,7 +229,8 @@ class Running:
             metrics=self.metrics,
         )
         routes = [*system_routes(facts), *(service.routes if "api" in self.roles else ())]
-        endpoints = [Endpoint(route, limits=limits, verifier=self.verifier) for route in routes]
+        proxies = re.compile(settings.trusted_proxies) if settings.trusted_proxies else None
+        endpoints = [Endpoint(route, limits=limits, verifier=self.verifier, proxies=proxies) for route in routes]
         plain: dict[tuple[str, str], Endpoint] = {
             (e.route.method, e.route.path): e for e in endpoints if "{" not in e.route.path
         }

@@ -1,6 +1,7 @@
 """What comes in: headers, the body as bytes with its limits, and the values in path and query."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
@@ -26,10 +27,11 @@ class Disconnected(Exception):
 class Request:
     """Headers and peer of the request, for a handler that needs more than its values."""
 
-    __slots__ = ("_scope", "headers")
+    __slots__ = ("_proxies", "_scope", "headers")
 
-    def __init__(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+    def __init__(self, scope: Scope, headers: Mapping[bytes, bytes], proxies: re.Pattern[str] | None = None) -> None:
         self._scope = scope
+        self._proxies = proxies
         self.headers = headers
         """Names in lower case, as they came."""
 
@@ -50,10 +52,14 @@ class Request:
 
     @property
     def address(self) -> str:
-        """Who asks: what our own gateway, the nearest hop, wrote into `X-Forwarded-For`, else the peer."""
-        forwarded = self.header("x-forwarded-for")
-        if forwarded:
-            return forwarded.rsplit(",", 1)[-1].strip()
+        """Who asks: the nearest address in `X-Forwarded-For` that is none of our proxies, else the peer.
+
+        What stands before it in the header was sent by the client and proves nothing.
+        """
+        for forwarded in reversed((self.header("x-forwarded-for") or "").split(",")):
+            address = forwarded.strip()
+            if address and (self._proxies is None or not self._proxies.fullmatch(address)):
+                return address
         peer = self._scope.get("client")
         return str(peer[0]) if peer else ""
 

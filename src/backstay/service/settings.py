@@ -51,7 +51,21 @@ class FixedAddresses(str):
         return super().__new__(cls, text)
 
 
+class Expression(str):
+    """A regular expression. Raises ValueError for a text that is none."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str = "") -> Self:
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise ValueError(f"{text!r} is no regular expression: {error}") from None
+        return super().__new__(cls, text)
+
+
 NO_ADDRESSES = FixedAddresses("")
+NO_EXPRESSION = Expression("")
 NO_SECRET = Secret("")
 NO_ADDRESS = Address("")
 
@@ -207,6 +221,9 @@ class ServiceSettings(KafkaSettings):
     client_secret: Secret = NO_SECRET
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    trusted_proxies: Expression = NO_EXPRESSION
+    """Regular expression of the proxies before the gateway, as the gateway's `trusted-proxies`: who asks is the nearest
+    address in `X-Forwarded-For` that doesn't match."""
     max_body: Annotated[int, Meta(ge=1)] = 1024 * 1024
     """Largest request body."""
     body_timeout: Seconds = 10.0

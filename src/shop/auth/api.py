@@ -47,7 +47,7 @@ class KeySet(msgspec.Struct, frozen=True):
 
 
 class RefreshRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A refresh token; it counts once."""
+    """A refresh token; it counts once. For a few seconds a repeat is answered with the same new one."""
 
     refresh_token: str
 
@@ -101,9 +101,9 @@ def routes(accounts: Accounts, keys: KeyRing, clients: Clients) -> list[Route]:
 
 def _doors(accounts: Accounts) -> list[Route]:
     @post("/api/v1/auth/register", public=True, status=202, max_body=BODY_LIMIT)
-    async def register(body: NewAccount) -> Accepted:
+    async def register(body: NewAccount, request: Request) -> Accepted:
         """Register; the answer doesn't tell whether the address is known."""
-        await accounts.register(body.email, body.password, body.name)
+        await accounts.register(body.email, body.password, body.name, request.address)
         return Accepted()
 
     @post("/api/v1/auth/login", public=True, max_body=BODY_LIMIT)
@@ -113,7 +113,7 @@ def _doors(accounts: Accounts) -> list[Route]:
 
     @post("/api/v1/auth/refresh", public=True, max_body=BODY_LIMIT)
     async def refresh(body: RefreshRequest) -> Answer[TokenPair]:
-        """Trade a refresh token for new tokens; using one twice ends the session."""
+        """Trade a refresh token for new tokens; a second use ends the session, unless it repeats a lost answer."""
         return _pair(await accounts.refresh(body.refresh_token))
 
     return [register, login, refresh]

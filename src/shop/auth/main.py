@@ -39,6 +39,7 @@ def build(settings: Settings) -> Service:
         refresh_life=settings.refresh_token_life,
         session_life=settings.session_life,
         registration_beat=settings.registration_beat,
+        refresh_grace=settings.refresh_grace,
         first_admin=FirstAdmin(settings.admin_email, settings.admin_password) if settings.admin_email else None,
     )
     return Service(

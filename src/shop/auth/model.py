@@ -1,6 +1,8 @@
 """Users, sessions and keys: the rules, without any I/O."""
 
+import base64
 import hashlib
+import hmac
 import re
 import secrets
 import unicodedata
@@ -23,19 +25,16 @@ NAME_LIMIT = 100
 PASSWORD_MIN = 8
 PASSWORD_MAX = 128
 REFRESH_TOKEN_BYTES = 32
+MIN_GUESSES = 3e6
+"""Guesses, as zxcvbn estimates them, that a password must withstand at least."""
+GUESSED_PIECE = 32  # characters
+CONTEXT_WORDS = ("backstay", "shop", "spring", "summer", "autumn", "winter")
+MAX_WORDS = 20
+REFRESH_GRACE = 10.0  # seconds
 
 _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-_COMMON_TEXT = (
-    "password password1 password12 password123 passw0rd p@ssw0rd p@ssword 12345678 123456789 1234567890 87654321 "
-    "11111111 00000000 88888888 12341234 11223344 qwertyui qwertyuiop qwerty12 qwerty123 1q2w3e4r 1q2w3e4r5t "
-    "1qaz2wsx zaq12wsx qazwsxedc asdfghjk asdfghjkl zxcvbnm1 iloveyou iloveyou1 sunshine princess football baseball "
-    "superman trustno1 welcome1 welcome123 letmein1 letmein123 abcd1234 abc12345 a1b2c3d4 aa123456 changeme "
-    "changeme1 starwars whatever computer internet michelle jennifer dragon123 monkey123 master123 shadow123 "
-    "hello123 charlie1 liverpool chelsea1 arsenal1 password! secret123 testtest test1234 admin123 administrator "
-    "default1 samsung1 pokemon1 mustang1 cheese123 freedom1 passpass passport qwer1234 asdf1234 zxcv1234"
-)
-_COMMON = frozenset(_COMMON_TEXT.split())
+_REPEATED = re.compile(r"(.+?)\1+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +90,39 @@ def normalised(password: str) -> str:
 
 
 def password_flaws(password: str, email: str = "", *, pointer: str = "/password") -> list[Flaw]:
-    """What is wrong with a new password; how it is composed is the user's own business."""
+    """What is wrong with the form of a new password; how it is composed is the user's own business.
+
+    Whether it is easily guessed is decided apart, see `guessable_pieces`.
+    """
     password = normalised(password)
     if not PASSWORD_MIN <= len(password) <= PASSWORD_MAX:
         return [Flaw(pointer, f"must have {PASSWORD_MIN} to {PASSWORD_MAX} characters")]
     folded = password.casefold()
-    if folded in _COMMON or len(set(folded)) == 1:
-        return [Flaw(pointer, "is one of the most common passwords; choose another one")]
     if folded in (email_key(email), email_key(email).partition("@")[0]):
         return [Flaw(pointer, "must not be the e-mail address")]
     return []
+
+
+def guessable_flaw(pointer: str) -> Flaw:
+    """A password that is on the lists of guessers, or is made of what is."""
+    return Flaw(pointer, "is among the passwords that are guessed first; choose another one")
+
+
+def guessable_pieces(password: str) -> list[str]:
+    """Return the parts of a password to estimate; it is easily guessed only if each of them is.
+
+    A text that is repeated is worth as much as once. Estimates grow with the square of the length, hence the parts.
+    """
+    password = normalised(password)
+    repeated = _REPEATED.fullmatch(password)
+    text = repeated[1] if repeated else password
+    return [text[start : start + GUESSED_PIECE] for start in range(0, len(text), GUESSED_PIECE)]
+
+
+def words_of(email: str, name: str = "") -> list[str]:
+    """Words that are guessed first for this account: the parts of its address and name, and what the shop is called."""
+    words = re.split(r"[^a-z0-9]+", f"{email_key(email)} {name.casefold()}")
+    return [*CONTEXT_WORDS, *(word for word in words if len(word) > 2)][:MAX_WORDS]
 
 
 def new_refresh_token() -> str:
@@ -108,17 +130,39 @@ def new_refresh_token() -> str:
     return secrets.token_urlsafe(REFRESH_TOKEN_BYTES)
 
 
+def new_successor_seed() -> bytes:
+    """Random bytes that a successor is derived with."""
+    return secrets.token_bytes(REFRESH_TOKEN_BYTES)
+
+
+def successor_of(token: str, seed: bytes) -> str:
+    """Derive the successor of a refresh token (HMAC-SHA-256).
+
+    Whoever has the token alone can't derive it, for the seed is made at its first use and never leaves the database;
+    whoever has the database alone can't, for the token isn't there. Together they give the same successor again.
+    """
+    derived = hmac.digest(seed, token.encode("utf-8", "surrogatepass"), "sha256")
+    return base64.urlsafe_b64encode(derived).rstrip(b"=").decode()
+
+
 def hash_of(token: str) -> bytes:
     """What is stored of a refresh token."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-class Refusal(Enum):
-    """Why a refresh token is not accepted; callers are told no difference."""
+class Use(Enum):
+    """The outcome of presenting a refresh token. The caller of a refused one isn't told which it was."""
 
+    FIRST = "the token is traded for its successor"
+    AGAIN = "the successor is handed out once more: the first answer may have been lost"
     ENDED = "the session has ended"
     REUSED = "the token was used before"
     EXPIRED = "the token has expired"
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the caller gets tokens."""
+        return self in (Use.FIRST, Use.AGAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +176,23 @@ class RefreshToken:
     used_at: datetime | None
     session_ended_at: datetime | None
     session_expires_at: datetime
+    successor_seed: bytes | None = None
+    """None for a token that is unspent, or was spent by a release that derived no successors."""
 
-    def refusal(self, now: datetime) -> Refusal | None:
-        """Why it may not be used, or None. A spent one of a living session means that somebody stole one."""
+    def use(self, now: datetime, grace: timedelta) -> Use:
+        """Decide on its use; for `AGAIN` the successor must be unused, which is for the caller to look up.
+
+        A token that is used once more is one that two parties have, unless its first answer was lost: then the same
+        client comes back soon, and hasn't used the successor.
+        """
         if self.session_ended_at is not None:
-            return Refusal.ENDED
+            return Use.ENDED
         if self.used_at is not None:
-            return Refusal.REUSED
+            retried = self.successor_seed is not None and now - self.used_at <= grace
+            return Use.AGAIN if retried and now < self.session_expires_at else Use.REUSED
         if now >= min(self.expires_at, self.session_expires_at):
-            return Refusal.EXPIRED
-        return None
+            return Use.EXPIRED
+        return Use.FIRST
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,25 +208,30 @@ class FailureLimit:
     """Seconds that it is blocked at most."""
     forgiven: bool = True
     """Whether a successful login takes the failures back."""
+    shared: bool = False
+    """Whether many people share it: it doesn't stop an account where it has logged in before."""
 
 
 ACCOUNT_AND_ADDRESS_FREE = 5
 ADDRESS_FREE = 50
 ACCOUNT_FREE = 100
 FAILURES_KEPT = timedelta(days=1)
+ADDRESSES_KEPT = timedelta(days=90)
+ADDRESS_NOTED_EVERY = timedelta(days=1)
 
 
 def failure_limits(key: str, address: str) -> list[FailureLimit]:
     """What a failed login of that account from that address counts against.
 
     The narrow limit stops who guesses. The wide ones slow down who guesses at many accounts or from many addresses;
-    they are wide and drain fast, for behind one address there may be many people, and nobody shall lock another out.
+    they are wide and drain fast, for behind one address there may be many people, and nobody shall lock another out:
+    who has logged in from there before is not stopped by them.
     """
     account = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
     return [
         FailureLimit(f"account-and-address:{account}:{address}", ACCOUNT_AND_ADDRESS_FREE, drain=3600.0, longest=900.0),
-        FailureLimit(f"address:{address}", ADDRESS_FREE, drain=10.0, longest=30.0, forgiven=False),
-        FailureLimit(f"account:{account}", ACCOUNT_FREE, drain=60.0, longest=30.0),
+        FailureLimit(f"address:{address}", ADDRESS_FREE, drain=10.0, longest=30.0, forgiven=False, shared=True),
+        FailureLimit(f"account:{account}", ACCOUNT_FREE, drain=60.0, longest=30.0, shared=True),
     ]
 
 

@@ -1,12 +1,13 @@
-"""Cryptography that is somebody else's: Argon2id for passwords, AES-GCM for keys at rest."""
+"""Cryptography that is somebody else's: Argon2id and zxcvbn for passwords, AES-GCM for keys at rest."""
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from time import monotonic
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from backstay.errors import BackstayError, ConfigError
-from shop.auth.model import normalised
+from shop.auth.model import MIN_GUESSES, guessable_pieces, normalised
 
 T = TypeVar("T")
 
@@ -25,8 +26,36 @@ _PLAIN = b"\x00"
 _SEALED = b"\x01"
 
 
+FIRST_COST = 0.05
+"""Seconds that a password is expected to take before one was measured."""
+COST_WEIGHT = 0.1
+"""Weight of the last password in the average of what they take."""
+LONGEST_WAIT = 60.0
+"""Seconds that a refused caller is asked to wait at most."""
+
+
 class TooBusy(BackstayError):
-    """More passwords wait to be hashed than may."""
+    """More passwords wait to be hashed than may; there is a place in `retry_after` seconds."""
+
+    def __init__(self, text: str, retry_after: float) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+class Places:
+    """Places in the queue of passwords, promised to those it had no room for: one each, in their order.
+
+    If all were told the same second, they would come back at the same moment and find the same queue.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def next(self, now: float, *, queued: int, each: float) -> float:
+        """Seconds until the next place is free, while `queued` passwords are before it and each takes `each`."""
+        self._last = max(self._last, now + queued * each) + each
+        self._last = min(self._last, now + LONGEST_WAIT)
+        return self._last - now
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +67,8 @@ class PasswordStatistics:
     hashed: int
     refused: int
     """Because too many were waiting."""
+    cost: float
+    """Seconds that one takes, on average."""
 
 
 class Passwords:
@@ -57,6 +88,9 @@ class Passwords:
     ) -> None:
         self._hasher = PasswordHasher(time_cost=time_cost, memory_cost=memory_kib, parallelism=parallelism)
         self._limit = threads + waiting
+        self._threads = threads
+        self._cost = FIRST_COST
+        self._places = Places()
         self._busy = self._hashed = self._refused = 0
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._nobody = self._hasher.hash(os.urandom(16).hex())
@@ -78,13 +112,20 @@ class Passwords:
         matches = await self._run(lambda: self._matches(password, stored or self._nobody))
         return matches and stored is not None
 
+    async def is_guessable(self, password: str, words: Sequence[str]) -> bool:
+        """Whether a guesser would soon try this password; `words` are guessed first (zxcvbn).
+
+        It runs on the same threads as the hashes, for an estimate takes up to some ten milliseconds.
+        """
+        return await self._run(lambda: _is_guessable(password, words), self._estimated)
+
     def is_outdated(self, stored: str) -> bool:
         """Whether the hash was made with other parameters than those of now."""
         return self._hasher.check_needs_rehash(stored)
 
     def statistics(self) -> PasswordStatistics:
         """A snapshot of state and counters."""
-        return PasswordStatistics(self._busy, self._hashed, self._refused)
+        return PasswordStatistics(self._busy, self._hashed, self._refused, self._cost)
 
     def _matches(self, password: str, stored: str) -> bool:
         try:
@@ -92,18 +133,35 @@ class Passwords:
         except (VerificationError, InvalidHashError):
             return False
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def _run(self, work: Callable[[], T], done: Callable[[Any], None] | None = None) -> T:
         if self._busy >= self._limit:
             self._refused += 1
-            raise TooBusy(f"{self._busy} passwords are being checked")
+            wait = self._places.next(monotonic(), queued=self._busy, each=self._cost / self._threads)
+            raise TooBusy(f"{self._busy} passwords are being checked", wait)
         self._busy += 1
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        future.add_done_callback(self._done)
-        return await future
+        future = asyncio.get_running_loop().run_in_executor(self._pool, _timed, work)
+        future.add_done_callback(done or self._done)
+        return (await future)[0]
 
-    def _done(self, _: object) -> None:
+    def _done(self, future: asyncio.Future[tuple[Any, float]]) -> None:
         self._busy -= 1
-        self._hashed += 1
+        if not future.cancelled() and future.exception() is None:
+            self._hashed += 1
+            self._cost += COST_WEIGHT * (future.result()[1] - self._cost)
+
+    def _estimated(self, _: object) -> None:
+        self._busy -= 1
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    began = monotonic()
+    return work(), monotonic() - began
+
+
+def _is_guessable(password: str, words: Sequence[str]) -> bool:
+    from zxcvbn import zxcvbn  # 14 MB of words, for the processes that judge passwords only
+
+    return all(zxcvbn(piece, list(words))["guesses"] < MIN_GUESSES for piece in guessable_pieces(password))
 
 
 class KeySafe:

@@ -20,12 +20,28 @@ SELECT id, email, name, roles, created_at FROM users WHERE id = $1
 SELECT id FROM users WHERE email_key = $1
 
 -- name: find_login
--- What a login needs, in one row: the user, if there is one, and how long this caller has to wait.
-SELECT u.id, u.email, u.name, u.roles, u.created_at, u.password_hash, u.password_version,
-       failed.blocked_until, failed.keys > 0 AS has_failures
-FROM (SELECT max(f.blocked_until) AS blocked_until, count(*) AS keys
+-- What a login needs, in one row: the user, if there is one, how long this caller has to wait, and since when the user
+-- has logged in from this address ($4). Where he has, only his own limits ($3) count.
+SELECT u.id, u.email, u.name, u.roles, u.created_at, u.password_hash, u.password_version, u.familiar_at,
+       failed.keys > 0 AS has_failures,
+       CASE WHEN u.familiar_at IS NULL THEN failed.blocked_until ELSE failed.own_blocked_until END AS blocked_until
+FROM (SELECT max(f.blocked_until) AS blocked_until, count(*) AS keys,
+             max(f.blocked_until) FILTER (WHERE f.key = ANY ($3::text[])) AS own_blocked_until
       FROM login_failures f WHERE f.key = ANY ($2::text[])) AS failed
-LEFT JOIN users u ON u.email_key = $1
+LEFT JOIN (
+    SELECT u.*, a.last_at AS familiar_at FROM users u
+    LEFT JOIN familiar_addresses a ON a.user_id = u.id AND a.address = $4
+    WHERE u.email_key = $1
+) AS u ON true
+
+-- name: note_address
+-- A user logged in, or registered, from this address.
+INSERT INTO familiar_addresses (user_id, address, last_at) VALUES ($1, $2, $3)
+ON CONFLICT (user_id, address) DO UPDATE SET last_at = excluded.last_at
+
+-- name: find_hash
+-- The password of an address, hashed.
+SELECT password_hash FROM users WHERE email_key = $1
 
 -- name: find_password
 -- The same for a user who is logged in.
@@ -72,7 +88,7 @@ RETURNING session_id
 
 -- name: lock_refresh_token
 -- A refresh token with its session and user; token and session are held until the transaction ends.
-SELECT t.session_id, t.expires_at, t.used_at, s.ended_at, s.expires_at AS session_expires_at, s.user_id, u.roles
+SELECT t.session_id, t.expires_at, t.used_at, t.successor_seed, s.ended_at, s.expires_at AS session_expires_at, s.user_id, u.roles
 FROM refresh_tokens t
 JOIN sessions s ON s.id = t.session_id
 JOIN users u ON u.id = s.user_id
@@ -80,9 +96,13 @@ WHERE t.hash = $1
 FOR UPDATE OF t, s
 
 -- name: rotate_refresh_token
--- Spend a token and add its successor.
-WITH spent AS (UPDATE refresh_tokens SET used_at = $4 WHERE hash = $1)
+-- Spend a token, with the seed of its successor, and add that.
+WITH spent AS (UPDATE refresh_tokens SET used_at = $4, successor_seed = $6 WHERE hash = $1)
 INSERT INTO refresh_tokens (hash, session_id, created_at, expires_at) VALUES ($2, $3, $4, $5)
+
+-- name: is_unused
+-- Whether a refresh token is there and was never used.
+SELECT EXISTS (SELECT FROM refresh_tokens WHERE hash = $1 AND used_at IS NULL)
 
 -- name: end_session
 -- End a session; no row comes back if it is over already.
@@ -120,6 +140,10 @@ DELETE FROM refresh_tokens WHERE hash IN (
 -- name: prune_failures
 -- Forget old failures.
 DELETE FROM login_failures WHERE last_at <= $1
+
+-- name: prune_addresses
+-- Forget addresses that a user has not come from for long.
+DELETE FROM familiar_addresses WHERE last_at <= $1
 
 -- name: keys_lock
 -- One at a time may decide about keys.

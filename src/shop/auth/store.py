@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from backstay.db import Database, Queries, Row, Transaction
-from shop.auth.model import FAILURES_KEPT, FailureLimit, KeyRecord, KeyState, RefreshToken, User
+from shop.auth.model import ADDRESSES_KEPT, FAILURES_KEPT, FailureLimit, KeyRecord, KeyState, RefreshToken, User
 
 sql = Queries.load(__package__)
 
@@ -27,6 +27,8 @@ class Login:
     password: StoredPassword | None
     blocked_until: datetime | None
     has_failures: bool
+    familiar_at: datetime | None
+    """Last login from the same address, noted once a day; None if there was none."""
 
 
 async def insert_user(tx: Transaction, user: User, key: str, password_hash: str) -> bool:
@@ -54,13 +56,30 @@ async def knows_email(db: Database, key: str) -> bool:
     return await db.fetchval(sql.find_email, key) is not None
 
 
-async def find_login(db: Database, key: str, limits: Sequence[FailureLimit]) -> Login:
-    """Who wants to log in, and until when he has to wait."""
-    row = await db.fetchrow(sql.find_login, key, [limit.key for limit in limits])
+async def find_hash(db: Database, key: str) -> str | None:
+    """Return the hashed password of an address that has an account."""
+    stored: str | None = await db.fetchval(sql.find_hash, key)
+    return stored
+
+
+async def find_login(db: Database, key: str, limits: Sequence[FailureLimit], address: str) -> Login:
+    """Return who wants to log in, and until when he has to wait."""
+    own = [limit.key for limit in limits if not limit.shared]
+    row = await db.fetchrow(sql.find_login, key, [limit.key for limit in limits], own, address)
     assert row is not None
-    if row["id"] is None:
-        return Login(None, None, row["blocked_until"], row["has_failures"])
-    return Login(_user(row), _password(row), row["blocked_until"], row["has_failures"])
+    known = row["id"] is not None
+    return Login(
+        _user(row) if known else None,
+        _password(row) if known else None,
+        row["blocked_until"],
+        row["has_failures"],
+        row["familiar_at"],
+    )
+
+
+async def note_address(db: Database | Transaction, user_id: UUID, address: str, at: datetime) -> None:
+    """Remember that a user came from an address."""
+    await db.execute(sql.note_address, user_id, address, at)
 
 
 async def find_password(db: Database, user_id: UUID) -> tuple[str, StoredPassword] | None:
@@ -122,14 +141,21 @@ async def lock_refresh_token(tx: Transaction, token_hash: bytes) -> RefreshToken
         used_at=row["used_at"],
         session_ended_at=row["ended_at"],
         session_expires_at=row["session_expires_at"],
+        successor_seed=row["successor_seed"],
     )
 
 
 async def rotate_refresh_token(
-    tx: Transaction, before: bytes, after: bytes, session_id: UUID, at: datetime, until: datetime
+    tx: Transaction, before: bytes, after: bytes, session_id: UUID, *, at: datetime, until: datetime, seed: bytes
 ) -> None:
-    """Spend a refresh token and add its successor."""
-    await tx.execute(sql.rotate_refresh_token, before, after, session_id, at, until)
+    """Spend a refresh token and add its successor, which was derived with `seed`."""
+    await tx.execute(sql.rotate_refresh_token, before, after, session_id, at, until, seed)
+
+
+async def is_unused(tx: Transaction, token_hash: bytes) -> bool:
+    """Return whether a refresh token is there and was never used."""
+    unused: bool = await tx.fetchval(sql.is_unused, token_hash)
+    return unused
 
 
 async def end_session(tx: Transaction, session_id: UUID, at: datetime, reason: str) -> UUID | None:
@@ -153,6 +179,7 @@ async def prune(db: Database, now: datetime, ended_before: datetime) -> None:
     await db.execute(sql.prune_sessions, now, ended_before)
     await db.execute(sql.prune_refresh_tokens, now)
     await db.execute(sql.prune_failures, now - FAILURES_KEPT)
+    await db.execute(sql.prune_addresses, now - ADDRESSES_KEPT)
 
 
 async def keys(db: Database | Transaction) -> list[KeyRecord]:

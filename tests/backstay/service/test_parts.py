@@ -1,5 +1,6 @@
 """Small parts of the kit: pages, problems, health, jobs, access lines, metrics, logs."""
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -7,12 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from backstay.errors import ConfigError
 from backstay.service import (
     Answer,
     Check,
     Conflict,
     FieldError,
     Problem,
+    Request,
+    ServiceSettings,
     TooManyRequests,
     Unprocessable,
     decode_cursor,
@@ -180,3 +184,29 @@ async def test_job_is_jittered() -> None:
     assert 300 / 12 - 2 <= len(runs) <= 300 / 8 + 2
     with pytest.raises(ValueError, match="more than 0"):
         every(0, work)
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "proxies", "address"),
+    [
+        (None, None, "10.0.0.1"),
+        ("", None, "10.0.0.1"),
+        ("198.51.100.7", None, "198.51.100.7"),
+        ("1.2.3.4, 198.51.100.7", None, "198.51.100.7"),
+        ("1.2.3.4, 198.51.100.7, 10.9.0.2", r"10\..*", "198.51.100.7"),
+        ("1.2.3.4, 198.51.100.7, 10.9.0.2, 10.9.0.3", r"10\..*", "198.51.100.7"),
+        ("10.9.0.2", r"10\..*", "10.0.0.1"),
+    ],
+)
+def test_who_asks(forwarded: str | None, proxies: str | None, address: str) -> None:
+    """The nearest address that is none of our proxies; what a client wrote before it counts nothing."""
+    headers = {} if forwarded is None else {b"x-forwarded-for": forwarded.encode()}
+    request = Request({"client": ("10.0.0.1", 1)}, headers, re.compile(proxies) if proxies else None)
+
+    assert request.address == address
+
+
+def test_trusted_proxies_must_be_an_expression() -> None:
+    """A mistake is reported at the start."""
+    with pytest.raises(ConfigError, match="TRUSTED_PROXIES: '\\[' is no regular expression"):
+        ServiceSettings.read({"TRUSTED_PROXIES": "["})

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,21 +15,22 @@ from shop.auth.model import (
     KeyRecord,
     KeyState,
     RefreshToken,
-    Refusal,
+    Use,
     email_flaws,
     email_key,
     failure_limits,
+    guessable_pieces,
     is_rotation_due,
     name_flaws,
     new_refresh_token,
     normalised,
     password_flaws,
     scopes_of,
+    successor_of,
 )
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
-TOKEN = RefreshToken(UUID(int=1), UUID(int=2), (CUSTOMER,), LATER, None, None, LATER)
 
 
 @pytest.mark.parametrize(
@@ -72,20 +74,18 @@ def test_an_address_is_known_in_every_spelling(email: str, spell: object) -> Non
         assert email_key(spell(email)) == email_key(email)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize(
-    "password", ["12345679", "a" * 7 + "b", "ünïcödé!", "密码密码密码密碼", "ab" * 64, "        x"]
-)
+@pytest.mark.parametrize("password", ["password", "ünïcödé!", "密码密码密码密碼", "ab" * 64, "        x"])
 def test_good_passwords(password: str) -> None:
-    """Any characters, 8 to 128 of them; composition is the user's own business."""
+    """Any characters, 8 to 128 of them: the form of a password is the user's own business."""
     assert password_flaws(password, "ann@example.com") == []
 
 
 @pytest.mark.parametrize(
     "password",
-    ["", "short", "ab" * 64 + "c", "password", "PassWord123", "aaaaaaaaaa", "ann@example.com", "Ann@Example.com"],
+    ["", "short", "ab" * 64 + "c", "ann@example.com", "Ann@Example.com"],
 )
 def test_bad_passwords(password: str) -> None:
-    """Too short, too long, common, or the address itself."""
+    """Too short, too long, or the address itself."""
     assert [flaw.pointer for flaw in password_flaws(password, "ann@example.com")] == ["/password"]
 
 
@@ -109,23 +109,6 @@ def test_an_admin_may_do_what_a_customer_may_and_more() -> None:
     assert set(scopes_of([CUSTOMER])) < set(both)
     assert len(set(both)) == len(both)
     assert scopes_of(["unknown"]) == ()
-
-
-@pytest.mark.parametrize(
-    ("change", "refusal"),
-    [
-        ({}, None),
-        ({"used_at": NOW}, Refusal.REUSED),
-        ({"expires_at": NOW}, Refusal.EXPIRED),
-        ({"session_expires_at": NOW}, Refusal.EXPIRED),
-        ({"session_ended_at": NOW}, Refusal.ENDED),
-        ({"session_ended_at": NOW, "used_at": NOW}, Refusal.ENDED),
-        ({"expires_at": NOW, "used_at": NOW}, Refusal.REUSED),
-    ],
-)
-def test_why_a_refresh_token_is_refused(change: dict[str, datetime], refusal: Refusal | None) -> None:
-    """A spent token of a living session is a theft, however old; of an ended one it is nothing new."""
-    assert replace(TOKEN, **change).refusal(NOW) is refusal  # type: ignore[arg-type]
 
 
 def test_refresh_tokens_are_long_and_never_the_same() -> None:
@@ -163,3 +146,47 @@ def test_when_a_rotation_is_due(current: float, following: float, due: bool) -> 
 def test_without_a_next_key_there_is_no_rotation() -> None:
     """A key that nobody knows never signs."""
     assert not is_rotation_due([key(KeyState.CURRENT, 10_000)], NOW, age=1, published=1)
+
+
+GRACE = timedelta(seconds=10)
+
+
+def spent(ago: float, seed: bytes | None = b"seed", **changed: Any) -> RefreshToken:
+    """A token that was used so many seconds ago."""
+    token = RefreshToken(UUID(int=1), UUID(int=2), (CUSTOMER,), LATER, None, None, LATER, seed)
+    return replace(token, **{"used_at": NOW - timedelta(seconds=ago), **changed})
+
+
+@pytest.mark.parametrize(
+    ("token", "use"),
+    [
+        (spent(0, used_at=None, successor_seed=None), Use.FIRST),
+        (spent(0, used_at=None, expires_at=NOW), Use.EXPIRED),
+        (spent(0, used_at=None, session_expires_at=NOW), Use.EXPIRED),
+        (spent(0), Use.AGAIN),
+        (spent(10), Use.AGAIN),
+        (spent(-2), Use.AGAIN),
+        (spent(10.001), Use.REUSED),
+        (spent(1, seed=None), Use.REUSED),
+        (spent(1, session_expires_at=NOW), Use.REUSED),
+        (spent(1, session_ended_at=NOW), Use.ENDED),
+    ],
+)
+def test_use_of_a_refresh_token(token: RefreshToken, use: Use) -> None:
+    """First use, repeat within the grace, reuse, and what is over; a token spent by an older release has no grace."""
+    assert token.use(NOW, GRACE) is use
+
+
+def test_a_successor_needs_token_and_seed() -> None:
+    """Both together give the same successor each time; another token or seed gives another one."""
+    assert successor_of("token", b"seed") == successor_of("token", b"seed")
+    assert len({successor_of(token, seed) for token in ("a", "b", "\ud800") for seed in (b"1", b"2")}) == 6
+
+
+@pytest.mark.parametrize(
+    ("password", "pieces"),
+    [("short", ["short"]), ("ab" * 64, ["ab"]), ("x" * 128, ["x"]), ("Ab1!" * 8 + "z", ["Ab1!" * 8, "z"])],
+)
+def test_repetition_makes_no_better_password(password: str, pieces: list[str]) -> None:
+    """A repeated text is estimated once, a long one in parts."""
+    assert guessable_pieces(password) == pieces

@@ -387,8 +387,6 @@ async def ours(measure: Callable[..., Awaitable[None]], failing: float) -> None:
     window = r.last(seconds=60)
     await measure("Backstay", "closed, time window 60 s", lambda: _breaker(window=window)(bare), 1, False)
     await measure("Backstay", "closed, threads", lambda: _breaker(threads=True)(bare), 1, False)
-    async with r.CoarseClock() as clock:
-        await measure("Backstay", "closed, coarse clock", lambda: _breaker(clock=clock)(bare), 1, False)
 
 
 def _breaker(**options: Any) -> r.CircuitBreaker:

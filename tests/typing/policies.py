@@ -56,4 +56,8 @@ def wrong() -> None:
     charge("order", 1)  # type: ignore[arg-type, unused-coroutine] # pyright: ignore[reportArgumentType, reportUnusedCoroutine]
     charge(Order())  # type: ignore[call-arg, unused-coroutine] # pyright: ignore[reportCallIssue]
     charge(Order(), 1, nota="x")  # type: ignore[call-arg, unused-coroutine] # pyright: ignore[reportCallIssue]
+    r.CircuitBreaker("x", failure_rat=50)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    r.CircuitBreaker("x", failure_rate="50")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    r.circuit_breaker("x", min_cals=5)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    r.CircuitBreaker("x").reconfigure(windw=r.last(5))  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
     charge_plainly(1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

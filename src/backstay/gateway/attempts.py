@@ -3,7 +3,7 @@
 What a breaker is told: no answer, and an answer whose status is among the route's `statusCodes`, are failures; every
 other answer is a success, so no client can open a breaker by what it asks for. Nor by how it asks: the time of a call
 counts from the whole request on, and a call that ends because its client left, or allowed less time than the route,
-gives its permit back, unless it was slow already by the breaker's own measure. So does an answer that says
+is a `DeadlineTimeout`: it gives its permit back, unless it was slow already (`verdict`). So does an answer that says
 `x-do-not-retry`: who sheds a part of its load is there for the rest, and counted, that part would become all of it.
 """
 
@@ -154,7 +154,10 @@ class Attempts:
     def failed(self, error: Exception, request: Sent, *, repeatable: bool) -> float | None:
         """There is no answer. The seconds until another attempt, or None."""
         limiter = self._protection.limiter
-        if limiter is not None and not isinstance(error, TimeoutError):
+        if isinstance(error, r.DeadlineTimeout):
+            if limiter is not None:
+                limiter.cut_short += 1
+        elif limiter is not None and not isinstance(error, TimeoutError):
             limiter.failed += 1
         self._tell(error)
         wait = self._next(error, repeatable=repeatable)
@@ -164,22 +167,16 @@ class Attempts:
 
     def timed_out(self) -> TimeoutError:
         """The time of this attempt is over; the error to fail with. A short deadline of the client's is no failure."""
-        limiter, permit = self._protection.limiter, self._permit
+        limiter = self._protection.limiter
         if limiter is not None and self._allowed >= limiter.timeout:
             return limiter.expire()
-        if permit is not None and self._allowed < self._protection.patience and not (self._sent and permit.is_slow):
-            self._give_back()
+        if self._allowed < self._protection.patience:
+            return r.DeadlineTimeout("the client's deadline passed before the service answered")
         return TimeoutError("the service didn't answer in time")
 
     def abandoned(self) -> None:
         """The exchange ended; if the service never answered, that is held against it only if it was slow."""
-        permit = self._permit
-        if permit is None:
-            return
-        if self._sent and permit.is_slow:
-            self._tell(TimeoutError("nobody waited any longer"))
-        else:
-            self._give_back()
+        self._tell(r.DeadlineTimeout("the client left before the service answered"))
 
     # -- how
     def _limit(self, request: Sent) -> None:
@@ -213,7 +210,7 @@ class Attempts:
         with r.repeated_request(self._given if repeatable else 2), r.deadline(max(0.0, left)):
             try:
                 return retry.after_error(self._number, error)
-            except Exception:  # noqa: BLE001 - it or BudgetExhausted: there is no other attempt
+            except Exception:  # noqa: BLE001 - the error itself: there is no other attempt
                 return None
 
     def _tell(self, error: Exception | None) -> None:

@@ -10,17 +10,19 @@ from backstay.resilience.budget import Budget, BudgetStatistics
 from backstay.resilience.bulkhead import Bulkhead, BulkheadStatistics
 from backstay.resilience.chaos import FaultInjection
 from backstay.resilience.circuit_breaker import CircuitBreaker, Permit, circuit_breaker
-from backstay.resilience.coarse import CoarseClock
 from backstay.resilience.config import CircuitBreakerConfig, Probes, Slow, over, probes
 from backstay.resilience.deadline import HEADER as DEADLINE_HEADER
 from backstay.resilience.deadline import clamp, deadline, remaining
+from backstay.resilience.detached import detached
 from backstay.resilience.errors import (
     BudgetExhausted,
     BulkheadFull,
     CallNotPermitted,
     DeadlineExceeded,
+    DeadlineTimeout,
     IllegalTransition,
     MaxRetriesExceeded,
+    Misused,
     RateLimited,
     Rejected,
     ResilienceError,
@@ -70,6 +72,7 @@ from backstay.resilience.retry import (
 from backstay.resilience.state_machine import BreakerStatistics
 from backstay.resilience.thread_pool import ThreadPoolBulkhead, ThreadPoolStatistics
 from backstay.resilience.time_limiter import TimeLimiter, TimeLimiterStatistics
+from backstay.resilience.verdict import Verdict
 from backstay.resilience.waits import exponential, fixed, randomised
 from backstay.resilience.windows import WindowSize, last
 
@@ -95,9 +98,9 @@ __all__ = [
     "CallSucceeded",
     "CircuitBreaker",
     "CircuitBreakerConfig",
-    "CoarseClock",
     "ConfigChanged",
     "DeadlineExceeded",
+    "DeadlineTimeout",
     "EntryAdded",
     "EntryRemoved",
     "EntryReplaced",
@@ -110,6 +113,7 @@ __all__ = [
     "IllegalTransition",
     "Keyed",
     "MaxRetriesExceeded",
+    "Misused",
     "NotPermitted",
     "Permit",
     "Pipeline",
@@ -139,12 +143,14 @@ __all__ = [
     "TimeLimiterStatistics",
     "TimedOut",
     "Timers",
+    "Verdict",
     "WindowSize",
     "attempt_of",
     "circuit_breaker",
     "clamp",
     "current_attempt",
     "deadline",
+    "detached",
     "exponential",
     "fallback",
     "fixed",

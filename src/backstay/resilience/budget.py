@@ -2,9 +2,10 @@
 
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 from backstay.clock import SYSTEM, Clock
-from backstay.resilience.config import check, within
+from backstay.resilience.config import check, not_negative
 
 WINDOW = 10  # seconds
 
@@ -27,9 +28,9 @@ class Budget:
     def __init__(self, ratio: float = 0.1, *, minimum: float = 1.0, clock: Clock = SYSTEM) -> None:
         check(
             "Budget",
-            (ratio == 0 or within(ratio, 0, 1), f"ratio: {ratio!r} is not in [0, 1]"),
+            (not_negative(ratio) and ratio <= 1, f"ratio: {ratio!r} is not in [0, 1]"),
             (
-                minimum == 0 or within(minimum, 0),
+                not_negative(minimum),
                 f"minimum: {minimum!r} is not a number of retries a second of 0 or more",
             ),
         )
@@ -39,11 +40,11 @@ class Budget:
         self._buckets = [[0, 0] for _ in range(WINDOW)]  # first calls and retries of each second
         self._second = int(self._now())
         self._refused = 0
-        self._lock: threading.Lock | None = None
+        self._lock: Any = None  # an RLock: a finalizer may call in the middle of a step
 
     def share(self) -> None:
         """Be used by several threads from now on."""
-        self._lock = self._lock or threading.Lock()
+        self._lock = self._lock or threading.RLock()
 
     def call(self) -> None:
         """Count a first call."""

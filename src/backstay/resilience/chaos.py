@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from backstay.clock import SYSTEM, Clock
 from backstay.resilience import events
-from backstay.resilience.config import Seconds, check, in_seconds, within
+from backstay.resilience.config import Seconds, check, in_seconds, not_negative, within
 from backstay.resilience.policy import Call, Guarded, Plain, Policy
 
 P = ParamSpec("P")
@@ -43,7 +43,7 @@ class FaultInjection(Policy):
         length = latency if callable(latency) or latency is None else in_seconds(latency)
         check(
             f"FaultInjection '{name}'",
-            (rate == 0 or within(rate, 0, 100), f"rate: {rate!r} is not a percentage in [0, 100]"),
+            (not_negative(rate) and rate <= 100, f"rate: {rate!r} is not a percentage in [0, 100]"),
             (fault is None or callable(fault), f"fault: {fault!r} is neither an exception type nor a function"),
             (
                 length is None or callable(length) or within(length, 0),

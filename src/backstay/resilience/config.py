@@ -7,15 +7,14 @@ Defaults and meanings are Resilience4j's. Rates are percent, durations seconds (
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from math import isfinite
-from typing import Any
+from typing import Any, TypedDict
 
 from backstay.errors import ConfigError
+from backstay.resilience.durations import Seconds, duration, in_seconds
 from backstay.resilience.events import State
 from backstay.resilience.windows import WindowSize
 
-Seconds = float | timedelta
-Wait = Callable[[int], float]
+Wait = Callable[[int], Seconds]
 Kinds = tuple[type[BaseException], ...]
 Predicate = Callable[[Any], bool]
 
@@ -82,7 +81,7 @@ class CircuitBreakerConfig:
     record_if: Predicate | None = None
     ignore_if: Predicate | None = None
     fail_result: Predicate | None = None
-    open_if: Callable[[Any], float | None] | None = None
+    open_if: Callable[[Any], Seconds | None] | None = None
     initial_state: State = State.CLOSED
     parity: bool = False
 
@@ -105,7 +104,7 @@ class CircuitBreakerConfig:
                 f"wait_open: {wait!r} is not a function, nor a number of at least {LEAST_WAIT} seconds",
             ),
             (whole(half.calls, 1), f"half_open.calls: {half.calls!r} is not a whole number of at least 1"),
-            (half.max_wait == 0 or within(half.max_wait, 0), f"half_open.max_wait: {half.max_wait!r} is not 0 or more"),
+            (not_negative(half.max_wait), f"half_open.max_wait: {half.max_wait!r} is not 0 or more"),
             (
                 half.then in (State.OPEN, State.CLOSED),
                 f"half_open.then: {half.then!r} is not State.OPEN or State.CLOSED",
@@ -130,8 +129,36 @@ class CircuitBreakerConfig:
         return self.min_calls if self.window.calls is None else min(self.min_calls, self.window.calls)
 
     def wait(self, attempt: int) -> float:
-        """Seconds to stay open at the `attempt`-th opening in a row."""
-        return self.wait_open(attempt) if callable(self.wait_open) else in_seconds(self.wait_open)
+        """Seconds to stay open at the `attempt`-th opening in a row; raises `ValueError` if the function gives none."""
+        return opening(self.wait_open(attempt) if callable(self.wait_open) else self.wait_open)
+
+
+class BreakerOptions(TypedDict, total=False):
+    """The fields of `CircuitBreakerConfig` as keyword arguments."""
+
+    failure_rate: float
+    slow: Slow
+    window: WindowSize
+    min_calls: int
+    wait_open: float | timedelta | Wait
+    half_open: Probes
+    auto_half_open: bool
+    record: type[BaseException] | Kinds
+    ignore: type[BaseException] | Kinds
+    record_if: Predicate | None
+    ignore_if: Predicate | None
+    fail_result: Predicate | None
+    open_if: Callable[[Any], Seconds | None] | None
+    initial_state: State
+    parity: bool
+
+
+def opening(value: object) -> float:
+    """The seconds that a breaker stays open, as a user's function gives them; raises `ValueError` for what is none."""
+    seconds = duration(value)
+    if seconds is None or seconds < 0:
+        raise ValueError(f"{value!r} is not a number of seconds of at least 0, nor a timedelta")
+    return seconds
 
 
 def check(what: str, *facts: tuple[bool, str]) -> None:
@@ -142,8 +169,13 @@ def check(what: str, *facts: tuple[bool, str]) -> None:
 
 
 def within(value: object, above: float, most: float = float("inf")) -> bool:
-    """Whether `value` is a number greater than `above` and at most `most`."""
-    return isinstance(value, int | float) and isfinite(value) and above < value <= most
+    """Whether `value` is a finite number greater than `above` and at most `most`; `True` and `False` are none."""
+    return isinstance(value, int | float) and duration(value) is not None and above < value <= most
+
+
+def not_negative(value: object) -> bool:
+    """Whether `value` is a finite number of at least 0."""
+    return isinstance(value, int | float) and duration(value) is not None and value >= 0
 
 
 def whole(value: object, least: int) -> bool:
@@ -151,18 +183,8 @@ def whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def in_seconds(value: Seconds) -> float:
-    """A duration as seconds."""
-    return value.total_seconds() if isinstance(value, timedelta) else value
-
-
 def _is_error(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseException)
-
-
-def one_of(kinds: Kinds, predicate: Predicate | None, error: BaseException) -> bool:
-    """Whether `error` is of one of the kinds, or the predicate says so."""
-    return isinstance(error, kinds) or (predicate is not None and predicate(error))
 
 
 def kinds(value: type[BaseException] | Iterable[type[BaseException]]) -> Kinds:
@@ -171,6 +193,7 @@ def kinds(value: type[BaseException] | Iterable[type[BaseException]]) -> Kinds:
 
 
 __all__ = [
+    "BreakerOptions",
     "CircuitBreakerConfig",
     "Probes",
     "Seconds",
@@ -178,6 +201,8 @@ __all__ = [
     "check",
     "in_seconds",
     "kinds",
+    "not_negative",
+    "opening",
     "over",
     "probes",
     "within",

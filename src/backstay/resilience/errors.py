@@ -6,12 +6,14 @@ BackstayError
     │   ├── CallNotPermitted     by a circuit breaker
     │   ├── BulkheadFull         by a bulkhead
     │   ├── RateLimited          by a rate limiter
-    │   ├── BudgetExhausted      by a retry budget
+    │   ├── BudgetExhausted      by a retry budget (no longer raised)
     │   └── DeadlineExceeded     no time was left to make it
+    ├── DeadlineTimeout          the request's deadline ended the call        (also TimeoutError)
+    ├── Misused                  the guarded function isn't what it was taken for (also TypeError)
     ├── MaxRetriesExceeded       every attempt gave a result that should be retried
     └── IllegalTransition        a manual state change that the state machine doesn't know
 
-A time limiter raises the built-in `TimeoutError`.
+A time limiter raises the built-in `TimeoutError` when its own time is over.
 """
 
 from backstay.errors import BackstayError
@@ -64,7 +66,10 @@ class RateLimited(Rejected):
 
 
 class BudgetExhausted(Rejected):
-    """The retry budget of this dependency is spent; raised from the error that would have been retried."""
+    """The retry budget of this dependency is spent.
+
+    No longer raised: the call was made and failed, so its own error is raised, with a note. Kept for code that has it.
+    """
 
     message = "Retry '{0}' has no budget left for another attempt"
 
@@ -73,6 +78,17 @@ class DeadlineExceeded(Rejected):
     """The request's deadline left no time for this call."""
 
     message = "the deadline of the request has passed"
+
+
+class DeadlineTimeout(ResilienceError, TimeoutError):
+    """The request's own deadline ended the call while it was under way: the caller's impatience, no failure."""
+
+
+class Misused(ResilienceError, TypeError):
+    """The guarded function isn't what it was taken for: a plain one gave an awaitable, or an asynchronous one none.
+
+    It says nothing about the dependency: no breaker counts it and no retry repeats it.
+    """
 
 
 class MaxRetriesExceeded(ResilienceError):

@@ -1,5 +1,6 @@
 """Events of the policies: frozen records, made only while somebody listens."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -184,7 +185,12 @@ class Publisher:
         self.failures = 0  # errors raised by listeners
 
     def on(self, event: type[E], listener: Callable[[E], None]) -> Callable[[], None]:
-        """Call `listener` for each event of this type, `Event` meaning all; returns a function that stops it."""
+        """Call `listener` for each event of this type, `Event` meaning all; returns a function that stops it.
+
+        Raises `TypeError` for a coroutine function, which nobody would await: a listener may make a task of one.
+        """
+        if inspect.iscoroutinefunction(listener) or inspect.iscoroutinefunction(getattr(listener, "__call__", None)):  # noqa: B004
+            raise TypeError(f"{listener!r} is asynchronous: a listener is a plain function")
         self._listeners[event] = (*self._listeners.get(event, ()), listener)
         self._tell()
 
@@ -214,6 +220,9 @@ class Publisher:
         record = event(name, SYSTEM.now(), **details)
         for listener in listeners:
             try:
-                listener(record)
+                answer: object = listener(record)
+                if inspect.iscoroutine(answer):
+                    answer.close()
+                    self.failures += 1
             except Exception:  # noqa: BLE001 - isolation of listeners is the point
                 self.failures += 1

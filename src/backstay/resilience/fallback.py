@@ -1,13 +1,13 @@
 """Fallback: another answer when the call fails, chosen by the type of the error, nearest superclass first."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from backstay.errors import ConfigError
 from backstay.resilience import events
-from backstay.resilience.exact import exact
-from backstay.resilience.policy import Call, Guarded, Plain, Policy
+from backstay.resilience.policy import Call, Guarded, Plain, Policy, gives_awaitable, misused
+from backstay.resilience.verdict import members
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,7 +19,8 @@ Handler = Callable[..., Any]
 class Fallback(Policy):
     """`handlers` maps exception types to functions `(error, *arguments of the call)`, plain or asynchronous.
 
-    An error without a handler is raised unchanged; a handler's own error replaces it. A cancellation is no error.
+    An error without a handler is raised unchanged; a handler's own error replaces it. A cancellation is no error. A
+    group of errors is answered if each of its members would be: by the handler of the first, which gets the group.
     """
 
     def __init__(self, handlers: Mapping[type[Exception], Handler], *, name: str = "fallback") -> None:
@@ -35,8 +36,13 @@ class Fallback(Policy):
         self._events = events.Publisher()
         self.handled = 0  # errors that were answered by a handler
 
-    def handler_for(self, error: Exception) -> Handler | None:
+    def handler_for(self, error: BaseException) -> Handler | None:
         """The handler of the nearest superclass of the error's type, if there is one."""
+        if isinstance(error, BaseExceptionGroup) and not any(
+            issubclass(kind, BaseExceptionGroup) and isinstance(error, kind) for kind in self._handlers
+        ):
+            handlers = [self.handler_for(each) for each in members(error)]
+            return handlers[0] if all(handlers) else None
         for kind in type(error).__mro__:
             if kind in self._handlers:
                 return self._handlers[kind]
@@ -50,7 +56,17 @@ class Fallback(Policy):
 
     def wrap(self, call: Call[P, R]) -> Guarded[P, R]:
         """Guard a coroutine function with these handlers."""
-        guarded: Guarded[P, R] = exact(_around, call, self)
+
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return await call(*args, **kwargs)
+            except Exception as error:
+                handler = self.handler_for(error)
+                if handler is None:
+                    raise
+                answer = self.take(error, handler, *args, **kwargs)
+            return await answer if inspect.isawaitable(answer) else answer  # type: ignore[no-any-return]
+
         return guarded
 
     def wrap_plain(self, call: Callable[P, R]) -> Plain[P, R]:
@@ -58,7 +74,22 @@ class Fallback(Policy):
         slow = [each for each in self._handlers.values() if inspect.iscoroutinefunction(each)]
         if slow:
             raise ConfigError([f"Fallback '{self.name}': {each!r} is asynchronous, {call!r} is not" for each in slow])
-        guarded: Plain[P, R] = exact(_around_plain, call, self)
+
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                result = call(*args, **kwargs)
+                if gives_awaitable(result):
+                    raise misused(call)
+            except Exception as error:
+                handler = self.handler_for(error)
+                if handler is None:
+                    raise
+                answer: R = self.take(error, handler, *args, **kwargs)
+                if gives_awaitable(answer):
+                    raise misused(handler) from error
+                return answer
+            return result
+
         return guarded
 
     def on(self, event: type[E], listener: Callable[[E], None]) -> Callable[[], None]:
@@ -67,34 +98,6 @@ class Fallback(Policy):
 
     def __repr__(self) -> str:
         return f"Fallback({', '.join(kind.__name__ for kind in self._handlers)})"
-
-
-def _around(call: Call[P, R], fallback: Fallback) -> Guarded[P, R]:
-    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return await call(*args, **kwargs)
-        except Exception as error:
-            handler = fallback.handler_for(error)
-            if handler is None:
-                raise
-            answer: Awaitable[R] | R = fallback.take(error, handler, *args, **kwargs)
-        return await answer if inspect.isawaitable(answer) else answer
-
-    return guarded
-
-
-def _around_plain(call: Callable[P, R], fallback: Fallback) -> Plain[P, R]:
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return call(*args, **kwargs)
-        except Exception as error:
-            handler = fallback.handler_for(error)
-            if handler is None:
-                raise
-            answer: R = fallback.take(error, handler, *args, **kwargs)
-            return answer
-
-    return guarded
 
 
 def fallback(handlers: Mapping[type[Exception], Handler]) -> Fallback:

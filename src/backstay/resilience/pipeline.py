@@ -12,8 +12,7 @@ from backstay.resilience.bulkhead import Bulkhead
 from backstay.resilience.chaos import FaultInjection
 from backstay.resilience.circuit_breaker import CircuitBreaker
 from backstay.resilience.fallback import Fallback
-from backstay.resilience.fused import can_fuse, fuse_three, fuse_two
-from backstay.resilience.policy import Block, Call, Generator, Guarded, Plain, Policy
+from backstay.resilience.policy import AsyncItems, Block, Call, Guarded, Items, Plain, Policy, gives_awaitable, misused
 from backstay.resilience.rate_limiter import RateLimiter
 from backstay.resilience.retry import Retry
 from backstay.resilience.thread_pool import ThreadPoolBulkhead
@@ -57,24 +56,47 @@ class Pipeline(Policy):
         """A coroutine function inside all layers."""
         if self._pool is not None:
             raise TypeError(f"{self._pool!r} runs plain functions in threads, and {call!r} is a coroutine function")
-        return _wrap(self._policies, call)
+        if not self._policies:
+            return _bare(call)
+        *outer, innermost = self._policies
+        guarded = innermost.wrap(call)
+        for layer in reversed(outer):
+            guarded = layer.wrap(guarded)
+        return guarded
 
     def wrap_plain(self, call: Callable[P, R]) -> Plain[P, R]:
         """A plain function inside all layers; with a thread pool innermost it becomes a coroutine function."""
         if self._pool is not None:
-            return _wrap(self._policies, self._pool(call))  # type: ignore[return-value]
+            isolated = self._pool(call)
+            for layer in reversed(self._policies):
+                isolated = layer.wrap(isolated)
+            return isolated  # type: ignore[return-value]
+        wrapped = call if self._policies else _bare_plain(call)
         for layer in reversed(self._policies):
-            call = layer.wrap_plain(call)
-        return call
+            wrapped = layer.wrap_plain(wrapped)
+        return wrapped
 
-    def wrap_generator(self, call: Generator[P, R]) -> Generator[P, R]:
+    def wrap_generator(self, call: AsyncItems[P, R]) -> AsyncItems[P, R]:
         """An async generator inside all layers."""
+        self._refuse_pool(call)
         for layer in reversed(self._policies):
             call = layer.wrap_generator(call)
         return call
 
+    def wrap_plain_generator(self, call: Items[P, R]) -> Items[P, R]:
+        """A plain generator inside all layers."""
+        self._refuse_pool(call)
+        for layer in reversed(self._policies):
+            call = layer.wrap_plain_generator(call)
+        return call
+
+    def _refuse_pool(self, call: object) -> None:
+        if self._pool is not None:
+            raise TypeError(f"{self._pool!r} runs plain functions in threads, and {call!r} is none")
+
     def block(self) -> Block:
         """A block inside all layers."""
+        self._refuse_pool("a block")
         return _Nested([layer.block() for layer in self._policies])
 
     @property
@@ -108,6 +130,10 @@ class _Nested(Block):
         self._stack = AsyncExitStack()
         self._plain = ExitStack()
 
+    def check_plain(self) -> None:
+        for block in self._blocks:
+            block.check_plain()
+
     async def __aenter__(self) -> Any:
         async with AsyncExitStack() as stack:
             for block in self._blocks:
@@ -119,6 +145,7 @@ class _Nested(Block):
         await self._stack.__aexit__(*error)
 
     def __enter__(self) -> Any:
+        self.check_plain()  # before the first of them has taken anything
         with ExitStack() as stack:
             for block in self._blocks:
                 stack.enter_context(block)
@@ -129,27 +156,19 @@ class _Nested(Block):
         self._plain.__exit__(*error)
 
 
-def _wrap(layers: tuple[Policy, ...], call: Call[P, R]) -> Guarded[P, R]:
-    match layers:
-        case (*outer, CircuitBreaker() as breaker, Bulkhead() as bulkhead, TimeLimiter() as limiter) if can_fuse(
-            breaker
-        ):
-            wrapped = fuse_three(call, breaker, bulkhead, limiter)
-        case (*outer, innermost):
-            wrapped = innermost.wrap(call)
-        case _:
-            outer, wrapped = [], _bare(call)
-    match outer:
-        case [*outer, Fallback() as fallback, Retry() as retry]:
-            wrapped = fuse_two(wrapped, fallback, retry)
-    for layer in reversed(outer):
-        wrapped = layer.wrap(wrapped)
-    return wrapped
-
-
 def _bare(call: Call[P, R]) -> Guarded[P, R]:
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         return await call(*args, **kwargs)
+
+    return guarded
+
+
+def _bare_plain(call: Callable[P, R]) -> Plain[P, R]:
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        result = call(*args, **kwargs)
+        if gives_awaitable(result):
+            raise misused(call)
+        return result
 
     return guarded
 

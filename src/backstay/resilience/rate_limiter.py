@@ -1,40 +1,58 @@
 """Rate limiter: so many calls a period, counted in cycles from the limiter's creation.
 
 Semantics follow `io.github.resilience4j.ratelimiter.internal.AtomicRateLimiter`, but a caller that can't be served
-in time is refused at once instead of after its whole time-out, and a cancelled waiter gives its permission back.
+in time is refused at once instead of after its whole time-out, and a waiter that gives up hands its turn to the next.
 """
 
+import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
-from backstay.clock import SYSTEM, Clock
+from backstay.clock import SYSTEM, Clock, pause
 from backstay.resilience import events
-from backstay.resilience.config import Seconds, check, in_seconds, whole, within
-from backstay.resilience.errors import RateLimited
-from backstay.resilience.exact import exact
-from backstay.resilience.policy import Block, Call, Generator, Guarded, Plain, Policy
+from backstay.resilience.admission import Admission, Admitted
+from backstay.resilience.config import Seconds, check, in_seconds, not_negative, whole, within
+from backstay.resilience.deadline import remaining
+from backstay.resilience.errors import DeadlineExceeded, RateLimited
 
-P = ParamSpec("P")
-R = TypeVar("R")
 E = TypeVar("E", bound=events.Event)
+
+TURN: Admitted = ()  # what a call holds: nothing that could be given back
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimiterStatistics:
-    """Permissions left in this period (negative: reserved ahead), who waits, and how many were refused."""
+    """Permissions left in this period (negative: reserved ahead), how many wait, and how many were refused."""
 
     available_permissions: int
     rejected_total: int
     waiting: int = 0
 
 
-class RateLimiter(Policy):
+class _Turn:
+    """A permission of a later cycle that a caller waits for; it moves up when one before it is given back."""
+
+    __slots__ = ("_loop", "due", "moved")
+
+    def __init__(self, due: float, loop: asyncio.AbstractEventLoop | None) -> None:
+        self.due = due
+        self._loop = loop
+        self.moved = asyncio.Event()
+
+    def move(self, due: float) -> None:
+        """Come earlier; callable from any thread."""
+        self.due = due
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.moved.set)
+
+
+class RateLimiter(Admission):
     """`limit` calls every `period` seconds; a caller waits at most `max_wait` seconds for its turn.
 
-    threads: used by several threads; around a plain function it is so by itself.
+    A turn beyond the request's deadline isn't waited for: `DeadlineExceeded`. threads: used by several threads; around
+    a plain function or block it is so by itself.
     """
 
     def __init__(
@@ -52,71 +70,62 @@ class RateLimiter(Policy):
             f"RateLimiter '{name}'",
             (whole(limit, 1), f"limit: {limit!r} is not a whole number of at least 1"),
             (within(self.period, 0), f"period: {period!r} is not a number of seconds greater than 0"),
-            (self.max_wait == 0 or within(self.max_wait, 0), f"max_wait: {max_wait!r} is not 0 or more seconds"),
+            (not_negative(self.max_wait), f"max_wait: {max_wait!r} is not 0 or more seconds"),
         )
         self.name = name
         self.limit = limit
         self.clock = clock
         self.now = clock.monotonic
-        self._lock = threading.Lock() if threads else None
+        self._lock = threading.RLock()  # a finalizer that runs in the middle of a step may take it again
+        self._shared = threads
         self._born = self.now()
         self._cycle = 0
         self._ends = self._born + self.period  # of this cycle
         self._permits = limit
         self._rejected = 0
-        self._waiting = 0
+        self._waiting: list[_Turn] = []  # in the order of their reservations
         self._events = events.Publisher()
-
-    def wrap(self, call: Call[P, R]) -> Guarded[P, R]:
-        """Guard a coroutine function with this rate."""
-        guarded: Guarded[P, R] = exact(_around, call, self)
-        return guarded
-
-    def wrap_plain(self, call: Callable[P, R]) -> Plain[P, R]:
-        """Guard a plain function; waiting blocks its thread."""
-        self.share()
-        guarded: Plain[P, R] = exact(_around_plain, call, self)
-        return guarded
-
-    def wrap_generator(self, call: Generator[P, R]) -> Generator[P, R]:
-        """Guard an async generator: its beginning counts."""
-
-        async def guarded(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[R, Any]:
-            await self.enter()
-            async with aclosing(call(*args, **kwargs)) as items:
-                async for item in items:
-                    yield item
-
-        return guarded
-
-    def block(self) -> Block:
-        """Count a block."""
-        return _Turn(self)
 
     def share(self) -> None:
         """Be used by several threads from now on."""
-        self._lock = self._lock or threading.Lock()
+        self._shared = True
 
-    def reserve(self, now: float) -> float | None:
-        """Take a permission: the seconds to wait for it, or None when that is longer than `max_wait`."""
-        if self._lock is None:
-            return self._reserve(now)
-        with self._lock:
-            return self._reserve(now)
+    # -- turns ----------------------------------------------------------------------------------------------------
 
-    def _reserve(self, now: float) -> float | None:
+    def acquire(self) -> Admitted | None:
+        """Take a permission of this period; None if there is none left."""
+        if self._shared:
+            with self._lock:
+                return self._take()
+        return self._take()
+
+    def _take(self) -> Admitted | None:
+        now = self.now()
         if now >= self._ends:
             self._turn(now)
         if self._permits > 0:
             self._permits -= 1
+            return TURN
+        return None
+
+    def reserve(self, now: float) -> float | None:
+        """Take a permission: the seconds to wait for it, or None when that is longer than `max_wait`."""
+        with self._lock:
+            wait = self._wait_at(now)
+            if wait > self.max_wait:
+                self._rejected += 1
+                return None
+            self._permits -= 1
+            return wait
+
+    def _wait_at(self, now: float) -> float:
+        """The seconds from `now` until the next permission that nobody has reserved."""
+        if now >= self._ends:
+            self._turn(now)
+        if self._permits > 0:
             return 0.0
         ahead = 1 + (-self._permits) // self.limit  # cycles until this permission exists
-        wait = self._born + (self._cycle + ahead) * self.period - now
-        if wait > self.max_wait:
-            self._rejected += 1
-            return None
-        self._permits -= 1
-        return wait
+        return max(0.0, self._born + (self._cycle + ahead) * self.period - now)
 
     def _turn(self, now: float) -> None:
         """Begin the cycle that `now` is in."""
@@ -127,40 +136,78 @@ class RateLimiter(Policy):
 
     def drain(self) -> None:
         """Take all permissions of this period: what came back says that the other side has had enough."""
-        self._turn(self.now())
-        self._permits = min(self._permits, 0)
+        with self._lock:
+            self._turn(self.now())
+            self._permits = min(self._permits, 0)
+
+    async def wait(self) -> Admitted:
+        """Wait for a turn; raises `RateLimited` when it wouldn't come in time."""
+        turn = self._line_up(asyncio.get_running_loop())
+        served = False
+        try:
+            while (left := turn.due - self.now()) > 0:
+                turn.moved.clear()
+                await pause(self.clock, left, turn.moved)
+            served = True
+        finally:
+            self._step_out(turn, served=served)
+        return TURN
+
+    def wait_plain(self) -> Admitted:
+        """The same, blocking this thread."""
+        turn = self._line_up(None)
+        served = False
+        try:
+            while (left := turn.due - self.now()) > 0:
+                self.clock.wait(left)
+            served = True
+        finally:
+            self._step_out(turn, served=served)
+        return TURN
+
+    def settle(self, token: Any, error: BaseException | None, result: object = None) -> None:
+        """Nothing to give back: the call was made in its turn."""
 
     async def enter(self) -> None:
-        """Wait for a turn; raises `RateLimited` when it wouldn't come in time."""
-        await self.wait_for(self.reserve(self.now()))
+        """Wait for a turn by hand; raises `RateLimited` when it wouldn't come in time."""
+        await self.admitted()
 
     def enter_plain(self) -> None:
         """The same, blocking this thread."""
-        wait = self.reserve(self.now())
-        if wait is None:
-            raise self._refusal()
-        if wait > 0:
-            self.clock.wait(wait)
+        self.admitted_plain()
 
-    async def wait_for(self, reserved: float | None) -> None:
-        """Wait for what was reserved; a waiter who is cancelled gives it back."""
-        if reserved is None:
-            raise self._refusal()
-        if reserved > 0:
-            self._waiting += 1
-            try:
-                await self.clock.sleep(reserved)
-            except BaseException:
-                self._permits += 1
-                raise
-            finally:
-                self._waiting -= 1
+    def _line_up(self, loop: asyncio.AbstractEventLoop | None) -> _Turn:
+        """Reserve the next permission; raises `RateLimited`, or `DeadlineExceeded`, when it comes too late."""
+        left = remaining()
+        with self._lock:
+            now = self.now()
+            wait = self._wait_at(now)
+            in_time = wait <= self.max_wait
+            if in_time and (left is None or wait < left):
+                self._permits -= 1
+                turn = _Turn(now + wait, loop)
+                self._waiting.append(turn)
+                return turn
+            self._rejected += not in_time
+        if in_time:
+            raise DeadlineExceeded(self.name, wait)
+        self._events.emit(events.RateLimitRejected, self.name, retry_after=wait)
+        raise RateLimited(self.name, wait)
 
-    def _refusal(self) -> RateLimited:
-        retry_after = max(0.0, self._ends - self.now())
-        self._events.emit(events.RateLimitRejected, self.name, retry_after=retry_after)
-        refusal: RateLimited = RateLimited(self.name, retry_after)
-        return refusal
+    def _step_out(self, turn: _Turn, *, served: bool) -> None:
+        """A caller waits no longer; one that gave up hands its turn to the next, the last one's becomes free."""
+        with self._lock:
+            place = self._waiting.index(turn)
+            later = self._waiting[place + 1 :]
+            del self._waiting[place]
+            if served:
+                return
+            self._permits += 1
+            due = turn.due
+            for each in later:
+                each_due = each.due
+                each.move(due)
+                due = each_due
 
     def on(self, event: type[E], listener: Callable[[E], None]) -> Callable[[], None]:
         """Call `listener` for each event of this type; returns a function that stops it."""
@@ -168,49 +215,14 @@ class RateLimiter(Policy):
 
     def statistics(self) -> RateLimiterStatistics:
         """A snapshot."""
-        now = self.now()
-        if now >= self._ends:
-            self._turn(now)
-        return RateLimiterStatistics(self._permits, self._rejected, self._waiting)
+        with self._lock:
+            now = self.now()
+            if now >= self._ends:
+                self._turn(now)
+            return RateLimiterStatistics(self._permits, self._rejected, len(self._waiting))
 
     def __repr__(self) -> str:
         return f"RateLimiter({self.limit}, period={self.period:g})"
-
-
-class _Turn(Block):
-    """A block at a limited rate."""
-
-    def __init__(self, limiter: RateLimiter) -> None:
-        self._limiter = limiter
-
-    async def enter(self) -> None:
-        await self._limiter.enter()
-
-    def enter_plain(self) -> None:
-        self._limiter.enter_plain()
-
-    def leave_plain(self, error: BaseException | None) -> None:
-        """Nothing to give back."""
-
-
-def _around(call: Call[P, R], limiter: RateLimiter) -> Guarded[P, R]:
-    now, reserve = limiter.now, limiter.reserve
-
-    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        wait = reserve(now())
-        if wait != 0.0:
-            await limiter.wait_for(wait)
-        return await call(*args, **kwargs)
-
-    return guarded
-
-
-def _around_plain(call: Callable[P, R], limiter: RateLimiter) -> Plain[P, R]:
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        limiter.enter_plain()
-        return call(*args, **kwargs)
-
-    return guarded
 
 
 __all__ = ["RateLimiter", "RateLimiterStatistics"]

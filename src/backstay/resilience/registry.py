@@ -4,17 +4,19 @@ It may be empty (then every policy has its defaults), or read from the `resilien
 it is seen by metrics, health and actuator.
 """
 
+import threading
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, Unpack, cast
 
 from backstay.clock import SYSTEM, Clock
 from backstay.errors import ConfigError
 from backstay.resilience import events, spring_config
+from backstay.resilience.admission import Admission
 from backstay.resilience.bulkhead import Bulkhead
-from backstay.resilience.circuit_breaker import CircuitBreaker
-from backstay.resilience.config import Seconds, check, in_seconds, within
+from backstay.resilience.circuit_breaker import BreakerArguments, CircuitBreaker
+from backstay.resilience.config import Seconds, check, in_seconds, whole, within
 from backstay.resilience.events import Event, State
 from backstay.resilience.pipeline import Layer, Pipeline
 from backstay.resilience.rate_limiter import RateLimiter
@@ -36,10 +38,14 @@ KINDS: dict[str, type[Layer]] = {
     "threadpoolbulkhead": ThreadPoolBulkhead,
 }
 """In the order of a pipeline, outermost first."""
-CLOCKED = ("circuitbreaker", "retry", "ratelimiter")
+CLOCKED = ("circuitbreaker", "retry", "ratelimiter", "timelimiter")
+SHARED = ("circuitbreaker", "ratelimiter", "bulkhead")
+"""Kinds that take `threads`: the others need no lock, or have one always."""
 RATE_LIMIT = {"limit": 50, "period": 500e-9, "max_wait": 5.0}
 """Resilience4j's default, odd as it is; ours has none."""
 IDLE = 600.0  # seconds
+IDLE_FACTOR = 10  # after so many idle times a keyed breaker is forgotten with what it has counted
+MAX_KEYS = 10_000  # breakers of one `Keyed`
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,7 @@ class Registry:
 
     options: by kind (`circuitbreaker`, `retry`, …) and name, what their constructors take; `default` is for all others.
     tags: shown in metrics on all of its policies; those of an instance win.
+    threads: all of its policies are used from several threads; `threads=True` makes one so that is asked for.
     """
 
     def __init__(
@@ -76,6 +83,7 @@ class Registry:
         options: Mapping[str, Mapping[str, Options]] | None = None,
         *,
         tags: Mapping[str, str] | None = None,
+        threads: bool = False,
         clock: Clock = SYSTEM,
     ) -> None:
         unknown = sorted(set(options or {}) - set(KINDS))
@@ -83,6 +91,8 @@ class Registry:
             raise ConfigError([f"registry: unknown kind {kind!r}; there are: {', '.join(KINDS)}" for kind in unknown])
         self._options = {kind: dict((options or {}).get(kind, {})) for kind in KINDS}
         self._tags = dict(tags or {})
+        self._threads = threads
+        self._lock = threading.RLock()
         self._clock = clock
         self._entries: dict[tuple[str, str], Layer] = {}
         self._keyed: list[Keyed] = []
@@ -99,6 +109,7 @@ class Registry:
         only: Collection[str] | None = None,
         profiles: Collection[str] | None = None,
         tags: Mapping[str, str] | None = None,
+        threads: bool = False,
         clock: Clock = SYSTEM,
     ) -> "Registry":
         """A registry with the instances of a file (or only these of them); each is made, and so checked, at once.
@@ -109,7 +120,7 @@ class Registry:
         found = spring_config.read_file(
             file, environ=environ, errors=errors, functions=functions, only=only, profiles=profiles
         )
-        registry = cls(found, tags=tags, clock=clock)
+        registry = cls(found, tags=tags, threads=threads, clock=clock)
         for kind, names in found.items():
             for name in names:
                 if name != DEFAULT:
@@ -117,11 +128,22 @@ class Registry:
         return registry
 
     def get(self, kind: str, name: str, **options: Any) -> Layer:
-        """The policy of a kind and name; made with these options over the configured ones if it isn't there."""
-        entry = self._entries.get((kind, name))
-        return entry if entry is not None else self.add(self._make(kind, name, options))
+        """The policy of a kind and name; made with these options over the configured ones if it isn't there.
 
-    def circuit_breaker(self, name: str, **options: Any) -> CircuitBreaker:
+        Of several threads that ask at once each gets the same. `threads=True` has an effect on one that is there, too.
+        """
+        with self._lock:
+            entry = self._entries.get((kind, name))
+            added = entry is None
+            if entry is None:
+                entry = self._entries[kind, name] = self._make(kind, name, options)
+        if added:
+            self._events.emit(EntryAdded, name, policy=entry)
+        elif options.get("threads") and isinstance(entry, Admission):
+            entry.share()
+        return entry
+
+    def circuit_breaker(self, name: str, **options: Unpack[BreakerArguments]) -> CircuitBreaker:
         """The circuit breaker of that name."""
         return cast(CircuitBreaker, self.get("circuitbreaker", name, **options))
 
@@ -162,8 +184,9 @@ class Registry:
     def add(self, policy: L) -> L:
         """Take in a policy that was made elsewhere; one of its kind and name is replaced."""
         key = _kind(policy), policy.name
-        old = self._entries.get(key)
-        self._entries[key] = policy
+        with self._lock:
+            old = self._entries.get(key)
+            self._entries[key] = policy
         if old is None:
             self._events.emit(EntryAdded, policy.name, policy=policy)
         elif old is not policy:
@@ -171,8 +194,10 @@ class Registry:
         return policy
 
     def remove(self, policy: Layer) -> None:
-        """Forget a policy; who has it keeps it."""
-        if self._entries.pop((_kind(policy), policy.name), None) is not None:
+        """Forget a policy; its users keep it."""
+        with self._lock:
+            removed = self._entries.pop((_kind(policy), policy.name), None)
+        if removed is not None:
             self._events.emit(EntryRemoved, policy.name, policy=policy)
 
     def tags(self, policy: Layer) -> dict[str, str]:
@@ -180,9 +205,9 @@ class Registry:
         own = self._options[_kind(policy)].get(policy.name, {}).get("tags", {})
         return {**self._tags, **{str(key): str(value) for key, value in own.items()}}
 
-    def keyed(self, name: str, *, idle: Seconds = IDLE, **options: Any) -> "Keyed":
-        """Circuit breakers by key (host, tenant), with the options of `name`, forgotten when idle."""
-        keyed = Keyed(self, name, in_seconds(idle), options, self._clock)
+    def keyed(self, name: str, *, idle: Seconds = IDLE, most: int = MAX_KEYS, **options: Any) -> "Keyed":
+        """Circuit breakers by key (host, tenant), with the options of `name`: at most `most`, forgotten when idle."""
+        keyed = Keyed(self, name, in_seconds(idle), most, options, self._clock)
         self._keyed.append(keyed)
         return keyed
 
@@ -205,34 +230,49 @@ class Registry:
         arguments.pop("tags", None)
         if kind == "ratelimiter":
             arguments = {**RATE_LIMIT, **arguments}
+        if kind in SHARED and self._threads:
+            arguments.setdefault("threads", True)
         if kind in CLOCKED:
             arguments.setdefault("clock", self._clock)
         return KINDS[kind](**arguments)
 
 
 class Keyed:
-    """Circuit breakers by key. One that nobody asked for in `idle` seconds is forgotten, unless it holds failures.
+    """Circuit breakers by key. One that was idle for `idle` seconds is forgotten, unless it holds failures or is open.
 
-    Ask for the breaker at each call: `await by_host[url.host].call(fetch, url)`.
+    After ten times as long it is forgotten whatever it has counted: only a state set by hand stays. Beyond `most`
+    breakers the one idle longest goes first. Ask for the breaker at each call:
+    `await by_host[url.host].call(fetch, url)`.
     """
 
-    def __init__(self, registry: Registry, name: str, idle: float, options: Options, clock: Clock) -> None:
-        check(f"keyed circuit breakers '{name}'", (within(idle, 0), f"idle: {idle!r} is not greater than 0 seconds"))
+    def __init__(self, registry: Registry, name: str, idle: float, most: int, options: Options, clock: Clock) -> None:
+        check(
+            f"keyed circuit breakers '{name}'",
+            (within(idle, 0), f"idle: {idle!r} is not greater than 0 seconds"),
+            (whole(most, 1), f"most: {most!r} is not a whole number of at least 1"),
+        )
         self.name = name
         self._registry = registry
         self._idle = idle
+        self._most = most
         self._options = options
         self._now = clock.monotonic
         self._used: dict[Hashable, tuple[float, CircuitBreaker]] = {}  # least recently used first
         self._next_look = self._now() + idle
+        self._lock = threading.RLock()
 
     def __getitem__(self, key: Hashable) -> CircuitBreaker:
         now = self._now()
-        if now >= self._next_look:
-            self._evict(now)
-        used = self._used.pop(key, None)
-        breaker = self._make(key) if used is None else used[1]
-        self._used[key] = now, breaker
+        with self._lock:
+            gone = self._evict(now) if now >= self._next_look else []
+            used = self._used.pop(key, None)
+            if used is None and len(self._used) >= self._most:
+                gone.append(self._used.pop(next(iter(self._used)))[1])
+            breaker = self._make(key) if used is None else used[1]
+            self._used[key] = now, breaker
+        for each in gone:
+            if each is not breaker:
+                self._registry.remove(each)
         return breaker
 
     def __len__(self) -> int:
@@ -242,20 +282,25 @@ class Keyed:
         known = self._registry._options["circuitbreaker"].get(self.name, {})
         return self._registry.circuit_breaker(f"{self.name}:{key}", **{**known, **self._options})
 
-    def _evict(self, now: float) -> None:
+    def _evict(self, now: float) -> list[CircuitBreaker]:
+        """Take out those that are forgotten."""
+        gone = []
         for key, (used, breaker) in tuple(self._used.items()):
             if used > now - self._idle:
                 break
-            if not _remembers(breaker):
+            if not _remembers(breaker, counts=used > now - IDLE_FACTOR * self._idle):
                 del self._used[key]
-                self._registry.remove(breaker)
+                gone.append(breaker)
         self._next_look = now + self._idle
+        return gone
 
 
-def _remembers(breaker: CircuitBreaker) -> bool:
-    """Whether forgetting it would forget a failure, a slow call, or a state that somebody or something has set."""
+def _remembers(breaker: CircuitBreaker, *, counts: bool) -> bool:
+    """Whether forgetting it would forget a state set by hand or, where that `counts`, a failure or an open state."""
     now = breaker.statistics()
-    return now.state is not State.CLOSED or bool(now.failed_calls or now.slow_calls)
+    if now.state in (State.DISABLED, State.FORCED_OPEN, State.METRICS_ONLY):
+        return True
+    return counts and (now.state is not State.CLOSED or bool(now.failed_calls or now.slow_calls))
 
 
 def _kind(policy: Layer) -> str:

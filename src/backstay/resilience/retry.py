@@ -7,21 +7,26 @@ Three hops of three attempts each must not become 27 calls: a request that says 
 (`x-retry-attempt`) isn't repeated further down, and an error that says so (`do_not_retry`) isn't repeated at all.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, ParamSpec, TypeVar
 
 from backstay.clock import SYSTEM, Clock
 from backstay.resilience import events
+from backstay.resilience.ambient import Ambient
 from backstay.resilience.budget import Budget
-from backstay.resilience.config import Kinds, Seconds, check, in_seconds, kinds, whole, within
+from backstay.resilience.config import Kinds, Seconds, check, in_seconds, kinds, not_negative, whole
 from backstay.resilience.deadline import remaining
-from backstay.resilience.errors import BudgetExhausted, MaxRetriesExceeded, Rejected
-from backstay.resilience.exact import exact
-from backstay.resilience.policy import Call, Guarded, Plain, Policy
-from backstay.resilience.waits import Wait, fixed
+from backstay.resilience.durations import duration
+from backstay.resilience.errors import MaxRetriesExceeded, Misused, Rejected
+from backstay.resilience.foreign import ask
+from backstay.resilience.policy import Call, Guarded, Plain, Policy, gives_awaitable, misused
+from backstay.resilience.verdict import FROM_OUTSIDE, all_match, any_matches
+from backstay.resilience.waits import fixed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,16 +39,17 @@ STOP_HEADER = "x-do-not-retry"
 
 DEFAULT_ATTEMPTS = 3
 DEFAULT_WAIT = 0.5  # seconds
+DEFAULT_MAX_WAIT = 30.0  # seconds that an error may ask to be waited for
 MAX_DIGITS = 4  # of the number in a header
-NO_MORE = -1.0  # the wait after a result that is the answer
+MAX_CHAIN = 50  # causes of an error that are looked at
 
-_attempt: ContextVar[int] = ContextVar("backstay_retry_attempt", default=1)
-_served: ContextVar[int] = ContextVar("backstay_served_attempt", default=1)
+_attempt: Ambient[int] = Ambient("backstay_retry_attempt")
+_served: Ambient[int] = Ambient("backstay_served_attempt")
 
 
 def current_attempt() -> int:
     """The number of the attempt that runs in this context: of a `Retry` around it, or of the request that it serves."""
-    return max(_attempt.get(), _served.get())
+    return max(_attempt.get() or 1, _served.get() or 1)
 
 
 def attempt_of(header: bytes | None) -> int:
@@ -54,14 +60,19 @@ def attempt_of(header: bytes | None) -> int:
     return int(text) if text.isdigit() and len(text) <= MAX_DIGITS else 2
 
 
+def repeated_request(attempt: int | None = 2) -> AbstractContextManager[None]:
+    """With `attempt` over 1, what is done inside serves a request that is a repetition already: nothing is retried.
+
+    None takes the mark away. A task made inside has it until this block ends.
+    """
+    return _served.holding(attempt)
+
+
 @contextmanager
-def repeated_request(attempt: int = 2) -> Iterator[None]:
-    """With `attempt` over 1, what is done inside serves a request that somebody repeats already: nothing is retried."""
-    token = _served.set(attempt)
-    try:
+def own_attempts() -> Iterator[None]:
+    """What is done inside is the attempt of no `Retry` further out, and serves no repeated request."""
+    with _attempt.holding(None), _served.holding(None):
         yield
-    finally:
-        _served.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +91,17 @@ class Retry(Policy):
     """Makes a call up to `attempts` times.
 
     wait: seconds between attempts, or a function of the attempt that failed (`exponential(0.1)`); negative means stop.
-    on: exceptions that are worth another attempt; `ignore` wins over it. A `Rejected` is never retried.
+    wait_for: the same as a function of the attempt and of its error or result; it wins over `wait`.
+    on: exceptions that are worth another attempt; `ignore` wins over it. A `Rejected` is never retried. A group is
+    worth it if each of its members is.
     on_if: the same by predicate, beside `on`.
-    retry_result: tells of a result that it should be retried; after the last attempt it is returned,
-    or `MaxRetriesExceeded` raised when `fail_after` is set.
-    budget: a `Budget` shared by the callers of one dependency; when it is spent, `BudgetExhausted` is raised.
-    A retry that couldn't begin before the request's deadline isn't waited for. An error or result with an attribute
-    `retry_after` (seconds) is waited for at least that long.
+    retry_result: whether a result should be retried; after the last attempt it is returned, or `MaxRetriesExceeded`
+    raised when `fail_after` is set.
+    budget: a `Budget` shared by the callers of one dependency; when it is spent, the call's own error is raised.
+    max_wait: an error or result with an attribute `retry_after` (seconds, `timedelta` or HTTP date) is waited for at
+    least that long, but never longer than `max_wait` seconds because of it.
+    A retry that couldn't begin before the request's deadline isn't waited for, nor is one in a task that is being
+    cancelled. A function of these that raises is logged and decides nothing: the call's own outcome reaches the caller.
     """
 
     def __init__(
@@ -94,7 +109,9 @@ class Retry(Policy):
         attempts: int = DEFAULT_ATTEMPTS,
         *,
         name: str = "retry",
-        wait: Seconds | Wait = DEFAULT_WAIT,
+        wait: Seconds | Callable[[int], Seconds] = DEFAULT_WAIT,
+        wait_for: Callable[[int, Any], Seconds] | None = None,
+        max_wait: Seconds = DEFAULT_MAX_WAIT,
         on: type[BaseException] | Kinds = (Exception,),
         ignore: type[BaseException] | Kinds = (),
         on_if: Callable[[Any], bool] | None = None,
@@ -103,20 +120,25 @@ class Retry(Policy):
         budget: Budget | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
+        self._on = kinds(on)
+        never = [kind for kind in self._on if any(issubclass(each, kind) for each in FROM_OUTSIDE)]
         check(
             f"Retry '{name}'",
             (whole(attempts, 1), f"attempts: {attempts!r} is not a whole number of at least 1 (the first call counts)"),
             (
-                callable(wait) or in_seconds(wait) == 0 or within(in_seconds(wait), 0),
+                callable(wait) or not_negative(in_seconds(wait)),
                 f"wait: {wait!r} is not a function, nor a number of seconds of at least 0",
             ),
+            (not_negative(in_seconds(max_wait)), f"max_wait: {max_wait!r} is not a number of seconds of at least 0"),
+            (not never, f"on: {never} would repeat a call that was cancelled or interrupted"),
         )
         self.name = name
         self.attempts = attempts
         self._wait = wait if callable(wait) else fixed(wait)
-        self._on = kinds(on)
+        self._wait_for = wait_for
+        self._max_wait = in_seconds(max_wait)
         self._on_if = on_if
-        self._ignore = (*kinds(ignore), Rejected)
+        self._ignore = (*kinds(ignore), Rejected, Misused)
         self.retry_result = retry_result
         self._fail_after = fail_after
         self.budget = budget
@@ -127,98 +149,136 @@ class Retry(Policy):
 
     def wrap(self, call: Call[P, R]) -> Guarded[P, R]:
         """Guard a coroutine function with these attempts."""
-        guarded: Guarded[P, R] = exact(_around, call, self)
+        sleep, judge, budget = self.clock.sleep, self.retry_result, self.budget
+
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            if budget is not None:
+                budget.call()
+            number = 1
+            while True:
+                try:
+                    if number == 1:
+                        result = await call(*args, **kwargs)
+                        if judge is None:
+                            self.successful += 1
+                            return result
+                    else:
+                        with _attempt.holding(number):
+                            result = await call(*args, **kwargs)
+                except BaseException as error:  # noqa: BLE001 - raised again unless retried
+                    wait = self.after_error(number, error, final=_is_cancelled(error))
+                else:
+                    if (again := self.after_result(number, result)) is None:
+                        return result
+                    wait = again
+                number += 1
+                await sleep(wait)
+
         return guarded
 
     def wrap_plain(self, call: Callable[P, R]) -> Plain[P, R]:
         """Guard a plain function; waiting blocks its thread."""
         if self.budget is not None:
             self.budget.share()
-        guarded: Plain[P, R] = exact(_around_plain, call, self)
+
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            if self.budget is not None:
+                self.budget.call()
+            number = 1
+            while True:
+                try:
+                    if number == 1:
+                        result = call(*args, **kwargs)
+                    else:
+                        with _attempt.holding(number):
+                            result = call(*args, **kwargs)
+                    if gives_awaitable(result):
+                        raise misused(call)
+                except BaseException as error:  # noqa: BLE001 - raised again unless retried
+                    wait = self.after_error(number, error)
+                else:
+                    if (again := self.after_result(number, result)) is None:
+                        return result
+                    wait = again
+                number += 1
+                self.clock.wait(wait)
+
         return guarded
 
-    async def again(self, wait: float, call: Call[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """The attempts from the second on."""
-        token = _attempt.set(1)
-        try:
-            for attempt in range(2, self.attempts + 1):
-                await self.clock.sleep(wait)
-                _attempt.set(attempt)
-                try:
-                    result = await call(*args, **kwargs)
-                except Exception as error:  # noqa: BLE001 - raised again unless retried
-                    wait = self.after_error(attempt, error)
-                else:
-                    if (wait := self.after_result(attempt, result)) < 0:
-                        return result
-            raise AssertionError("the last attempt returns or raises")
-        finally:
-            _attempt.reset(token)
+    # -- the one loop's decisions ---------------------------------------------------------------------------------
 
-    def again_plain(self, wait: float, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """The same without an event loop."""
-        token = _attempt.set(1)
-        try:
-            for attempt in range(2, self.attempts + 1):
-                self.clock.wait(wait)
-                _attempt.set(attempt)
-                try:
-                    result = call(*args, **kwargs)
-                except Exception as error:  # noqa: BLE001 - raised again unless retried
-                    wait = self.after_error(attempt, error)
-                else:
-                    if (wait := self.after_result(attempt, result)) < 0:
-                        return result
-            raise AssertionError("the last attempt returns or raises")
-        finally:
-            _attempt.reset(token)
+    def after_error(self, attempt: int, error: BaseException, *, final: bool = False) -> float:
+        """The seconds until the next attempt; raises `error` when there is none. Called while it is handled.
 
-    def after_error(self, attempt: int, error: Exception) -> float:
-        """The seconds until the next attempt; raises `error` when there is none. Called while it is handled."""
-        if isinstance(error, self._ignore) or not self._is_worth_it(error):
-            self._failed += 1
-            self._events.emit(events.RetryIgnored, self.name, error=error)
+        final: there can't be another attempt.
+        """
+        if isinstance(error, FROM_OUTSIDE):
             raise error
-        wait = self._wait_before(attempt, error)
-        if wait < 0:
+        if not self._is_worth_it(error):
+            if isinstance(error, Exception):
+                self._failed += 1
+                self._events.emit(events.RetryIgnored, self.name, error=error)
+            raise error
+        wait = None if final else self._wait_before(attempt, error)
+        if wait is None:
             self._exhausted += 1
             self._events.emit(events.RetriesExhausted, self.name, attempts=attempt, error=error)
             raise error
         if not self._allows(attempt, error):
-            raise BudgetExhausted(self.name) from error
+            error.add_note(f"Retry '{self.name}' has no budget left for another attempt")
+            raise error
         self._retrying(attempt, wait, error)
         return wait
 
-    def after_result(self, attempt: int, result: object) -> float:
-        """The seconds until the next attempt, or a negative number when `result` is the answer."""
-        if self.retry_result is None or not self.retry_result(result):
+    def after_result(self, attempt: int, result: object) -> float | None:
+        """The seconds until the next attempt, or None when `result` is the answer."""
+        judge = self.retry_result
+        if judge is None or not ask(judge, f"retry_result of Retry '{self.name}'", False, result):
             self._succeeded(attempt)
-            return NO_MORE
+            return None
         wait = self._wait_before(attempt, result)
-        if wait >= 0 and self._allows(attempt, None):
+        if wait is not None and self._allows(attempt, None):
             self._retrying(attempt, wait, None)
             return wait
-        self._events.emit(events.RetriesExhausted, self.name, attempts=attempt, error=None)
         self._exhausted += 1
+        self._events.emit(events.RetriesExhausted, self.name, attempts=attempt, error=None)
         if self._fail_after:
             raise MaxRetriesExceeded(f"Retry '{self.name}' has exhausted all attempts ({attempt})")
-        return NO_MORE
+        return None
 
-    def _is_worth_it(self, error: Exception) -> bool:
-        return isinstance(error, self._on) or (self._on_if is not None and self._on_if(error))
+    def _is_worth_it(self, error: BaseException) -> bool:
+        if any_matches(error, (*self._ignore, *FROM_OUTSIDE)):
+            return False
+        if all_match(error, self._on):
+            return True
+        on_if = self._on_if
+        if on_if is None or not isinstance(error, Exception):
+            return False
+        return bool(ask(on_if, f"on_if of Retry '{self.name}'", False, error, about=error))
 
-    def _wait_before(self, attempt: int, outcome: object) -> float:
-        """The seconds to wait; negative if there is no other attempt, or no time for it."""
-        if attempt >= self.attempts or _served.get() > 1 or getattr(outcome, "do_not_retry", False):
-            return NO_MORE
-        wait = self._wait(attempt)
-        if wait < 0:
-            return NO_MORE
-        wait = max(wait, float(getattr(outcome, "retry_after", None) or 0.0))
+    def _wait_before(self, attempt: int, outcome: object) -> float | None:
+        """The seconds to wait; None if there is no other attempt, or no time for it."""
+        if attempt >= self.attempts or (_served.get() or 1) > 1 or _attribute(outcome, "do_not_retry") is True:
+            return None
+        if self._wait_for is not None:
+            told = ask(self._wait_for, f"wait_for of Retry '{self.name}'", None, attempt, outcome, about=outcome)
+        else:
+            told = ask(self._wait, f"wait of Retry '{self.name}'", None, attempt, about=outcome)
+        wait = duration(told)
+        if wait is None or wait < 0:
+            return None
+        wait = max(wait, min(self._max_wait, self._asked_for(outcome)))
         left = remaining()
-        return NO_MORE if left is not None and left <= wait else wait
+        return None if left is not None and left <= wait else wait
 
-    def _allows(self, attempt: int, error: Exception | None) -> bool:
+    def _asked_for(self, outcome: object) -> float:
+        """The seconds that an error or result asks to be waited for; 0.0 if it doesn't, or can't be understood."""
+        asked = _attribute(outcome, "retry_after")
+        if isinstance(asked, str):
+            asked = float(asked) if asked.strip().isdecimal() else _until(asked, self.clock.now())
+        return max(0.0, duration(asked) or 0.0)
+
+    def _allows(self, attempt: int, error: BaseException | None) -> bool:
         if self.budget is None or self.budget.allow():
             return True
         self._unbudgeted += 1
@@ -227,7 +287,7 @@ class Retry(Policy):
         self._events.emit(events.BudgetSpent, self.name, attempt=attempt, error=error)
         return False
 
-    def _retrying(self, attempt: int, wait: float, error: Exception | None) -> None:
+    def _retrying(self, attempt: int, wait: float, error: BaseException | None) -> None:
         self._retries += 1
         self._events.emit(events.Retrying, self.name, attempt=attempt, wait=wait, error=error)
 
@@ -252,46 +312,31 @@ class Retry(Policy):
         return f"Retry({self.attempts}, name={self.name!r})"
 
 
-def _around(call: Call[P, R], retry: Retry) -> Guarded[P, R]:
-    budget, judge = retry.budget, retry.retry_result
-
-    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        if budget is not None:
-            budget.call()
-        try:
-            result = await call(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - raised again unless retried
-            wait = retry.after_error(1, error)
-        else:
-            if judge is None:
-                retry.successful += 1
-                return result
-            if (wait := retry.after_result(1, result)) < 0:
-                return result
-        return await retry.again(wait, call, *args, **kwargs)
-
-    return guarded
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether the call made this error of a cancellation of its task that still holds: no reason to go on."""
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        return False
+    seen: BaseException | None = error
+    for _ in range(MAX_CHAIN):
+        if seen is None or isinstance(seen, asyncio.CancelledError):
+            break
+        seen = seen.__cause__ or seen.__context__
+    return isinstance(seen, asyncio.CancelledError)
 
 
-def _around_plain(call: Callable[P, R], retry: Retry) -> Plain[P, R]:
-    budget, judge = retry.budget, retry.retry_result
+def _attribute(outcome: object, name: str) -> object:
+    """An attribute of a foreign object; None if it has none, or can't tell."""
+    return ask(getattr, f"{name} of {type(outcome).__name__}", None, outcome, name, None)
 
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        if budget is not None:
-            budget.call()
-        try:
-            result = call(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - raised again unless retried
-            wait = retry.after_error(1, error)
-        else:
-            if judge is None:
-                retry.successful += 1
-                return result
-            if (wait := retry.after_result(1, result)) < 0:
-                return result
-        return retry.again_plain(wait, call, *args, **kwargs)
 
-    return guarded
+def _until(date: str, now: datetime) -> float:
+    """The seconds from `now` until an HTTP date; 0.0 for what is none."""
+    try:
+        moment = parsedate_to_datetime(date)
+    except (TypeError, ValueError):
+        return 0.0
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
 
 
 __all__ = [

@@ -3,24 +3,28 @@
 Invariants
 - A permit is the era (a number) of the state that gave it. A result or release of an older era decides nothing.
 - A probe's permit ends exactly once: by a result, or given back.
-- OPEN turns to HALF_OPEN, and an undecided HALF_OPEN back to OPEN, by whoever looks next: no timer can be stale.
+- OPEN turns to HALF_OPEN, and an undecided HALF_OPEN back to OPEN, at the next look: no timer can be stale.
+- No function of a user runs in the middle of a change: how long to stay open is handed in, and the listeners are called
+  after the change, outside of the lock. A machine whose wait is a function says which opening is due (`settle`,
+  `expiring`), and opens when it is given the wait.
 
-Two numbers let a caller skip most of it (see `shells`). `free` is the era while a permit needs no question, else 0.
-`quiet` is the era while a fast success that ends before `until` can't open the breaker, else 0: such a success is only
-counted in `succeeded`, and the window is told by whoever looks at it next (`_catch_up`). That holds in CLOSED while no
-failure is in the window, or enough calls are: one more success can only lower a rate then.
+Two numbers let a caller skip most of it. `free` is the era while a permit needs no question, else 0. `quiet` is the era
+while a fast success that ends before `until` can't open the breaker, else 0: such a success is only counted in
+`succeeded`, and the window is told of it before it is next read (`_catch_up`). That holds in CLOSED while no failure is
+in the window, or enough calls are: one more success can only lower a rate then.
 
 Source of the rules: `CircuitBreakerStateMachine` and `CircuitBreakerMetrics` of Resilience4j 2.
 """
 
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from backstay.resilience import events
-from backstay.resilience.config import CircuitBreakerConfig
-from backstay.resilience.errors import IllegalTransition
+from backstay.resilience.config import CircuitBreakerConfig, opening
+from backstay.resilience.errors import CallNotPermitted, IllegalTransition
 from backstay.resilience.events import State
 from backstay.resilience.windows import FAILED, SLOW, CountWindow, NoWindow, Window, open_window
 
@@ -39,6 +43,8 @@ PASSING = (CLOSED, DISABLED, METRICS_ONLY)
 COUNTING = (OPEN, HALF_OPEN, FORCED_OPEN)  # states in which attempts are counted
 UNCOUNTED = (DISABLED, FORCED_OPEN)  # no window, and no events but their transitions
 FORCED_EVENTS = (events.StateTransition, events.BreakerReset)
+_NO_LOCK = nullcontext()
+_delivering = threading.local()  # `machines`: those whose events this thread delivers at the moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +65,31 @@ class BreakerStatistics:
     not_permitted_total: int
     slow_succeeded_total: int
     slow_failed_total: int
+    impatient_total: int = 0  # calls that ended because their callers had no more time
 
 
 class StateMachine:
     """State, window, permits and totals of one circuit breaker."""
 
     __slots__ = (
+        "_abandoned",
         "_alarm",
         "_exceeded",
         "_failed_limit",
         "_failing",
         "_half_until",
-        "_hush",
         "_limits_of",
         "_lock",
         "_needed",
         "_open_until",
+        "_pending",
         "_permits",
+        "_quiet_era",
         "_refused_before",
         "_seen",
         "_slow_limit",
         "_slowing",
+        "_wait_open",
         "_window",
         "attempts",
         "config",
@@ -88,6 +98,7 @@ class StateMachine:
         "free",
         "heard",
         "ignored",
+        "impatient",
         "name",
         "publisher",
         "quiet",
@@ -98,60 +109,113 @@ class StateMachine:
         "state",
         "succeeded",
         "until",
-        "wait",
     )
 
     def __init__(
         self, name: str, config: CircuitBreakerConfig, now: float, alarm: Callable[[float], None] | None = None
     ) -> None:
+        """A machine in its initial state; raises `ValueError` if the wait of an initial OPEN can't be told."""
         self.name = name
         self.config = config
-        self.publisher = events.Publisher(self._listeners_changed)
+        self.publisher = events.Publisher(self._reflect)
         self.succeeded = self.failed = self.ignored = self.refused = self.slow_succeeded = self.slow_failed = 0
-        self.era = self._seen = self._refused_before = 0
-        self._alarm = alarm  # called with the seconds after which somebody should look
+        self.era = self._seen = self._refused_before = self.impatient = 0
+        self._alarm = alarm  # called with the seconds after which a look is due
         self._lock: Any = None  # an RLock once several threads use it
         self._exceeded: set[type[events.Event]] = set()
+        self._pending: list[tuple[type[events.Event], dict[str, Any]]] = []  # events that are to be delivered
+        self._abandoned: list[int] = []  # eras of permits that were dropped without a word
         state = config.initial_state
         self.attempts = 1 if state in COUNTING else 0
         self._window: Window = open_window(config.window, now)
         self._needed = config.needed
         self._permits = 0
-        self._half_until = self._open_until = self.wait = 0.0
+        self._half_until = self._open_until = 0.0
         self._failed_limit = self._slow_limit = 0
         self._adopt(config)
-        self._enter(state, self._window if state is OPEN else self._fresh(state, now), now)
+        wait = config.wait(1) if state is OPEN else None
+        self._enter(state, self._window if state is OPEN else self._fresh(state, now), now, wait)
 
     # -- calls ----------------------------------------------------------------------------------------------------
 
-    def acquire(self, now: float) -> int:
-        """A permit for one call, to be handed to `settle` or `release`; 0: refused, for `wait` seconds at least."""
-        wait = self._open_until - now
-        if wait < 0.0:
-            if self.free or self._may_try(now):
+    def acquire(self, now: float, wait: float | None = None) -> int | CallNotPermitted:
+        """A permit for one call (its era), to be handed to `settle` or `release`; or the refusal.
+
+        `wait`: the seconds of the opening that `expiring` has named.
+        """
+        lock = self._lock
+        if lock is None:
+            found: int | CallNotPermitted = self._acquire(now, wait)
+        else:
+            with lock:
+                found = self._acquire(now, wait)
+        if self._pending:
+            try:
+                self._deliver()
+            except BaseException:  # a listener was interrupted: the call isn't made
+                if isinstance(found, int):
+                    self.release(found)
+                raise
+        return found
+
+    def _acquire(self, now: float, wait: float | None) -> int | CallNotPermitted:
+        """The era of a permit, or the refusal: with the seconds that it holds for at least, and the state it met."""
+        left = self._open_until - now
+        if left < 0.0:
+            if self.free or self._may_try(now, wait):
                 return self.era
-            wait = 0.0
-        self.wait = wait
+            left = max(0.0, self._open_until - now)  # moving on may have opened it again
         self.refused += 1
         if self.heard:
-            self.publish(events.NotPermitted)
-        return 0
+            self._note(events.NotPermitted)
+        refusal: CallNotPermitted = CallNotPermitted(self.name, left, self.state)
+        return refusal
 
-    def _may_try(self, now: float) -> bool:
+    def _may_try(self, now: float, wait: float | None) -> bool:
         """Whether a state that doesn't let all pass lets this call pass, after moving on if its time has come."""
         if self.state is OPEN:
             self._go(HALF_OPEN, now)
         elif self.state is HALF_OPEN and now > self._half_until:
-            self._give_up(now)
+            self._give_up(now, wait)
             if self.free or (self.state is OPEN and now > self._open_until):
-                return bool(self.free) or self._may_try(now)
+                return bool(self.free) or self._may_try(now, wait)
+        while self._abandoned:
+            self._release(self._abandoned.pop())
         if self._permits > 0:
             self._permits -= 1
             return True
         return False
 
-    def settle(self, era: int, duration: float, now: float, failed: bool) -> None:
-        """The call ended after `duration` seconds; it counts if its era is still the current one."""
+    def settle(
+        self,
+        era: int,
+        duration: float,
+        now: float,
+        failed: bool,
+        error: BaseException | None = None,
+        open_for: float | None = None,
+    ) -> int:
+        """The call ended after `duration` seconds; it counts if its era is still the current one.
+
+        error: what it raised, for the listeners. open_for: seconds that the outcome asks the breaker to be open for.
+        Returns the number of the opening that is due and needs its wait (`open`), or 0.
+        """
+        lock = self._lock
+        if lock is None:
+            due = self._count(era, duration, now, failed, error)
+        else:
+            with lock:
+                due = self._count(era, duration, now, failed, error)
+        if open_for is not None:
+            self._open_for(era, open_for, now)
+        if self._pending:
+            self._deliver()
+        return due
+
+    def _count(self, era: int, duration: float, now: float, failed: bool, error: BaseException | None) -> int:
+        """Count an outcome and decide by it; the number of the opening that is due, or 0."""
+        if self.heard:
+            self._note_ending(duration, error, failed)
         if self.succeeded != self._seen:
             self._catch_up()
         slow = duration > self.slow
@@ -166,7 +230,7 @@ class StateMachine:
             if slow:
                 self.slow_succeeded += 1
         if era != self.era and not self.config.parity:
-            return
+            return 0
         window = self._window
         window.record(outcome, now)
         total = window.total
@@ -174,25 +238,62 @@ class StateMachine:
             if total != self._limits_of:
                 self._set_limits(total)
             if window.failed >= self._failed_limit or window.slow >= self._slow_limit:
-                self._exceeded_rates(window, now)
-                return
+                self.quiet = 0
+                return self._exceeded_rates(window, now)
             if self.state is HALF_OPEN:
                 self._go(CLOSED, now)
-                return
-            self.quiet = self._hush
+                return 0
+            self.quiet = self._quiet_era
         else:
-            self.quiet = self._hush if not (window.failed or window.slow) else 0
+            self.quiet = self._quiet_era if not (window.failed or window.slow) else 0
         self.until = window.ends
+        return 0
 
-    def release(self, era: int) -> None:
-        """The call said nothing about the dependency: give a probe's permit back."""
+    def ignore(self, era: int, duration: float, now: float, error: BaseException, open_for: float | None) -> None:
+        """The call ended with an error that counts as nothing: a probe's permit goes back."""
+        with self._lock or _NO_LOCK:
+            if self.heard:
+                self._note(events.CallIgnored, duration=duration, error=error)
+            self.ignored += 1
+            self._release(era)
+        if open_for is not None:
+            self._open_for(era, open_for, now)
+        self._deliver()
+
+    def release(self, era: int, *, impatient: bool = False) -> None:
+        """The call said nothing about the dependency: a probe's permit goes back. impatient: its caller had no time."""
+        with self._lock or _NO_LOCK:
+            self.impatient += impatient
+            self._release(era)
+
+    def abandon(self, era: int) -> None:
+        """A permit was dropped without a word: it goes back at the next try. For finalizers, which may run anywhere."""
+        self._abandoned.append(era)
+
+    def _release(self, era: int) -> None:
         if self.state is HALF_OPEN and (era == self.era or self.config.parity):
             self._permits += 1
 
-    def open_for(self, era: int, wait: float, now: float) -> None:
-        """A call of this era asked for the breaker to be open for `wait` seconds; heard only while closed."""
-        if self.state is CLOSED and (era == self.era or self.config.parity):
-            self._go(OPEN, now, wait)
+    def open(self, number: int, wait: float, now: float) -> None:
+        """Open for `wait` seconds by the opening that `settle` has named, unless others have moved on meanwhile."""
+        with self._lock or _NO_LOCK:
+            window = self._window
+            reached = window.failed >= self._failed_limit or window.slow >= self._slow_limit
+            if self.state in (CLOSED, HALF_OPEN) and self.attempts + 1 == number and reached:
+                self._go(OPEN, now, wait, number)
+        self._deliver()
+
+    def expiring(self, now: float) -> int:
+        """The number of the opening by which an undecided visit ends at `now`, if it needs its wait; else 0."""
+        if self.state is HALF_OPEN and now > self._half_until and self._wait_open is None:
+            return self.attempts + 1 if self.config.half_open.then is OPEN else 0
+        return 0
+
+    def _open_for(self, era: int, wait: float, now: float) -> None:
+        """A call of this era asked for the breaker to be open for `wait` seconds; granted only while closed."""
+        with self._lock or _NO_LOCK:
+            if self.state is CLOSED and (era == self.era or self.config.parity):
+                self._go(OPEN, now, wait)
 
     def _catch_up(self) -> None:
         """Tell the window of the successes that were only counted."""
@@ -205,72 +306,100 @@ class StateMachine:
         self._failed_limit = _reaching(self._failing, total)
         self._slow_limit = _reaching(self._slowing, total)
 
-    def _exceeded_rates(self, window: Window, now: float) -> None:
-        """The window holds too many failures or slow calls."""
+    def _exceeded_rates(self, window: Window, now: float) -> int:
+        """The window holds too many failures or slow calls. Returns the number of the opening if it needs its wait."""
         state, total = self.state, window.total
-        if state is HALF_OPEN:
-            self._go(OPEN, now)
-        elif state is not OPEN:
+        if state is OPEN:
+            return 0
+        if state is not HALF_OPEN:
             if window.failed * 100.0 >= self._failing * total:
                 self._exceed(events.FailureRateExceeded, window.failed * 100.0 / total)
             if window.slow * 100.0 >= self._slowing * total:
                 self._exceed(events.SlowCallRateExceeded, window.slow * 100.0 / total)
-            if state is CLOSED and self.state is CLOSED:  # unless a listener moved it
-                self._go(OPEN, now)
+        if state is METRICS_ONLY:
+            return 0
+        number = self.attempts + 1
+        if self._wait_open is None:
+            return number
+        self._go(OPEN, now, self._wait_open, number)
+        return 0
 
     def _exceed(self, event: type[events.Event], rate: float) -> None:
         if event not in self._exceeded:  # once a stay; only METRICS_ONLY stays long enough to notice
             self._exceeded.add(event)
-            self.publish(event, rate=rate)
+            self._note(event, rate=rate)
 
     # -- transitions ----------------------------------------------------------------------------------------------
 
-    def look(self, now: float) -> State:
-        """The state at `now`, after what needs no call: the end of an automatic wait, or of an undecided visit."""
+    def look(self, now: float, wait: float | None = None) -> State:
+        """The state at `now`, after what needs no call: the end of an automatic wait, or of an undecided visit.
+
+        `wait`: the seconds of the opening that `expiring` has named.
+        """
+        with self._lock or _NO_LOCK:
+            state = self._look(now, wait)
+        self._deliver()
+        return state
+
+    def _look(self, now: float, wait: float | None) -> State:
         if self.state is OPEN and self.config.auto_half_open and now > self._open_until:
             self._go(HALF_OPEN, now)
         elif self.state is HALF_OPEN and now > self._half_until:
-            self._give_up(now)
+            self._give_up(now, wait)
         return self.state
 
-    def _give_up(self, now: float) -> None:
-        """A half-open visit stayed undecided: go on as if somebody had looked at the very end of its time."""
+    def _give_up(self, now: float, wait: float | None) -> None:
+        """A half-open visit stayed undecided: go on as if it had been looked at at the very end of its time."""
+        then, wait = self.config.half_open.then, self._wait_open if wait is None else wait
+        if then is OPEN and wait is None:  # its function has failed, or has not been asked yet: the next look goes on
+            return
         end, self._half_until = self._half_until, float("inf")
-        self._go(self.config.half_open.then, end)
+        self._go(then, end, wait if then is OPEN else None, self.attempts + 1)
         if self.state is CLOSED:
             self._window.advance(now)
 
-    def transition(self, state: State, now: float, *, wait: float | None = None) -> None:
-        """Go to `state` by hand, with `wait` seconds in OPEN; `IllegalTransition` if that makes no sense."""
-        if (self.state, state) in FORBIDDEN:
-            raise IllegalTransition(f"CircuitBreaker '{self.name}' can't go from {self.state.value} to {state.value}")
-        self._go(state, now, wait)
+    def transition(self, state: State, now: float, *, wait: float | None = None, counted: bool = False) -> None:
+        """Go to `state` by hand; OPEN needs its `wait` in seconds, and `counted` makes it an opening in a row.
+
+        Raises `IllegalTransition`, and changes nothing then.
+        """
+        with self._lock or _NO_LOCK:
+            if (self.state, state) in FORBIDDEN:
+                raise IllegalTransition(
+                    f"CircuitBreaker '{self.name}' can't go from {self.state.value} to {state.value}"
+                )
+            self._go(state, now, wait, self.attempts + 1 if counted or state is FORCED_OPEN else None)
+        self._deliver()
 
     def reset(self, now: float) -> None:
         """A fresh closed state, whatever was before."""
-        old = self.state
-        self._catch_up()
-        self.attempts = 0
-        self._refused_before = self.refused
-        self._enter(CLOSED, open_window(self.config.window, now), now)
-        if old is not CLOSED:
-            self.publish(events.StateTransition, from_state=old, to_state=CLOSED)
-        self.publish(events.BreakerReset)
+        with self._lock or _NO_LOCK:
+            old = self.state
+            self._catch_up()
+            self.attempts = 0
+            self._refused_before = self.refused
+            self._enter(CLOSED, open_window(self.config.window, now), now)
+            if old is not CLOSED:
+                self._note(events.StateTransition, from_state=old, to_state=CLOSED)
+            self._note(events.BreakerReset)
+        self._deliver()
 
     def reconfigure(self, config: CircuitBreakerConfig, now: float) -> None:
         """Use `config` from now on; outcomes already counted stay, as many as the new window holds."""
-        self._catch_up()
-        old = self.config
-        self._adopt(config)
-        if self.state in (CLOSED, OPEN, METRICS_ONLY) and old.window != config.window:
-            self._window = self._window.resized(config.window, now)
-        if self.state is HALF_OPEN:
-            limit = config.half_open.max_wait
-            self._half_until = now + limit if limit else float("inf")
-        else:
-            self._needed = config.needed
-        self._listeners_changed()
-        self.publish(events.ConfigChanged)
+        with self._lock or _NO_LOCK:
+            self._catch_up()
+            old = self.config
+            self._adopt(config)
+            if self.state in (CLOSED, OPEN, METRICS_ONLY) and old.window != config.window:
+                self._window = self._window.resized(config.window, now)
+            if self.state is HALF_OPEN:
+                limit = config.half_open.max_wait
+                self._half_until = now + limit if limit else float("inf")
+            else:
+                self._needed = config.needed
+            self._reflect()
+            self._note(events.ConfigChanged)
+        self._deliver()
 
     def _adopt(self, config: CircuitBreakerConfig) -> None:
         self.config = config
@@ -278,15 +407,17 @@ class StateMachine:
         self._failing = config.failure_rate
         self._slowing = config.slow.rate
         self._limits_of = -1
+        self._wait_open = None if callable(config.wait_open) else opening(config.wait_open)  # None: is to be asked for
 
-    def _go(self, new: State, now: float, wait: float | None = None) -> None:
+    def _go(self, new: State, now: float, wait: float | None = None, number: int | None = None) -> None:
+        """Go to `new`; OPEN for `wait` seconds. `number`: which opening in a row that is, if it counts as one."""
         old = self.state
         if self.succeeded != self._seen:
             self._catch_up()
         if new in PASSING:
             self.attempts = 0
-        elif new is FORCED_OPEN or (new is OPEN and wait is None):
-            self.attempts += 1
+        elif number is not None and new is not HALF_OPEN:
+            self.attempts = number
         if new is OPEN:
             window = self._window  # an open breaker shows what opened it, and its refusals
         else:
@@ -294,7 +425,7 @@ class StateMachine:
             self._refused_before = self.refused
         self._enter(new, window, now, wait)
         if old is not new:
-            self.publish(events.StateTransition, from_state=old, to_state=new)
+            self._note(events.StateTransition, from_state=old, to_state=new)
 
     def _fresh(self, state: State, now: float) -> Window:
         if state is HALF_OPEN:
@@ -309,38 +440,71 @@ class StateMachine:
         self._permits = config.half_open.calls if state is HALF_OPEN else 0
         if state is not OPEN:  # an open breaker keeps the window it came with, and what that one needs
             self._needed = min(config.min_calls, config.half_open.calls) if state is HALF_OPEN else config.needed
-        self._open_until = now + (config.wait(self.attempts) if wait is None else wait) if state is OPEN else PASSED
+        assert state is not OPEN or wait is not None
+        self._open_until = now + (wait or 0.0) if state is OPEN else PASSED
         limit = config.half_open.max_wait
         self._half_until = now + limit if state is HALF_OPEN and limit else float("inf")
         self._exceeded.clear()
+        self._abandoned.clear()
         self._reflect()
         if self._alarm is not None and ((state is HALF_OPEN and limit) or (state is OPEN and config.auto_half_open)):
             self._alarm((self._half_until if state is HALF_OPEN else self._open_until) - now)
 
     # -- listeners, flags, numbers --------------------------------------------------------------------------------
 
-    def publish(self, event: type[events.Event], **details: object) -> None:
-        """Tell listeners, unless the present state is one of those that keep quiet."""
-        if self.state not in UNCOUNTED or event in FORCED_EVENTS:
-            self.publisher.emit(event, self.name, **details)
+    def _note(self, event: type[events.Event], **details: object) -> None:
+        """Remember an event for its delivery, unless the present state is one of those that publish none."""
+        if self.heard and (self.state not in UNCOUNTED or event in FORCED_EVENTS):
+            self._pending.append((event, details))
 
-    def _listeners_changed(self) -> None:
-        self._reflect()
+    def _note_ending(self, duration: float, error: BaseException | None, failed: bool) -> None:
+        if failed:
+            self._note(events.CallFailed, duration=duration, error=error)
+        else:
+            self._note(events.CallSucceeded, duration=duration)
+
+    def _deliver(self) -> None:
+        """Call the listeners, in the order of the events, without the lock.
+
+        What a listener's own calls bring is delivered after the event that it is called for.
+        """
+        if not self._pending:
+            return
+        machines: set[int] = _delivering.__dict__.setdefault("machines", set())
+        if id(self) in machines:
+            return
+        machines.add(id(self))
+        try:
+            while self._pending:
+                try:
+                    event, details = self._pending.pop(0)
+                except IndexError:  # another thread was quicker
+                    break
+                self.publisher.emit(event, self.name, **details)
+        finally:
+            machines.discard(id(self))
 
     def _reflect(self) -> None:
         """Set what lets callers skip this machine."""
         config, window = self.config, self._window
         free = self.state in PASSING
-        seen = config.fail_result is None and config.open_if is None and not self.publisher.wants(events.CallSucceeded)
+        unseen = config.fail_result is None and config.open_if is None
         self.heard = self.publisher.heard
+        unseen = unseen and not self.publisher.wants(events.CallSucceeded)
         self.free = self.era if free else 0
-        self._hush = self.era if self.state is CLOSED and seen and self._lock is None else 0
-        self.quiet = self._hush if window.total >= self._needed or not (window.failed or window.slow) else 0
+        self._quiet_era = self.era if self.state is CLOSED and unseen and self._lock is None else 0
+        self.quiet = self._quiet_era if window.total >= self._needed or not (window.failed or window.slow) else 0
         self.until = window.ends
 
     def statistics(self, now: float) -> BreakerStatistics:
         """A snapshot of state, rates and counts."""
-        state = self.look(now)
+        with self._lock or _NO_LOCK:
+            found = self._statistics(now)
+        self._deliver()
+        return found
+
+    def _statistics(self, now: float) -> BreakerStatistics:
+        state = self._look(now, None)
         self._catch_up()
         window = self._window
         window.advance(now)
@@ -360,14 +524,14 @@ class StateMachine:
             not_permitted_total=self.refused,
             slow_succeeded_total=self.slow_succeeded,
             slow_failed_total=self.slow_failed,
+            impatient_total=self.impatient,
         )
 
     def share(self) -> None:
         """Be used by several threads from now on."""
         if self._lock is None:
-            self._lock = threading.RLock()
+            self._lock = threading.RLock()  # a finalizer that runs in the middle of a step may take it again
             self._reflect()
-            self.__class__ = SharedStateMachine
 
 
 def _reaching(rate: float, total: int) -> int:
@@ -380,55 +544,4 @@ def _reaching(rate: float, total: int) -> int:
     return calls
 
 
-class SharedStateMachine(StateMachine):
-    """The same for several threads: every step but the question whether it is closed takes a lock."""
-
-    __slots__ = ()
-
-    def acquire(self, now: float) -> int:
-        """As in the base class."""
-        with self._lock:
-            return StateMachine.acquire(self, now)
-
-    def settle(self, era: int, duration: float, now: float, failed: bool) -> None:
-        """As in the base class."""
-        with self._lock:
-            StateMachine.settle(self, era, duration, now, failed)
-
-    def release(self, era: int) -> None:
-        """As in the base class."""
-        with self._lock:
-            super().release(era)
-
-    def open_for(self, era: int, wait: float, now: float) -> None:
-        """As in the base class."""
-        with self._lock:
-            super().open_for(era, wait, now)
-
-    def look(self, now: float) -> State:
-        """As in the base class."""
-        with self._lock:
-            return super().look(now)
-
-    def transition(self, state: State, now: float, *, wait: float | None = None) -> None:
-        """As in the base class."""
-        with self._lock:
-            super().transition(state, now, wait=wait)
-
-    def reset(self, now: float) -> None:
-        """As in the base class."""
-        with self._lock:
-            super().reset(now)
-
-    def reconfigure(self, config: CircuitBreakerConfig, now: float) -> None:
-        """As in the base class."""
-        with self._lock:
-            super().reconfigure(config, now)
-
-    def statistics(self, now: float) -> BreakerStatistics:
-        """As in the base class."""
-        with self._lock:
-            return super().statistics(now)
-
-
-__all__ = ["BreakerStatistics", "SharedStateMachine", "StateMachine"]
+__all__ = ["BreakerStatistics", "StateMachine"]

@@ -7,6 +7,7 @@ thread and its place in the queue stay taken until it ends: the bound is on what
 import asyncio
 import contextvars
 import functools
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -57,10 +58,16 @@ class ThreadPoolBulkhead:
         self.name = name
         self.threads = threads
         self.queue = queue
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._lock = threading.Lock()
-        self._taken = self._running = self._rejected = 0
         self._events = events.Publisher()
+        self._rejected = 0
+        self._open()
+
+    def _open(self) -> None:
+        """A pool of this process: after a fork the parent's threads aren't there, and its lock may be taken."""
+        self._process = os.getpid()
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix=self.name)
+        self._lock = threading.Lock()
+        self._taken = self._running = 0
 
     def __call__(self, function: Callable[P, R]) -> Guarded[P, R]:
         """The coroutine function that runs `function` in a thread."""
@@ -71,15 +78,18 @@ class ThreadPoolBulkhead:
         return functools.wraps(function)(guarded)
 
     def _submit(self, work: Callable[[], R]) -> "Future[R]":
+        if self._process != os.getpid():
+            self._open()
         with self._lock:
-            if self._taken >= self.threads + self.queue:
-                self._rejected += 1
-                self._events.emit(events.BulkheadRejected, self.name)
-                raise BulkheadFull(self.name)
-            self._taken += 1
+            full = self._taken >= self.threads + self.queue
+            self._rejected += full
+            self._taken += not full
+        if full:
+            self._events.emit(events.BulkheadRejected, self.name)
+            raise BulkheadFull(self.name)
         try:
             future = self._pool.submit(contextvars.copy_context().run, self._run, work)
-        except RuntimeError:
+        except BaseException:
             self._free(None)
             raise
         future.add_done_callback(self._free)

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from backstay.resilience.config import Seconds, check, in_seconds, within
+from backstay.resilience.config import Seconds, check, in_seconds, not_negative, within
 
 Wait = Callable[[int], float]
 
@@ -25,24 +25,24 @@ def exponential(
     rng: random.Random | None = None,
     whole_ms: bool = False,
 ) -> Wait:
-    """Waits that grow by `multiplier` up to `cap` seconds, each moved at random by up to ± `jitter` of itself.
+    """Waits that grow by `multiplier`, each moved at random by up to ± `jitter` of itself; none exceeds `cap` seconds.
 
     whole_ms: cut each step to whole milliseconds, as Resilience4j does: 500, 750, 1125, 1687, 2530.
     """
     first, most = in_seconds(initial), in_seconds(cap)
     check(
         "exponential wait",
-        (first == 0 or within(first, 0), f"initial: {initial!r} is not a number of seconds of at least 0"),
+        (not_negative(first), f"initial: {initial!r} is not a number of seconds of at least 0"),
         (within(multiplier, 0) and multiplier >= 1, f"multiplier: {multiplier!r} is less than 1"),
-        (jitter == 0 or within(jitter, 0, 1), f"jitter: {jitter!r} is not in [0, 1]"),
-        (most >= first, f"cap: {cap!r} is less than initial"),
+        (not_negative(jitter) and jitter <= 1, f"jitter: {jitter!r} is not in [0, 1]"),
+        (not_negative(most) and not_negative(first) and most >= first, f"cap: {cap!r} is less than initial"),
     )
     chance = rng or random
 
     def wait(attempt: int) -> float:
         steps = min(attempt - 1, MAX_EXPONENT)
         base = min(most, _in_steps(first, multiplier, steps) if whole_ms else first * multiplier**steps)
-        return base * (1 + jitter * chance.uniform(-1.0, 1.0)) if jitter else base
+        return min(most, base * (1 + jitter * chance.uniform(-1.0, 1.0))) if jitter else base
 
     return wait
 
@@ -56,7 +56,8 @@ def _in_steps(first: float, multiplier: float, steps: int) -> float:
 
 def randomised(seconds: Seconds, *, jitter: float = 0.5, rng: random.Random | None = None) -> Wait:
     """The same wait each time, moved at random by up to ± `jitter` of itself."""
-    return exponential(seconds, multiplier=1.0, cap=seconds, jitter=jitter, rng=rng)
+    value = in_seconds(seconds)
+    return exponential(value, multiplier=1.0, cap=value * 2 if not_negative(value) else value, jitter=jitter, rng=rng)
 
 
 __all__ = ["Wait", "exponential", "fixed", "randomised"]

@@ -24,6 +24,7 @@ from backstay.resilience import (
     DEADLINE_HEADER,
     RETRY_HEADER,
     STOP_HEADER,
+    DeadlineTimeout,
     Pipeline,
     Policy,
     clamp,
@@ -31,6 +32,7 @@ from backstay.resilience import (
 )
 from backstay.service.answers import encode
 from backstay.service.errors import ServiceCallError, UpstreamError, UpstreamRefused
+from backstay.service.problems import DeadlineExceeded as PassedDeadline
 from backstay.telemetry.trace import current
 
 T = TypeVar("T")
@@ -159,7 +161,7 @@ class Client:
             UpstreamRefused: 4xx; the same request would be refused again.
             UpstreamError: 5xx, 429, 408, or no HTTP.
             ConnectionError: nobody there (`NoInstance`), lost on the way, or no service token.
-            TimeoutError: no answer in time.
+            TimeoutError: no answer in time; `DeadlineTimeout` where the request's own deadline left too little.
             Rejected: a policy of the pipeline refused the call.
         """
         extra = tuple(headers.items()) if headers else ()
@@ -184,6 +186,14 @@ class Client:
             response = await self._exchange(method, target, body, headers, timeout)
         except BadResponse as error:
             raise UpstreamError(str(self.target), 502, {"detail": str(error)}) from error
+        except TimeoutError as error:
+            if timeout < self._timeout:
+                raise DeadlineTimeout(
+                    f"{self.target} didn't answer within the {timeout:.3f} s that were left"
+                ) from error
+            raise
+        if timeout < self._timeout and self._is_out_of_time(response):
+            raise DeadlineTimeout(f"{self.target} says that the {timeout:.3f} s that were left are over")
         if response.status == 401 and self._tokens is not None:
             self._tokens.renew()
             raise self._said_no(UpstreamError, response)
@@ -219,6 +229,13 @@ class Client:
         if registry is None or app is None:
             return False
         return any(i != refused and i.status == UP and i.obstacle is None for i in registry.instances(app))
+
+    def _is_out_of_time(self, response: HttpResponse) -> bool:
+        """Whether the other service ended the request because the time that we gave it was over."""
+        if response.status != 504:
+            return False
+        error = self._said_no(UpstreamError, response)
+        return error.slug == PassedDeadline.slug
 
     def _said_no(self, kind: type[ServiceCallError], response: HttpResponse) -> ServiceCallError:
         try:

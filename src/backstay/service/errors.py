@@ -10,12 +10,15 @@ BackstayError
 from backstay.auth import Forbidden as NotAllowed
 from backstay.auth import InvalidToken, KeysUnavailable
 from backstay.errors import BackstayError
-from backstay.resilience import STOP_HEADER, Rejected
+from backstay.resilience import STOP_HEADER, Rejected, remaining
 from backstay.resilience import DeadlineExceeded as TimeIsOver
 from backstay.service.problems import DeadlineExceeded, Forbidden, Problem, Unauthorized, Unavailable
 from backstay.telemetry.logs import get_logger
 
 log = get_logger()
+
+TIMER_STEP = 0.002
+"""Seconds by which a timer of the event loop may be early."""
 
 
 class ServiceCallError(BackstayError):
@@ -57,9 +60,12 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, (TimeoutError, TimeIsOver)):
         log.warning("http.timed-out", error=_told(error))
         return DeadlineExceeded("it took too long")
+    if _is_passing(error) and _time_is_over():  # it was given no time, so it says nothing about what it needed
+        log.warning("http.timed-out", error=_told(error))
+        return DeadlineExceeded("it took too long")
     if isinstance(error, Rejected):
         return _away(error, error.retry_after or 1.0, headers={STOP_HEADER: "1"})
-    if isinstance(error, (ConnectionError, UpstreamError)) or getattr(error, "transient", False):
+    if _is_passing(error):
         hint = {STOP_HEADER: "1"} if getattr(error, "do_not_retry", False) else None
         return _away(error, 1.0, headers=hint)  # who sheds load behind us isn't to be asked again through us
     log.error("http.failed", error=_told(error), exc_info=error)
@@ -85,6 +91,17 @@ def insufficient(error: NotAllowed) -> Forbidden:
 def _away(error: Exception, retry_after: float, headers: dict[str, str] | None = None) -> Unavailable:
     log.warning("http.unavailable", error=_told(error))
     return Unavailable("something this service needs is away for the moment", retry_after=retry_after, headers=headers)
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether the same request may succeed later."""
+    return isinstance(error, (Rejected, ConnectionError, UpstreamError)) or getattr(error, "transient", False) is True
+
+
+def _time_is_over() -> bool:
+    """Whether the deadline of the request that is answered has passed."""
+    left = remaining()
+    return left is not None and left <= TIMER_STEP
 
 
 def _told(error: Exception) -> str:

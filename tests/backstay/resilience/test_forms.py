@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import backstay.resilience as r
-from backstay.resilience.exact import exact
 from backstay.testing import FakeClock
 
 
@@ -77,36 +76,6 @@ async def test_what_has_no_fixed_signature_is_guarded_too() -> None:
     assert await guard(clash)(1, call=5) == 6
     assert await guard(Client().get)() == "/"
     assert await guard(Client.get)(Client(), "/a") == "/a"
-
-
-async def test_an_exact_wrapper_raises_where_its_shell_does() -> None:
-    """A traceback through a wrapper shows the lines of the module that it was copied from."""
-
-    async def fail(order: int) -> None:
-        raise Boom
-
-    try:
-        await breaker()(fail)(1)
-    except Boom as error:
-        frames = inspect.getinnerframes(error.__traceback__)  # type: ignore[arg-type]
-    through = [frame for frame in frames if frame.filename.endswith("shells.py")]
-
-    assert through
-    assert "await call(" in (through[0].code_context or [""])[0]
-
-
-def test_a_shell_without_source_is_used_as_it_is() -> None:
-    """Where the source can't be read, the wrapper takes any arguments."""
-    scope: dict[str, object] = {}
-    exec(
-        "def shell(call):\n    def guarded(*args, **kwargs):\n        return call(*args, **kwargs)\n    return guarded",
-        scope,
-    )
-
-    def add(a: int, b: int = 1) -> int:
-        return a + b
-
-    assert exact(scope["shell"], add)(1) == 2  # type: ignore[arg-type]
 
 
 # -- blocks ---------------------------------------------------------------------------------------------------------
@@ -380,33 +349,3 @@ async def test_a_pipeline_isolates_blocking_code() -> None:
         guarded = r.pipeline(breaker(), r.TimeLimiter(0.02), pool)(time.sleep)
         with pytest.raises(TimeoutError):
             await guarded(0.2)
-
-
-# -- an opt-in clock ------------------------------------------------------------------------------------------------
-
-
-async def test_a_coarse_clock_is_near_enough() -> None:
-    """While it ticks, time passes for the breaker; outside of it, the clock is the system's."""
-    clock = r.CoarseClock(0.001)
-    guard = r.CircuitBreaker("x", window=r.last(2), min_calls=2, wait_open=0.02, half_open=r.probes(1), clock=clock)
-    async with clock:
-        assert abs(clock.cell - time.monotonic()) < 1
-        for _ in range(2):
-            with pytest.raises(Boom):
-                await guard.call(_boom)
-        with pytest.raises(r.CallNotPermitted):
-            await guard.call(_boom)
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    await guard.call(asyncio.sleep, 0)
-                    break
-                except r.CallNotPermitted:
-                    await asyncio.sleep(0.005)
-
-    assert guard.state is r.State.CLOSED
-    assert clock.cell == 0.0
-
-
-async def _boom() -> None:
-    raise Boom

@@ -160,10 +160,11 @@ async def test_a_cancelled_straggler_mints_no_probe() -> None:
     straggler = guard.permit()
     guard.permit().failure(Boom())
     clock.advance(2)
-    guard.permit()
+    probe = guard.permit()
     straggler.failure(asyncio.CancelledError())
     with pytest.raises(r.CallNotPermitted):
         guard.permit()
+    probe.success()
 
 
 async def test_system_errors_leak_no_probe() -> None:
@@ -238,17 +239,19 @@ async def test_no_repetition_of_what_is_a_repetition_already() -> None:
     assert len(seen) == 5
 
 
-async def test_a_spent_budget_is_told_and_counted() -> None:
-    """A budget without a retry left has its own error, event and number."""
+async def test_a_spent_budget_raises_the_calls_own_error() -> None:
+    """With no retry left in the budget the dependency's error comes through, noted and counted: a breaker sees it."""
     heard: list[r.BudgetSpent] = []
     retry = r.Retry(3, wait=0, budget=r.Budget(0.0, minimum=0.0, clock=FakeClock()))
     retry.on(r.BudgetSpent, heard.append)
-    with pytest.raises(r.BudgetExhausted) as error:
-        await retry.call(boom)
+    guard = r.CircuitBreaker("x")
+    with pytest.raises(Boom) as error:
+        await r.pipeline(guard, retry)(boom)()
 
-    assert isinstance(error.value.__cause__, Boom)
+    assert error.value.__notes__ == ["Retry 'retry' has no budget left for another attempt"]
     assert len(heard) == 1
     assert retry.statistics().budget_exhausted_total == 1
+    assert guard.statistics().failed_total == 1
 
 
 def test_waits_are_checked_and_may_be_random() -> None:

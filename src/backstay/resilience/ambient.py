@@ -1,0 +1,54 @@
+"""Values of the present request, such as its deadline: seen by everything below, and gone when the request is over.
+
+A context variable alone would be copied into each task that is made inside, and kept there as long as that task lives.
+So the variable holds a scope that the end of its block closes: a task that outlives the block no longer has the value.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+
+class Scope(Generic[V]):
+    """One block with a value."""
+
+    __slots__ = ("closed", "outer", "value")
+
+    def __init__(self, value: V | None, outer: "Scope[V] | None") -> None:
+        self.value = value
+        self.outer = outer
+        self.closed = False
+
+
+class Ambient(Generic[V]):
+    """A value that holds inside a block, and for the tasks made there until the block ends."""
+
+    def __init__(self, name: str) -> None:
+        self._variable: ContextVar[Scope[V] | None] = ContextVar(name, default=None)
+        self.scope = self._variable.get
+        """The innermost scope, open or closed; None where there was never any. A cheap first look for hot paths."""
+
+    def get(self) -> V | None:
+        """The value of the innermost open scope, or None."""
+        scope = self._variable.get()
+        while scope is not None and scope.closed:
+            scope = scope.outer
+        return None if scope is None else scope.value
+
+    @contextlib.contextmanager
+    def holding(self, value: V | None) -> Iterator[None]:
+        """Give everything inside this value; None hides that of the blocks around."""
+        scope = Scope(value, self._variable.get())
+        token = self._variable.set(scope)
+        try:
+            yield
+        finally:
+            scope.closed = True
+            with contextlib.suppress(ValueError):  # left in another context, such as another task's
+                self._variable.reset(token)
+
+
+__all__ = ["Ambient", "Scope"]

@@ -59,10 +59,10 @@ def section(runs: list[dict[str, Any]]) -> str:
         "paired slices in one run; *failing* is over the bare failing call, *refused* is absolute with the caller's",
         f"try/except. Load average {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores.",
         "",
-        "| what | bound, µs | measured, ns | best rival with the same features, ns |",
-        "|---|---|---:|---:|",
+        "| what | bound, µs | measured, ns | best rival with the same features, ns | |",
+        "|---|---|---:|---:|---|",
     ]
-    lines += [_bounded(case, bound, runs) for case, bound in BOUNDS.items()]
+    lines += [_bounded(case, *bounds, runs) for case, bounds in BOUNDS.items()]
     lines += [
         _memory(runs, "memory of a breaker, its window of 100 full", "breaker", "≤ 2.5 KB"),
         _memory(runs, "the same with the function that it guards", "both", "–"),
@@ -90,19 +90,26 @@ def _cell(runs: list[dict[str, Any]], name: str, case: str) -> str:
     return " / ".join("–" if each is None else str(each) for each in found) if any(found) else "–"
 
 
-def _bounded(case: str, bound: str, runs: list[dict[str, Any]]) -> str:
-    rivals = []
+def _bounded(case: str, most: float | None, faster: float | None, runs: list[dict[str, Any]]) -> str:
+    """A row: the bounds of a case, what was measured, the best rival, and whether each bound holds in each run."""
+    rivals, missed = [], []
     for run_ in runs:
         same = [name for name, kind in run_["kinds"].items() if "slow rate" in kind and name != "Backstay"]
         found = {name: run_["times"].get(name, {}).get(case.split(",")[0]) for name in same}
-        best = min((value, name) for name, value in found.items() if value is not None)
-        rivals.append(f"{best[0]} ({best[1]})")
-    return f"| {case} | {bound} | {_cell(runs, 'Backstay', case)} | {' / '.join(rivals)} |"
+        value, name = min((value, name) for name, value in found.items() if value is not None)
+        rivals.append(f"{value} ({name})")
+        ours = run_["times"].get("Backstay", {}).get(case)
+        if ours is None or (most is not None and ours > most * 1000) or (faster is not None and value < faster * ours):
+            missed.append(run_["python"])
+    bound = "–" if most is None else f"≤ {most}" + (" (absolute)" if case == "refused" else "")
+    bound += "" if faster is None else f", ≥ {faster:g} × faster"
+    held = "–" if most is None else "missed on " + ", ".join(missed) if missed else "held"
+    return f"| {case} | {bound} | {_cell(runs, 'Backstay', case)} | {' / '.join(rivals)} | {held} |"
 
 
 def _memory(runs: list[dict[str, Any]], what: str, part: str, bound: str) -> str:
     ours = " / ".join(f"{run['memory'][part] / 1000:.1f} KB" for run in runs)
-    return f"| {what} | {bound} | {ours} | – |"
+    return f"| {what} | {bound} | {ours} | – | – |"
 
 
 def write(text: str) -> None:

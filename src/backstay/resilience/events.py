@@ -1,6 +1,7 @@
 """Events of the policies: frozen records, made only while somebody listens."""
 
 import inspect
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -173,16 +174,23 @@ E = TypeVar("E", bound=Event)
 Listener = Callable[[Any], None]
 
 
-class Publisher:
-    """Listeners by event type. A listener's failure never reaches the caller of the guarded function."""
+_delivering = threading.local()  # `publishers`: those whose events this thread delivers at the moment
 
-    __slots__ = ("_changed", "_listeners", "failures", "heard")
+
+class Publisher:
+    """Listeners by event type. A listener's failure never reaches the caller of the guarded function.
+
+    `emit` calls the listeners; `post` keeps an event for `deliver`, for those that are in the middle of a change.
+    """
+
+    __slots__ = ("_changed", "_listeners", "failures", "heard", "pending")
 
     def __init__(self, changed: Callable[[], None] | None = None) -> None:
         self._listeners: dict[type[Event], tuple[Listener, ...]] = {}
         self._changed = changed  # called when listeners come or go
         self.heard = False  # whether anybody listens to anything
         self.failures = 0  # errors raised by listeners
+        self.pending: list[tuple[type[Event], dict[str, Any]]] = []  # posted, and not delivered yet
 
     def on(self, event: type[E], listener: Callable[[E], None]) -> Callable[[], None]:
         """Call `listener` for each event of this type, `Event` meaning all; returns a function that stops it.
@@ -226,3 +234,28 @@ class Publisher:
                     self.failures += 1
             except Exception:  # noqa: BLE001 - isolation of listeners is the point
                 self.failures += 1
+
+    def post(self, event: type[Event], details: dict[str, Any]) -> None:
+        """Keep an event for `deliver`."""
+        self.pending.append((event, details))
+
+    def deliver(self, name: str) -> None:
+        """Call the listeners of what was posted, in that order. Not to be called under a lock.
+
+        What a listener's own calls bring about is delivered after the event that it is called for.
+        """
+        if not self.pending:
+            return
+        publishers: set[int] = _delivering.__dict__.setdefault("publishers", set())
+        if id(self) in publishers:
+            return
+        publishers.add(id(self))
+        try:
+            while self.pending:
+                try:
+                    event, details = self.pending.pop(0)
+                except IndexError:  # another thread was quicker
+                    break
+                self.emit(event, name, **details)
+        finally:
+            publishers.discard(id(self))

@@ -44,7 +44,6 @@ COUNTING = (OPEN, HALF_OPEN, FORCED_OPEN)  # states in which attempts are counte
 UNCOUNTED = (DISABLED, FORCED_OPEN)  # no window, and no events but their transitions
 FORCED_EVENTS = (events.StateTransition, events.BreakerReset)
 _NO_LOCK = nullcontext()
-_delivering = threading.local()  # `machines`: those whose events this thread delivers at the moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,6 @@ class StateMachine:
         "_lock",
         "_needed",
         "_open_until",
-        "_pending",
         "_permits",
         "_quiet_era",
         "_refused_before",
@@ -123,7 +121,6 @@ class StateMachine:
         self._alarm = alarm  # called with the seconds after which a look is due
         self._lock: Any = None  # an RLock once several threads use it
         self._exceeded: set[type[events.Event]] = set()
-        self._pending: list[tuple[type[events.Event], dict[str, Any]]] = []  # events that are to be delivered
         self._abandoned: list[int] = []  # eras of permits that were dropped without a word
         state = config.initial_state
         self.attempts = 1 if state in COUNTING else 0
@@ -149,9 +146,9 @@ class StateMachine:
         else:
             with lock:
                 found = self._acquire(now, wait)
-        if self._pending:
+        if self.publisher.pending:
             try:
-                self._deliver()
+                self.publisher.deliver(self.name)
             except BaseException:  # a listener was interrupted: the call isn't made
                 if isinstance(found, int):
                     self.release(found)
@@ -208,8 +205,8 @@ class StateMachine:
                 due = self._count(era, duration, now, failed, error)
         if open_for is not None:
             self._open_for(era, open_for, now)
-        if self._pending:
-            self._deliver()
+        if self.publisher.pending:
+            self.publisher.deliver(self.name)
         return due
 
     def _count(self, era: int, duration: float, now: float, failed: bool, error: BaseException | None) -> int:
@@ -258,7 +255,7 @@ class StateMachine:
             self._release(era)
         if open_for is not None:
             self._open_for(era, open_for, now)
-        self._deliver()
+        self.publisher.deliver(self.name)
 
     def release(self, era: int, *, impatient: bool = False) -> None:
         """The call said nothing about the dependency: a probe's permit goes back. impatient: its caller had no time."""
@@ -281,7 +278,7 @@ class StateMachine:
             reached = window.failed >= self._failed_limit or window.slow >= self._slow_limit
             if self.state in (CLOSED, HALF_OPEN) and self.attempts + 1 == number and reached:
                 self._go(OPEN, now, wait, number)
-        self._deliver()
+        self.publisher.deliver(self.name)
 
     def expiring(self, now: float) -> int:
         """The number of the opening by which an undecided visit ends at `now`, if it needs its wait; else 0."""
@@ -338,7 +335,7 @@ class StateMachine:
         """
         with self._lock or _NO_LOCK:
             state = self._look(now, wait)
-        self._deliver()
+        self.publisher.deliver(self.name)
         return state
 
     def _look(self, now: float, wait: float | None) -> State:
@@ -369,7 +366,7 @@ class StateMachine:
                     f"CircuitBreaker '{self.name}' can't go from {self.state.value} to {state.value}"
                 )
             self._go(state, now, wait, self.attempts + 1 if counted or state is FORCED_OPEN else None)
-        self._deliver()
+        self.publisher.deliver(self.name)
 
     def reset(self, now: float) -> None:
         """A fresh closed state, whatever was before."""
@@ -382,7 +379,7 @@ class StateMachine:
             if old is not CLOSED:
                 self._note(events.StateTransition, from_state=old, to_state=CLOSED)
             self._note(events.BreakerReset)
-        self._deliver()
+        self.publisher.deliver(self.name)
 
     def reconfigure(self, config: CircuitBreakerConfig, now: float) -> None:
         """Use `config` from now on; outcomes already counted stay, as many as the new window holds."""
@@ -399,7 +396,7 @@ class StateMachine:
                 self._needed = config.needed
             self._reflect()
             self._note(events.ConfigChanged)
-        self._deliver()
+        self.publisher.deliver(self.name)
 
     def _adopt(self, config: CircuitBreakerConfig) -> None:
         self.config = config
@@ -455,34 +452,13 @@ class StateMachine:
     def _note(self, event: type[events.Event], **details: object) -> None:
         """Remember an event for its delivery, unless the present state is one of those that publish none."""
         if self.heard and (self.state not in UNCOUNTED or event in FORCED_EVENTS):
-            self._pending.append((event, details))
+            self.publisher.post(event, details)
 
     def _note_ending(self, duration: float, error: BaseException | None, failed: bool) -> None:
         if failed:
             self._note(events.CallFailed, duration=duration, error=error)
         else:
             self._note(events.CallSucceeded, duration=duration)
-
-    def _deliver(self) -> None:
-        """Call the listeners, in the order of the events, without the lock.
-
-        What a listener's own calls bring is delivered after the event that it is called for.
-        """
-        if not self._pending:
-            return
-        machines: set[int] = _delivering.__dict__.setdefault("machines", set())
-        if id(self) in machines:
-            return
-        machines.add(id(self))
-        try:
-            while self._pending:
-                try:
-                    event, details = self._pending.pop(0)
-                except IndexError:  # another thread was quicker
-                    break
-                self.publisher.emit(event, self.name, **details)
-        finally:
-            machines.discard(id(self))
 
     def _reflect(self) -> None:
         """Set what lets callers skip this machine."""
@@ -500,7 +476,7 @@ class StateMachine:
         """A snapshot of state, rates and counts."""
         with self._lock or _NO_LOCK:
             found = self._statistics(now)
-        self._deliver()
+        self.publisher.deliver(self.name)
         return found
 
     def _statistics(self, now: float) -> BreakerStatistics:

@@ -222,7 +222,7 @@ def test_what_hides_its_outcome_is_refused() -> None:
     assert asyncio.run(use()) == 1
 
 
-@pytest.mark.parametrize("make", [breaker, lambda: r.Bulkhead(1), lambda: r.Retry(3, wait=0), r.pipeline], ids=repr)
+@pytest.mark.parametrize("make", [breaker, lambda: r.Bulkhead(1), lambda: r.Retry(3, wait=0), r.pipeline])
 async def test_a_mistaken_form_is_named_and_not_counted(make: Callable[[], r.Policy]) -> None:
     """An awaitable from a plain call, or none from an awaited one, is an error of its own: nothing counts it."""
     policy, made = make(), []
@@ -390,7 +390,6 @@ def test_durations_may_be_timedeltas_everywhere(wait: Any) -> None:
         ("soon", 0.1),
         (Mock(), 0.1),
     ],
-    ids=repr,
 )
 def test_retry_after_is_understood_and_capped(asked: Any, waited: float) -> None:
     """Seconds, timedelta and HTTP date, never longer than max_wait; what is none of these is ignored."""

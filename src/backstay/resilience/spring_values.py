@@ -223,7 +223,8 @@ def _retry(values: Values) -> Options:
     budget = _given(ratio=ratio, minimum=least)
     return {
         "attempts": values.whole("maxAttempts", 1),
-        "wait": own or values.wait(length, _CAPS["retry"]),
+        "wait": None if own is not None else values.wait(length, _CAPS["retry"]),
+        "wait_for": own,
         "on": values.errors("retryExceptions") or (() if values.has("retryExceptionPredicate") else None),
         "ignore": values.errors("ignoreExceptions"),
         "on_if": values.function("retryExceptionPredicate"),

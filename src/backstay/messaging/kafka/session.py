@@ -89,11 +89,13 @@ class Session:
             try:
                 found = self._client.list_topics(timeout=ASK_TIMEOUT / 2).topics
             except KafkaException as error:
-                self._state.broker_problem = f"the broker is away: {words(cause(error))}"
+                self._state.broker.away(cause(error))
             else:
+                self._state.broker.reached()
                 missing = [topic for topic in self._topics if topic not in found or not found[topic].partitions]
-                self._state.broker_problem = f"topics do not exist: {', '.join(missing)}" if missing else None
-                if not missing:
+                if missing:
+                    self._state.broker.problem = f"topics do not exist: {', '.join(missing)}"
+                else:
                     self._counts = {topic: len(found[topic].partitions) for topic in self._topics}
                     return True
             self._state.stop.wait(WATCH_EVERY / 2)
@@ -154,7 +156,7 @@ class Session:
             self._reached(partition)
 
     def _deliver(self, batches: dict[Partition, list[Record]]) -> None:
-        self._state.broker_problem = None
+        self._state.broker.delivered()
         self._last_record = time.monotonic()
         delivered = self._state.delivered
         for partition, records in batches.items():
@@ -228,7 +230,7 @@ class Session:
         partitions = [Partition(place.topic, place.partition) for place in places]
         self._state.assigned = tuple(sorted({*self._state.assigned, *partitions}))
         self._state.delivered.update(dict.fromkeys(partitions, 0))
-        self._state.broker_problem = None
+        self._state.broker.reached()
         for topic in {partition.topic for partition in partitions}:
             self._state.faults.pop(topic, None)
         self._held = False
@@ -258,7 +260,7 @@ class Session:
     def _let_go(self, client: Any, places: list[Place], *, commit: bool) -> None:
         partitions = [Partition(place.topic, place.partition) for place in places]
         self._wait_until_released(partitions)
-        if commit and self._state.broker_problem is None:
+        if commit and self._state.broker.problem is None:
             self._commit_now(self._state.take_marks(partitions))
         self._state.forget(partitions)
         for partition in partitions:
@@ -316,10 +318,7 @@ class Session:
         self._state.put_back(marks)
 
     def _watch(self) -> None:
-        if self._state.broker_problem is not None:
-            with contextlib.suppress(KafkaException):
-                self._client.list_topics(self._topics[0], timeout=POLL * 5)
-                self._state.broker_problem = None
+        self._state.broker.probe(self._client, self._topics[0])
         self._state.lag = None if self._embedded else self._lag()
 
     def _lag(self) -> int:
@@ -334,8 +333,8 @@ class Session:
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self._fatal = error
-        elif error.code() in {KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._AUTHENTICATION}:
-            self._state.broker_problem = f"the broker is away: {words(error)}"
+        else:
+            self._state.broker.on_error(error)
         log.info("subscription.client-error", extra={"group": self._group, "error": words(error)})
 
     def _apply_pauses(self) -> None:

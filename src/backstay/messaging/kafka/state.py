@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from backstay.messaging.broker import SubscriptionStatus
+from backstay.messaging.kafka.health import BrokerHealth
 from backstay.messaging.record import Partition
 
 
@@ -23,7 +24,7 @@ class State:
     settled: dict[Partition, int] = field(default_factory=dict)
     delivered: dict[Partition, int] = field(default_factory=dict)
     assigned: tuple[Partition, ...] = ()
-    broker_problem: str | None = "not connected yet"
+    broker: BrokerHealth = field(default_factory=BrokerHealth)
     faults: dict[str, str] = field(default_factory=dict)  # topic or partition → what is wrong with it
     lag: int | None = None
 
@@ -69,5 +70,6 @@ class State:
                 self.faults.pop(str(partition), None)
 
     def status(self) -> SubscriptionStatus:
-        problems = [self.broker_problem] if self.broker_problem else list(self.faults.values())
+        problem = self.broker.problem
+        problems = [problem] if problem else list(self.faults.values())
         return SubscriptionStatus(self.assigned, "; ".join(problems) or None, self.lag)

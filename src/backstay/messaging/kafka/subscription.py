@@ -98,6 +98,6 @@ class KafkaSubscription:
         )
 
     def _lost(self, reason: str) -> None:
-        self._state.broker_problem = f"the session with the broker was lost: {reason}"
+        self._state.broker.problem = f"the session with the broker was lost: {reason}"
         log.warning("subscription.session-lost", extra={"group": self._group, "reason": reason})
         self._state.stop.wait(SESSION_BACKOFF)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import time
 from collections import deque
 from datetime import datetime
 from typing import Any, Self
@@ -12,6 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka import TopicPartition as Place
 
 from backstay.messaging.kafka.faults import cause, words
+from backstay.messaging.kafka.health import BrokerHealth
 from backstay.messaging.kafka.session import ASK_TIMEOUT, POLL, record_of
 from backstay.messaging.kafka.settings import Settings, log
 from backstay.messaging.record import Record
@@ -32,14 +34,14 @@ class KafkaTail:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._problem: str | None = "not connected yet"
+        self._broker = BrokerHealth()
 
     def __repr__(self) -> str:
         return f"KafkaTail({self._topic!r}, since={self._since.isoformat()}, {self._settings.bootstrap!r})"
 
     @property
     def problem(self) -> str | None:
-        return self._problem
+        return self._broker.problem
 
     def __aiter__(self) -> Self:
         return self
@@ -77,7 +79,7 @@ class KafkaTail:
                 client.close()
 
     def _lost(self, reason: str) -> None:
-        self._problem = reason
+        self._broker.problem = reason
         log.warning("tail.lost", extra={"topic": self._topic, "reason": reason})
         self._stop.wait(RETRY)
 
@@ -87,13 +89,13 @@ class KafkaTail:
             try:
                 places = self._start(client, since)
             except KafkaException as error:
-                self._problem = f"the broker is away: {words(cause(error))}"
+                self._broker.away(cause(error))
             else:
                 if places:
                     client.assign(places)
-                    self._problem = None
+                    self._broker.reached()
                     return True
-                self._problem = f"topic {self._topic!r} does not exist"
+                self._broker.problem = f"topic {self._topic!r} does not exist"
             self._stop.wait(RETRY)
         return False
 
@@ -114,21 +116,20 @@ class KafkaTail:
         return places
 
     def _read(self, client: Any) -> None:
-        waited = 0.0
+        probed = time.monotonic()
         while not self._stop.is_set():
             if len(self._buffer) >= BUFFER:
                 self._stop.wait(POLL / 5)
                 continue
             message = client.poll(POLL)
             if message is not None and message.error() is None:
-                self._problem = None
+                self._broker.delivered()
                 self._arrive(record_of(message))
             elif message is not None and message.error().fatal():
                 raise KafkaException(message.error())
-            waited = waited + POLL if message is None else 0.0
-            if self._problem is not None and waited >= RETRY:
-                waited = 0.0
-                self._look(client)
+            if (now := time.monotonic()) - probed >= RETRY:
+                probed = now
+                self._broker.probe(client, self._topic)
 
     def _arrive(self, record: Record) -> None:
         self._buffer.append(record)
@@ -136,11 +137,5 @@ class KafkaTail:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads on
                 self._loop.call_soon_threadsafe(self._arrived.set)
 
-    def _look(self, client: Any) -> None:
-        with contextlib.suppress(KafkaException):
-            client.list_topics(self._topic, timeout=POLL * 5)
-            self._problem = None
-
     def _on_error(self, error: KafkaError) -> None:
-        if error.code() in {KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._AUTHENTICATION}:
-            self._problem = f"the broker is away: {words(error)}"
+        self._broker.on_error(error)

@@ -1,7 +1,7 @@
 # One command per task; `make` alone lists them. Needs Python 3.11 or newer, nothing else.
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up test lint format replay bench bench-resilience chaos-payments bench-checkout bench-outbox soak chaos-outbox clean
+.PHONY: help up test test-all test-outside lint format replay bench bench-resilience chaos-payments bench-checkout bench-outbox soak chaos-outbox clean
 
 BIN := .venv/bin
 READY := .venv/installed
@@ -12,6 +12,8 @@ CONCURRENCY ?= 16
 STOCK ?= enough
 STORM = $(if $(filter yes,$(CHAOS)),--chaos --seed $(or $(SEED),1) --kills $(KILLS) $(foreach each,$(SCALE),--scale $(each)))
 WORKERS ?= 2
+PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadgroup
+SHORT := tests/backstay tests/shop tests/conformance tests/docs tests/examples tests/typing tests/acceptance/test_shop.py
 MINUTES ?= 30
 EVENTS ?= 500000
 KILLS ?= 100
@@ -22,8 +24,14 @@ help: ## this list
 up: $(READY) ## start everything, place orders, show their way; Ctrl-C stops it (DEMO=no, KAFKA=apache)
 	@$(BIN)/python -m shop up
 
-test: $(READY) ## run every test (ARGS="tests/shop -k checkout")
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+test: $(READY) ## the short test run, minutes (ARGS="-k checkout")
+	@$(PYTEST) -m "not outside" $(SHORT) $(ARGS)
+
+test-all: $(READY) ## every test: integration, the whole system, kill -9 (ARGS="tests/integration")
+	@$(PYTEST) -m "not outside" $(ARGS)
+
+test-outside: $(READY) ## tests beside servers, clients and tools of others that are installed here
+	@$(PYTEST) -m outside $(ARGS)
 
 lint: $(READY) ## check style, types and who may import whom
 	@$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -14,12 +15,13 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from backstay.testing import scaled
 from shop.local import apache, postgres, tansu
 from shop.local.ports import free_port, is_open
 from shop.local.postgres import Cluster
 from shop.local.program import Program, spawn, stop, wait_until
 
-pytest_plugins = ("tests.world",)
+pytest_plugins = ("tests.world", "tests.pacing")
 
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """Tests kill processes, never the machine: what reached the operating system survives that."""
@@ -72,6 +74,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         raise pytest.UsageError(f"pytest-xdist keeps no groups together with this pytest: {spread[0]}")
 
 
+@pytest.hookimpl(tryfirst=True)  # a worker of pytest-xdist runs the loop itself
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Start the broker before the first test if one of them needs it: it boots while the others run."""
+    if any("kafka" in getattr(item, "fixturenames", ()) for item in session.items):
+        session.config.stash[BROKER] = start_broker(Path(tempfile.mkdtemp(prefix="backstay-broker-")))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop the broker, also when its fixture was never asked for."""
+    broker = session.config.stash.get(BROKER, None)
+    if broker is not None:
+        broker.stop()
+
+
 @pytest.fixture(scope="session")
 def postgres_folder() -> Iterator[Path]:
     """Not pytest's temporary folder: that one is private to us, and the server may have to run as somebody else."""
@@ -121,29 +137,47 @@ def database(postgres_cluster: Cluster) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaForTests]:
+def kafka(request: pytest.FixtureRequest) -> KafkaForTests:
     """A running, warmed broker of this pytest process; `flavor` says which kind."""
-    folder = tmp_path_factory.mktemp("kafka")
+    broker = request.config.stash[BROKER]
+    broker.wait_until_ready()
+    exercise(broker.bootstrap)
+    return KafkaForTests(broker.bootstrap, flavor())
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A broker from its start to its end."""
+
+    bootstrap: str
+    program: Program
+    what: "apache.Kafka | Port"
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    def wait_until_ready(self) -> None:
+        wait_until(self.what.is_ready, self.process, self.program, timeout=scaled(60.0))
+
+    def stop(self) -> None:
+        stop(self.process, self.program)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+BROKER: pytest.StashKey[Broker] = pytest.StashKey()
+
+
+def start_broker(folder: Path) -> Broker:
+    """Start a broker without waiting for it."""
+    what: apache.Kafka | Port
     if flavor() == "apache":
-        yield from apache_kafka(folder)
+        apache.fetch()
+        apache.make_archive(exercise)
+        node = apache.create(folder / "node", log=folder / "kafka.log")
+        bootstrap, program, what = node.bootstrap, node.program(), node
     else:
-        yield from embedded_kafka(folder)
-
-
-def apache_kafka(folder: Path) -> Iterator[KafkaForTests]:
-    apache.fetch()
-    apache.make_archive(exercise)
-    node = apache.create(folder / "node", log=folder / "kafka.log")
-    with running(node.program(), node):
-        exercise(node.bootstrap)
-        yield KafkaForTests(node.bootstrap, "apache")
-
-
-def embedded_kafka(folder: Path) -> Iterator[KafkaForTests]:
-    port = free_port()
-    with running(tansu.program(port, folder / "kafka.log"), Port(port)):
-        exercise(f"127.0.0.1:{port}")
-        yield KafkaForTests(f"127.0.0.1:{port}", "embedded")
+        port = free_port()
+        bootstrap, program, what = f"127.0.0.1:{port}", tansu.program(port, folder / "kafka.log"), Port(port)
+    return Broker(bootstrap, program, what, folder, spawn(program))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +199,7 @@ class running:
     def __enter__(self) -> subprocess.Popen[bytes]:
         self._process = spawn(self._program)
         try:
-            wait_until(self._what.is_ready, self._process, self._program, timeout=60.0)
+            wait_until(self._what.is_ready, self._process, self._program, timeout=scaled(60.0))
         except BaseException:
             stop(self._process, self._program)
             raise

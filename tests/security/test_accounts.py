@@ -7,7 +7,12 @@ from uuid import uuid4
 
 import pytest
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.kafka, pytest.mark.xdist_group("security"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.kafka,
+    pytest.mark.xdist_group("acceptance"),
+    pytest.mark.timeout(300),
+]
 
 SAMPLES = 8
 

@@ -10,7 +10,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.kafka, pytest.mark.xdist_group("security"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.kafka,
+    pytest.mark.xdist_group("acceptance"),
+    pytest.mark.timeout(300),
+]
 
 SERVICES = ("auth", "catalog", "orders", "payments", "inventory", "notifications", "analytics")
 PROMISES = (

@@ -10,7 +10,12 @@ import pytest
 
 from shop.local.web import HttpError
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.kafka, pytest.mark.xdist_group("security"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.kafka,
+    pytest.mark.xdist_group("acceptance"),
+    pytest.mark.timeout(300),
+]
 
 BODY = {"lines": [{"sku": "NW-001", "quantity": 1}], "payment_method": "pm_card_ok"}
 INNER = "GET /payments/{order} HTTP/1.1\r\nHost: payments\r\n\r\n"

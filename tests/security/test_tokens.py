@@ -8,7 +8,12 @@ import pytest
 
 from backstay.auth.signing import SigningKey
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.kafka, pytest.mark.xdist_group("security"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.kafka,
+    pytest.mark.xdist_group("acceptance"),
+    pytest.mark.timeout(300),
+]
 
 SERVICES = ("auth", "catalog", "orders", "payments", "inventory", "notifications", "analytics")
 PUBLIC = {

@@ -9,7 +9,12 @@ import pytest
 
 from backstay.testing import eventually
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.kafka, pytest.mark.xdist_group("security"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.kafka,
+    pytest.mark.xdist_group("acceptance"),
+    pytest.mark.timeout(300),
+]
 
 JWT = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}")
 PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY")

@@ -1,7 +1,7 @@
-"""What tests of services built on Backstay need: a clock to move by hand, waiting, and arming of faults."""
+"""Tools for tests of services built on Backstay: a manual clock, waits with a deadline, and arming of faults."""
 
 from backstay.testing.clock import FakeClock
 from backstay.testing.faults import FaultFile, armed
-from backstay.testing.waiting import eventually
+from backstay.testing.waiting import eventually, scaled
 
-__all__ = ["FakeClock", "FaultFile", "armed", "eventually"]
+__all__ = ["FakeClock", "FaultFile", "armed", "eventually", "scaled"]

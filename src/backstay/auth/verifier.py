@@ -22,6 +22,7 @@ from backstay.auth.errors import InvalidToken
 from backstay.auth.keys import KeySource
 from backstay.auth.principal import Principal
 from backstay.errors import ConfigError
+from backstay.metrics import Count
 
 ALGORITHM = "ES256"
 TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})
@@ -37,9 +38,9 @@ _REFUSED_HEADERS = ("crit", "jku", "jwk", "x5u", "x5c", "b64")
 class VerifierStatistics:
     """Counts since the start."""
 
-    verified: int
-    cache_hits: int
-    refused: int
+    verified: Count
+    cache_hits: Count
+    refused: Count
     cached: int
 
 

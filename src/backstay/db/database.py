@@ -20,6 +20,7 @@ from backstay.db.pool import RECOVERY_TIMEOUT, Pool, PoolStatistics, close_polit
 from backstay.db.tls import secured
 from backstay.db.transaction import Executor, Statement, Transaction, roll_back
 from backstay.errors import ConfigError
+from backstay.metrics import Count
 
 CONNECT_TIMEOUT = 5.0  # seconds for one connection attempt
 STARTUP_TIMEOUT = 30.0  # seconds to wait for a database that isn't there yet
@@ -32,8 +33,8 @@ class DatabaseStatistics:
     """The pool's state, and how transactions ended since the start."""
 
     pool: PoolStatistics
-    committed: int
-    rolled_back: int
+    committed: Count
+    rolled_back: Count
 
 
 class Database:

@@ -20,6 +20,7 @@ import asyncpg
 
 from backstay.db.driver import DRIVER_ERRORS, Connection
 from backstay.db.errors import Unavailable, translate
+from backstay.metrics import Count
 from backstay.resilience import remaining
 
 RECOVERY_TIMEOUT = 2.0  # seconds a connection gets for rolling back before it is closed
@@ -46,9 +47,9 @@ class PoolStatistics:
     size: int
     idle: int
     waiting: int
-    opened: int
-    dropped: int
-    timeouts: int
+    opened: Count
+    dropped: Count
+    timeouts: Count
 
 
 class Pool:

@@ -24,6 +24,7 @@ from backstay.discovery.rest import REGISTRY_HEADER
 from backstay.discovery.transport import RegistryAddress, Transport
 from backstay.discovery.view import View
 from backstay.http import HttpClient
+from backstay.metrics import Count
 
 HEARTBEAT = 30.0  # seconds
 LEASE = 90.0  # seconds
@@ -49,9 +50,9 @@ class EurekaClientStatistics:
     up: Mapping[str, int]
     """Instances that are up, by application."""
     ejected: int
-    heartbeats: int
-    registrations: int
-    failures: int
+    heartbeats: Count
+    registrations: Count
+    failures: Count
     """Requests to the registry that failed."""
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from backstay.discovery.errors import TooManyLeases
 from backstay.discovery.instance import OUT_OF_SERVICE, UNKNOWN, UP
 from backstay.discovery.registration import Registration
+from backstay.metrics import Count
 
 MAX_LEASES = 20_000
 OVERRIDE_LIFE = 3600.0  # seconds an override outlives its lease
@@ -53,11 +54,11 @@ class LeaseStatistics:
     leases: int
     apps: int
     version: int
-    registered: int
-    renewed: int
-    cancelled: int
-    expired: int
-    unknown: int
+    registered: Count
+    renewed: Count
+    cancelled: Count
+    expired: Count
+    unknown: Count
     """Heartbeats for leases that are not there."""
 
 

@@ -16,6 +16,7 @@ from backstay.discovery.leases import LeaseRegistry, LeaseStatistics
 from backstay.discovery.rest import EurekaRest
 from backstay.http import HttpReply, HttpRequest, HttpServer, not_found, only_read
 from backstay.ids import uuid7
+from backstay.metrics import COUNTER, GAUGE, Sample, family
 
 PORT = 8761
 EVICTION = 0.5  # seconds between looks for leases that have ended
@@ -142,18 +143,20 @@ def _json(content: dict[str, object]) -> HttpReply:
 
 
 def _metrics(seen: LeaseStatistics, rest: EurekaRest) -> bytes:
-    gauges = {"instances": seen.leases, "applications": seen.apps}
-    counters = {
-        "registrations": seen.registered,
-        "heartbeats": seen.renewed,
-        "unknown_heartbeats": seen.unknown,
-        "cancellations": seen.cancelled,
-        "expirations": seen.expired,
-        "unauthorized_requests": rest.unauthorized,
-        "forbidden_requests": rest.forbidden,
-    }
-    lines = [f"# TYPE discovery_{name} gauge\ndiscovery_{name} {value}\n" for name, value in gauges.items()]
-    lines += [
-        f"# TYPE discovery_{name}_total counter\ndiscovery_{name}_total {value}\n" for name, value in counters.items()
+    numbers = [
+        ("instances", GAUGE, "Instances that are registered.", seen.leases),
+        ("applications", GAUGE, "Applications that have instances.", seen.apps),
+        ("registrations_total", COUNTER, "Registrations taken.", seen.registered),
+        ("heartbeats_total", COUNTER, "Heartbeats taken.", seen.renewed),
+        ("unknown_heartbeats_total", COUNTER, "Heartbeats for instances that are not there.", seen.unknown),
+        ("cancellations_total", COUNTER, "Cancellations taken.", seen.cancelled),
+        ("expirations_total", COUNTER, "Leases that ran out.", seen.expired),
+        ("unauthorized_requests_total", COUNTER, "Requests without a credential that is known.", rest.unauthorized),
+        ("forbidden_requests_total", COUNTER, "Requests whose credential is for another application.", rest.forbidden),
     ]
-    return "".join(lines).encode()
+    lines = [
+        line
+        for name, kind, text, value in numbers
+        for line in family(f"discovery_{name}", kind, text, [Sample({}, value)])
+    ]
+    return "\n".join([*lines, ""]).encode()

@@ -28,6 +28,7 @@ from backstay.http.framing import RequestHead
 from backstay.http.inbound import InboundConnection, Timeouts
 from backstay.http.listener import Bounds, Listener
 from backstay.http.pool import Pool, PoolStatistics
+from backstay.metrics import Count
 from backstay.resilience import Registry as Policies
 
 
@@ -37,13 +38,13 @@ class GatewayStatistics:
 
     clients: int
     in_flight: int
-    turned_away: int
+    turned_away: Count
     """Clients that found too many others connected."""
-    turned_away_of_address: int
+    turned_away_of_address: Count
     """Clients that found too many others connected from their address."""
-    requests: int
-    replays: int
-    ejections: int
+    requests: Count
+    replays: Count
+    ejections: Count
     upstream: PoolStatistics
 
 

@@ -7,6 +7,8 @@ A bucket of `burst` tokens that refills with `rate` tokens a second is the same 
 from dataclasses import dataclass
 from math import ceil
 
+from backstay.metrics import Count
+
 MAX_KEYS = 100_000
 
 
@@ -26,8 +28,8 @@ class LimiterStatistics:
     """A snapshot."""
 
     keys: int
-    allowed: int
-    refused: int
+    allowed: Count
+    refused: Count
 
 
 class TokenBuckets:

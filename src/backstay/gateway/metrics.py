@@ -1,7 +1,9 @@
 """Counters as plain integers, turned into Prometheus text only when somebody asks."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+
+from backstay.metrics import COUNTER, GAUGE, HISTOGRAM, Sample, family
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the duration histogram, in seconds."""
@@ -53,44 +55,34 @@ class Metrics:
         counters: Iterable[tuple[str, str, float]] = (),
     ) -> str:
         """The Prometheus exposition; gauges and counters kept elsewhere are (name, help, value)."""
+        requests = [
+            Sample({"route": route, "status": str(status)}, count)
+            for route, metrics in self.routes.items()
+            for status, count in sorted(metrics.statuses.items())
+        ]
+        times = [sample for route, metrics in self.routes.items() for sample in _histogram(route, metrics)]
         lines = [
-            *_head("backstay_gateway_requests_total", "counter", "Exchanges by route and status."),
-            *(
-                f'backstay_gateway_requests_total{{route="{_label(route)}",status="{status}"}} {count}'
-                for route, metrics in self.routes.items()
-                for status, count in sorted(metrics.statuses.items())
-            ),
-            *_head("backstay_gateway_request_seconds", "histogram", "Duration of exchanges by route."),
-            *(line for route, metrics in self.routes.items() for line in _histogram(_label(route), metrics)),
-            *_single(
-                "backstay_gateway_replays_total", "counter", "Requests sent again on a new connection.", self.replays
-            ),
-            *_single("backstay_gateway_ejections_total", "counter", "Instances left out for a while.", self.ejections),
-            *_single("backstay_gateway_client_gone_total", "counter", "Clients that left early.", self.client_gone),
+            *family("backstay_gateway_requests_total", COUNTER, "Exchanges by route and status.", requests),
+            *family("backstay_gateway_request_seconds", HISTOGRAM, "Duration of exchanges by route.", times),
+            *_single("backstay_gateway_replays_total", COUNTER, "Requests sent again on a new one.", self.replays),
+            *_single("backstay_gateway_ejections_total", COUNTER, "Instances left out for a while.", self.ejections),
+            *_single("backstay_gateway_client_gone_total", COUNTER, "Clients that left early.", self.client_gone),
         ]
         for name, text, value in counters:
-            lines += _single(name, "counter", text, value)
+            lines += _single(name, COUNTER, text, value)
         for name, text, value in gauges:
-            lines += _single(name, "gauge", text, value)
+            lines += _single(name, GAUGE, text, value)
         return "\n".join(lines) + "\n"
 
 
-def _head(name: str, kind: str, text: str) -> Sequence[str]:
-    return f"# HELP {name} {text}", f"# TYPE {name} {kind}"
+def _single(name: str, kind: str, text: str, value: float) -> Iterable[str]:
+    return family(name, kind, text, [Sample({}, value)])
 
 
-def _single(name: str, kind: str, text: str, value: float) -> Sequence[str]:
-    return *_head(name, kind, text), f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
-
-
-def _histogram(route: str, metrics: RouteMetrics) -> Iterable[str]:
+def _histogram(route: str, metrics: RouteMetrics) -> Iterable[Sample]:
     total = 0
     for bound, count in zip((*map(str, BUCKETS), "+Inf"), metrics.buckets, strict=True):
         total += count
-        yield f'backstay_gateway_request_seconds_bucket{{route="{route}",le="{bound}"}} {total}'
-    yield f'backstay_gateway_request_seconds_sum{{route="{route}"}} {metrics.seconds:.6f}'
-    yield f'backstay_gateway_request_seconds_count{{route="{route}"}} {total}'
-
-
-def _label(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+        yield Sample({"route": route, "le": bound}, total, "_bucket")
+    yield Sample({"route": route}, metrics.seconds, "_sum")
+    yield Sample({"route": route}, total, "_count")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from backstay.http.connection import Address, Connection
 from backstay.http.errors import ConnectFailed, PoolFull
+from backstay.metrics import Count
 
 IDLE_SECONDS = 4.0  # shorter than the shortest keep-alive of the servers we know (5 s)
 MAX_PER_ADDRESS = 512
@@ -18,8 +19,8 @@ class PoolStatistics:
 
     open: int
     idle: int
-    opened: int
-    reused: int
+    opened: Count
+    reused: Count
 
 
 class Pool:

@@ -26,6 +26,7 @@ from backstay.messaging.lane import Lane
 from backstay.messaging.marks import Marks
 from backstay.messaging.record import Partition, Record
 from backstay.messaging.replayer import Replayer
+from backstay.metrics import Count
 
 log = logging.getLogger("backstay.messaging")
 
@@ -51,15 +52,15 @@ class ConsumerStatistics:
     assigned: partitions of this member; reason: why `healthy` is False.
     """
 
-    handled: int
-    duplicates: int
-    skipped: int
-    dead_letters: int
-    retries: int
-    repeats: int
-    outages: int
-    replayed: int
-    held: int
+    handled: Count
+    duplicates: Count
+    skipped: Count
+    dead_letters: Count
+    retries: Count
+    repeats: Count
+    outages: Count
+    replayed: Count
+    held: Count
     lag: int | None
     assigned: tuple[Partition, ...]
     healthy: bool

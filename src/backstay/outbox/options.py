@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields
 
 from backstay.errors import ConfigError
+from backstay.metrics import Count
 from backstay.telemetry.histogram import Histogram, HistogramStatistics
 
 
@@ -60,35 +61,35 @@ class RelayStatistics:
     oldest_age: float
     """Seconds; of the oldest of them."""
     in_flight: int
-    published: int
-    failed: int
+    published: Count
+    failed: Count
     """Publishes of a row that failed and are repeated."""
-    refused: int
+    refused: Count
     """Publishes of a row that the broker will never take as it is."""
     shards_owned: int
     shards_streamed: int
     """Of these, read from the write-ahead log; a few seconds old."""
-    lease_lost: int
-    epoch_conflicts: int
+    lease_lost: Count
+    epoch_conflicts: Count
     waiting_topics: int
     suspected_keys: int
     """Keys of which a record was refused together with others; each is offered alone."""
     parked_keys: int
     """In the whole table: what waits for an operator."""
-    parked: int
+    parked: Count
     """Keys that this relay has parked."""
-    reads: int
+    reads: Count
     """SQL statements."""
-    deletes: int
+    deletes: Count
     """SQL statements."""
-    restarts: int
-    transactions: int
+    restarts: Count
+    transactions: Count
     """Strict mode: committed by the broker."""
-    aborted: int
+    aborted: Count
     """Strict mode: transactions taken back, their rows are repeated."""
-    fenced: int
+    fenced: Count
     """Strict mode: transactions refused because another relay has taken the shards over."""
-    recovered: int
+    recovered: Count
     """Strict mode: rows found published when shards were taken over, and not published again."""
     slot_retained_bytes: int
     """WAL that the server keeps for the relay's replication slot; 0 without one."""

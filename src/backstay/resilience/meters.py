@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from backstay import metrics
+from backstay.metrics import COUNTER, GAUGE, SUMMARY, family, label_name, unique
 from backstay.resilience import events
 from backstay.resilience.bulkhead import Bulkhead
 from backstay.resilience.circuit_breaker import CircuitBreaker
@@ -17,8 +19,33 @@ from backstay.resilience.retry import Retry
 from backstay.resilience.thread_pool import ThreadPoolBulkhead
 from backstay.resilience.time_limiter import TimeLimiter
 
-GAUGE, COUNTER, SUMMARY = "gauge", "counter", "summary"
 Tags = Callable[[Any], Mapping[str, str]]
+
+HELP = {
+    "bulkhead_active_thread_count": "Threads of a thread pool that run a call.",
+    "bulkhead_available_concurrent_calls": "Calls that a bulkhead would let through now.",
+    "bulkhead_available_thread_count": "Threads of a thread pool that are free or not started.",
+    "bulkhead_core_thread_pool_size": "Threads that a thread pool keeps.",
+    "bulkhead_max_allowed_concurrent_calls": "Calls that a bulkhead lets through at the same time.",
+    "bulkhead_max_thread_pool_size": "Threads that a thread pool may have.",
+    "bulkhead_queue_capacity": "Calls that may wait for a thread.",
+    "bulkhead_queue_depth": "Calls that wait for a thread.",
+    "bulkhead_thread_pool_size": "Threads that a thread pool has.",
+    "circuitbreaker_buffered_calls": "Calls in the window of a circuit breaker, by kind.",
+    "circuitbreaker_calls_seconds": "Calls that a circuit breaker let through, by kind, and their duration.",
+    "circuitbreaker_calls_seconds_max": "Longest call since the start, by kind.",
+    "circuitbreaker_failure_rate": "Failure rate in percent; -1 while there are too few calls.",
+    "circuitbreaker_not_permitted_calls_total": "Calls that a circuit breaker refused.",
+    "circuitbreaker_slow_call_rate": "Rate of slow calls in percent; -1 while there are too few calls.",
+    "circuitbreaker_slow_calls": "Slow calls in the window of a circuit breaker, by kind.",
+    "circuitbreaker_state": "1 for the state that a circuit breaker is in, 0 for the others.",
+    "ratelimiter_available_permissions": "Calls that a rate limiter lets through in this period; negative: reserved.",
+    "ratelimiter_waiting_threads": "Calls that wait for a permission.",
+    "retry_budget_exhausted_total": "Attempts that the retry budget did not allow.",
+    "retry_calls_total": "Calls by their ending, and whether it took a retry.",
+    "timelimiter_calls_total": "Calls under a time limit, by their ending.",
+}
+"""The families, without the prefix `resilience4j_`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,29 +94,46 @@ def _adder(total: list[float]) -> Callable[[Any], None]:
 
 
 def samples(policies: Iterable[Any], *, tags: Tags | None = None, timers: Timers | None = None) -> Iterator[Sample]:
-    """The numbers of these policies."""
+    """The numbers of these policies.
+
+    Of two policies of one kind and name the second is shown as `name-2`. A tag never takes the place of a label of
+    Resilience4j's (`name`, `kind`, `state`), and its name is made a legal one, as by Micrometer.
+    """
+    taken: dict[type, set[str]] = {}
     for policy in policies:
-        read = next((read for kind, read in _READERS if isinstance(policy, kind)), None)
-        if read is None:
+        found = next(((kind, read) for kind, read in _READERS if isinstance(policy, kind)), None)
+        if found is None:
             continue
-        labels = {"name": str(policy.name), **(tags(policy) if tags is not None else {})}
+        kind, read = found
+        own = {label_name(key): str(value) for key, value in (tags(policy) if tags is not None else {}).items()}
+        labels = {**own, "name": unique(str(policy.name), taken.setdefault(_family_of(kind), set()))}
         if isinstance(policy, CircuitBreaker):
             yield from _times(policy, labels, timers)
-        for family, type_, more, value in read(policy):
-            yield Sample(family, type_, {**labels, **more}, value)
+        for name, type_, more, value in read(policy):
+            yield Sample(name, type_, {**labels, **more}, value)
 
 
 def exposition(policies: Iterable[Any], *, tags: Tags | None = None, timers: Timers | None = None) -> str:
     """The numbers as Prometheus's text, for those who have no client library."""
-    lines: list[str] = []
-    last = ""
-    for sample in sorted(samples(policies, tags=tags, timers=timers), key=lambda each: each.family):
-        if sample.family != last:
-            last = sample.family
-            lines.append(f"# TYPE resilience4j_{last} {sample.type}")
-        labels = ",".join(f'{key}="{_escaped(value)}"' for key, value in sample.labels.items())
-        lines.append(f"resilience4j_{sample.family}{sample.suffix}{{{labels}}} {sample.value:g}")
+    families: dict[str, list[Sample]] = {}
+    for sample in samples(policies, tags=tags, timers=timers):
+        families.setdefault(sample.family, []).append(sample)
+    lines = [
+        line
+        for name, found in sorted(families.items())
+        for line in family(
+            f"resilience4j_{name}",
+            found[0].type,
+            HELP[name],
+            [metrics.Sample(each.labels, each.value, each.suffix) for each in found],
+        )
+    ]
     return "\n".join([*lines, ""])
+
+
+def _family_of(kind: type) -> type:
+    """The kind whose families a policy shares: both bulkheads are `resilience4j_bulkhead_…`."""
+    return Bulkhead if kind is ThreadPoolBulkhead else kind
 
 
 def _times(breaker: CircuitBreaker, labels: dict[str, str], timers: Timers | None) -> Iterator[Sample]:
@@ -168,8 +212,4 @@ _READERS: tuple[tuple[type, Callable[[Any], Numbers]], ...] = (
 )
 
 
-def _escaped(value: str) -> str:
-    return str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-__all__ = ["Sample", "Timers", "exposition", "samples"]
+__all__ = ["HELP", "Sample", "Timers", "exposition", "samples"]

@@ -16,6 +16,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, ParamSpec, TypeVar
 
 from backstay.clock import SYSTEM, Clock
+from backstay.metrics import Count
 from backstay.resilience import events
 from backstay.resilience.ambient import Ambient
 from backstay.resilience.budget import Budget
@@ -79,10 +80,10 @@ def own_attempts() -> Iterator[None]:
 class RetryStatistics:
     """How calls ended, as Resilience4j counts them; and how often the budget allowed no other attempt."""
 
-    successful_without_retry: int
-    successful_with_retry: int
-    failed_without_retry: int
-    failed_with_retry: int
+    successful_without_retry: Count
+    successful_with_retry: Count
+    failed_without_retry: Count
+    failed_with_retry: Count
     retries_total: int = 0
     budget_exhausted_total: int = 0
 

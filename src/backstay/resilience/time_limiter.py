@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from backstay.clock import SYSTEM, Clock
+from backstay.metrics import Count
 from backstay.resilience import events
 from backstay.resilience.admission import Admission, AdmittedBlock, async_generator
 from backstay.resilience.config import Seconds, check, in_seconds, within
@@ -33,10 +34,10 @@ DEFAULT_TIMEOUT = 1.0  # seconds
 class TimeLimiterStatistics:
     """How calls ended; `deadline`: those ended by the request's own deadline, which is no time-out of the limiter."""
 
-    successful: int
-    failed: int
-    timeout: int
-    deadline: int = 0
+    successful: Count
+    failed: Count
+    timeout: Count
+    deadline: Count = 0
 
 
 class Table:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from backstay.clock import SYSTEM, Clock
+from backstay.metrics import Count
 from backstay.telemetry.logs import get_logger
 from backstay.telemetry.trace import TraceContext, use
 
@@ -21,8 +22,8 @@ log = get_logger()
 class JobStatistics:
     """How a job has fared."""
 
-    runs: int
-    failures: int
+    runs: Count
+    failures: Count
     last_error: str | None
     """What the latest run failed with; None if it succeeded."""
 

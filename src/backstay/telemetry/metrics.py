@@ -1,8 +1,9 @@
 """Metrics: what is counted anyway, as plain integers in `statistics()`, is read when somebody asks for it.
 
-Every part with a `statistics()` shows its numbers as `backstay_<kind>_<field>{name="..."}`; states show as 1 under
-their name. Policies of `backstay.resilience` show under Resilience4j's names as well. Nothing is measured twice and
-nothing costs anything between two readings.
+Every part with a `statistics()` shows its numbers as `backstay_<kind>_<field>{name="..."}`, those that only grow
+(`Count`) as counters, `backstay_<kind>_<field>_total`; states show as 1 under their name. Policies of
+`backstay.resilience` show under Resilience4j's names as well. Nothing is measured twice and nothing costs anything
+between two readings.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -20,7 +21,8 @@ from prometheus_client.core import (
     Metric,
 )
 
-from backstay.resilience.meters import samples
+from backstay.metrics import COUNTER, unique
+from backstay.resilience.meters import HELP, samples
 from backstay.telemetry.histogram import HistogramStatistics
 
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -54,40 +56,54 @@ class _Collector:
             refusals.add_metric([reason], count)
         yield refusals
         yield from _resilience(_with_inner(self._parts))
-        gauges: dict[str, GaugeMetricFamily] = {}
+        yield from self._statistics()
+
+    def _statistics(self) -> Iterator[Metric]:
+        numbers: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
         histograms: dict[str, HistogramMetricFamily] = {}
-        names: dict[tuple[str, str], int] = {}
+        taken: dict[str, set[str]] = {}
         for part in _with_inner(self._parts):
-            kind = _kind(part)
-            name = str(getattr(part, "name", None) or getattr(part, "group", None) or self._service)
-            count = names[kind, name] = names.get((kind, name), 0) + 1
-            if count > 1:  # two series of one name would spoil the whole answer
-                name = f"{name}-{count}"
+            kind = _kind(type(part))
+            given = str(getattr(part, "name", None) or getattr(part, "group", None) or self._service)
+            name = unique(given, taken.setdefault(kind, set()))
             record = part.statistics()
             for field, seen in _histograms(record):
                 metric = f"backstay_{kind}_{field}_seconds"
-                family = histograms.get(metric)
+                histogram = histograms.get(metric)
+                if histogram is None:
+                    histogram = histograms[metric] = HistogramMetricFamily(metric, _text(field, kind), labels=["name"])
+                histogram.add_metric([name], _cumulative(seen.bounds, seen.buckets), seen.total)
+            for number in _numbers(record):
+                metric = f"backstay_{kind}_{number.field}"
+                family = numbers.get(metric)
                 if family is None:
-                    family = histograms[metric] = HistogramMetricFamily(metric, _text(field, kind), labels=["name"])
-                family.add_metric([name], _cumulative(seen.bounds, seen.buckets), seen.total)
-            for field, label, value in _numbers(record):
-                metric = f"backstay_{kind}_{field}"
-                gauge = gauges.get(metric)
-                if gauge is None:
-                    gauge = gauges[metric] = GaugeMetricFamily(metric, _text(field, kind), labels=["name", "of"])
-                gauge.add_metric([name, label], value)
-        yield from gauges.values()
+                    make = CounterMetricFamily if number.grows else GaugeMetricFamily
+                    family = numbers[metric] = make(metric, _text(number.field, kind), labels=["name", "of"])
+                family.add_metric([name, number.label], number.value)
+        yield from numbers.values()
         yield from histograms.values()
 
 
 def _requests(routes: Sequence[Any]) -> Iterator[Metric]:
     counts = CounterMetricFamily("http_server_requests", "Requests answered.", labels=["method", "route", "status"])
     times = HistogramMetricFamily("http_server_request_seconds", "Time to answer.", labels=["method", "route"])
+    statuses: dict[tuple[str, str, str], int] = {}
     for route in routes:
         path = route.path or "(none)"
-        for status, count in sorted(route.statuses.items()):
-            counts.add_metric([route.method, path, str(status)], count)
-        times.add_metric([route.method, path], _cumulative(route.bounds, route.buckets), route.seconds)
+        for status, count in route.statuses.items():
+            key = route.method, path, str(status)
+            statuses[key] = statuses.get(key, 0) + count
+    for key, count in sorted(statuses.items()):
+        counts.add_metric(list(key), count)
+    merged: dict[tuple[str, str], tuple[list[int], float, Sequence[float]]] = {}
+    for route in routes:
+        buckets, seconds, bounds = merged.get(
+            (route.method, route.path or "(none)"), ([0] * len(route.buckets), 0.0, route.bounds)
+        )
+        added = [one + other for one, other in zip(buckets, route.buckets, strict=True)]
+        merged[route.method, route.path or "(none)"] = added, seconds + route.seconds, bounds
+    for (method, path), (buckets, seconds, bounds) in merged.items():
+        times.add_metric([method, path], _cumulative(bounds, buckets), seconds)
     yield counts
     yield times
 
@@ -109,16 +125,13 @@ def _histograms(record: Any) -> Iterator[tuple[str, HistogramStatistics]]:
 
 
 def _resilience(parts: Iterable[Any]) -> Iterator[Metric]:
-    """The policies among the parts as Micrometer shows Resilience4j's; of two of one kind and name, the first."""
+    """The policies among the parts as Micrometer shows Resilience4j's."""
     families: dict[str, Metric] = {}
-    shown: set[tuple[str, ...]] = set()
     for sample in samples(parts):
-        series = (sample.family, sample.suffix, *sample.labels.values())
-        if series in shown:
-            continue
-        shown.add(series)
         name = f"resilience4j_{sample.family}"
-        family = families.setdefault(name, Metric(name.removesuffix("_total"), "As in Resilience4j.", sample.type))
+        family = families.get(name)
+        if family is None:
+            family = families[name] = Metric(name.removesuffix("_total"), HELP[sample.family], sample.type)
         family.add_sample(name + sample.suffix, dict(sample.labels), sample.value)
     yield from families.values()
 
@@ -134,29 +147,52 @@ def _with_inner(parts: Iterable[Any]) -> Iterator[Any]:
                 yield each
 
 
-def _numbers(record: Any, prefix: str = "") -> Iterator[tuple[str, str, float]]:
-    """The numbers in a record of statistics: field, label (the key within a mapping, a state's name) and value."""
+class _Number(NamedTuple):
+    """A number in a record of statistics; `label` is the key within a mapping, or a state's name."""
+
+    field: str
+    label: str
+    value: float
+    grows: bool
+
+
+def _numbers(record: Any, prefix: str = "") -> Iterator[_Number]:
     if not dataclasses.is_dataclass(record):
         return
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
         name = prefix + field.name
+        grows = field.name.endswith("_total") or COUNTER in getattr(field.type, "__metadata__", ())
+        shown = _metric_field(name, grows=grows)
         if isinstance(value, (bool, int, float)):
-            yield name, "", float(value)
+            yield _Number(shown, "", float(value), grows)
         elif isinstance(value, Enum):
-            yield name, value.name.lower(), 1.0
+            yield _Number(shown, value.name.lower(), 1.0, False)
         elif isinstance(value, HistogramStatistics):
             continue
         elif dataclasses.is_dataclass(value):
             yield from _numbers(value, name + "_")
-        elif isinstance(value, dict):
+        elif isinstance(value, Mapping):
             for key, inner in value.items():
                 if isinstance(inner, (bool, int, float)):
-                    yield name, str(key), float(inner)
+                    yield _Number(shown, str(key), float(inner), grows)
 
 
-def _kind(part: object) -> str:
-    return _WORDS.sub("_", type(part).__name__.strip("_")).lower()
+def family_name(part: type, field: str, *, grows: bool) -> str:
+    """Return the name of the family that shows a field of a part's statistics."""
+    name = f"backstay_{_kind(part)}_{_metric_field(field, grows=grows)}"
+    return f"{name}_total" if grows else name
+
+
+def _metric_field(name: str, *, grows: bool) -> str:
+    """The field's name as part of a metric's: the suffixes `_total` and `_count` have a meaning of their own there."""
+    if grows:
+        return name.removesuffix("_total")
+    return f"{name.removesuffix('_count')}s" if name.endswith("_count") else name
+
+
+def _kind(part: type) -> str:
+    return _WORDS.sub("_", part.__name__.strip("_")).lower()
 
 
 def _process_registry() -> CollectorRegistry:
@@ -168,4 +204,4 @@ def _process_registry() -> CollectorRegistry:
     return _process
 
 
-__all__ = ["exposition"]
+__all__ = ["exposition", "family_name"]

@@ -10,6 +10,7 @@ from typing import Any, Self
 from backstay.clock import SYSTEM, Clock
 from backstay.db import Database, Transaction
 from backstay.messaging import Broker, Consumer, Event, Locks
+from backstay.metrics import Counts
 from backstay.telemetry.logs import get_logger
 from shop.analytics.model import Facts, Line, State, group
 from shop.analytics.service import Analytics
@@ -41,8 +42,8 @@ def register(consumer: Consumer, analytics: Analytics, *, generation: int) -> No
 class ReadersStatistics:
     """What the consumers of this process have done, by group: see `ConsumerStatistics`."""
 
-    handled: dict[str, int]
-    dead_letters: dict[str, int]
+    handled: Counts
+    dead_letters: Counts
     lag: dict[str, int]
     healthy: dict[str, bool]
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from backstay.errors import BackstayError, ConfigError
+from backstay.metrics import Count
 from shop.auth.model import MIN_GUESSES, guessable_pieces, normalised
 
 T = TypeVar("T")
@@ -64,8 +65,8 @@ class PasswordStatistics:
 
     busy: int
     """Being hashed, or waiting for it."""
-    hashed: int
-    refused: int
+    hashed: Count
+    refused: Count
     """Because too many were waiting."""
     cost: float
     """Seconds that one takes, on average."""

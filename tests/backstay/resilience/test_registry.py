@@ -1,6 +1,7 @@
 """Registry, the reader of resilience4j.* keys, metrics, health and the actuator application."""
 
 import asyncio
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,29 @@ async def test_metrics_have_micrometers_names() -> None:
 
     timers.close()
     assert not guard.machine.publisher.heard
+
+
+class Busy(r.Retry):
+    """A retry that has retried for long."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(2, name=name)
+
+    def statistics(self) -> Any:
+        return dataclasses.replace(super().statistics(), failed_with_retry=123_456_789)
+
+
+def test_metrics_have_full_digits_and_legal_labels() -> None:
+    """Millions are shown to the last call; tags become legal names and never take the place of a label."""
+    text = meters.exposition(
+        [Busy("pay"), Busy("pay"), Busy("pay-2")],
+        tags=lambda policy: {"team.name": "a", "1st": "b", "name": "no", "kind": "no"},
+    )
+
+    labels = 'team_name="a",m_1st="b",name="pay",kind="failed_with_retry"'
+    assert f"resilience4j_retry_calls_total{{{labels}}} 123456789" in text
+    names = {sample.labels["name"] for family in text_string_to_metric_families(text) for sample in family.samples}
+    assert names == {"pay", "pay-2", "pay-2-2"}
 
 
 def test_health_speaks_resilience4js_words() -> None:

@@ -243,7 +243,7 @@ async def test_logins_are_counted(front: Front) -> None:
     metrics = (await front.send("GET", "/metrics")).body.decode()
     for line in ("accounts_registrations", "accounts_logins", "accounts_failed_logins", "key_ring_published"):
         assert f"backstay_{line}{{" in metrics
-    assert 'backstay_accounts_failed_logins{name="auth",of=""} 1.0' in metrics
+    assert 'backstay_accounts_failed_logins_total{name="auth",of=""} 1.0' in metrics
 
 
 async def test_what_every_service_answers(front: Front) -> None:

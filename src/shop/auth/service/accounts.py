@@ -17,6 +17,7 @@ from backstay.clock import SYSTEM, Clock
 from backstay.db import Database, Transaction
 from backstay.errors import ConfigError
 from backstay.ids import uuid7
+from backstay.metrics import Count
 from backstay.outbox import Outbox
 from backstay.service import (
     Conflict,
@@ -84,15 +85,15 @@ class FirstAdmin:
 class AccountStatistics:
     """Counts since the start."""
 
-    registrations: int
-    repeated_registrations: int
-    logins: int
-    failed_logins: int
-    throttled_logins: int
-    refreshes: int
-    repeated_refreshes: int
-    reused_refresh_tokens: int
-    revoked_sessions: int
+    registrations: Count
+    repeated_registrations: Count
+    logins: Count
+    failed_logins: Count
+    throttled_logins: Count
+    refreshes: Count
+    repeated_refreshes: Count
+    reused_refresh_tokens: Count
+    revoked_sessions: Count
 
 
 class Accounts:

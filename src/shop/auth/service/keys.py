@@ -15,6 +15,7 @@ from joserfc.jwk import ECKey
 from backstay.auth import KeysUnavailable, SigningKey, StaticKeys, jwks
 from backstay.clock import SYSTEM, Clock
 from backstay.db import Database, Transaction
+from backstay.metrics import Count
 from backstay.telemetry.logs import get_logger
 from shop.auth import store
 from shop.auth.model import KeyRecord, KeyState, is_rotation_due
@@ -33,7 +34,7 @@ class KeyRingStatistics:
     published: int
     current_age: float
     """Seconds that the current key has been signing."""
-    changes: int
+    changes: Count
     """Times that the published keys changed since the start."""
 
 

@@ -21,6 +21,9 @@ NO_PARTS = {
     "Gateway",  # has a page of its own, with names of its own
     "TokenBuckets",
     "RegistryServer",
+    "HttpServer",
+    "Listener",
+    "Server",
     "LeaseRegistry",
     "Histogram",  # part of another's statistics
     "Pool",

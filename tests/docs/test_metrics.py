@@ -24,6 +24,8 @@ MANAGEMENT = {
     "backstay_gateway_upstream_open",
     "backstay_gateway_upstream_idle",
     "backstay_gateway_revoked_sessions",
+    "backstay_gateway_turned_away_total",
+    "backstay_gateway_turned_away_of_address_total",
 }  # numbers that the gateway's management adds
 UNKNOWN = {"backstay_consumer_lag"}  # is not shown before it is known
 

@@ -8,6 +8,7 @@ from backstay.service import idempotency
 from backstay.service.answers import Answer
 from backstay.service.app import ROLES, Role, Service
 from backstay.service.client import Client, Response, client
+from backstay.service.conditions import NO_CONDITIONS, Conditions, version_tag
 from backstay.service.errors import ServiceCallError, UpstreamError, UpstreamRefused
 from backstay.service.health import Check
 from backstay.service.idempotency import IdempotencyKey
@@ -22,6 +23,7 @@ from backstay.service.problems import (
     Forbidden,
     MethodNotAllowed,
     NotFound,
+    PreconditionFailed,
     Problem,
     RequestTimeout,
     TooLarge,
@@ -36,12 +38,14 @@ from backstay.service.routing import Route, delete, get, patch, post, put
 from backstay.service.settings import Address, Port, Seconds, Secret, ServiceSettings, Settings
 
 __all__ = [
+    "NO_CONDITIONS",
     "ROLES",
     "Address",
     "Answer",
     "BadRequest",
     "Check",
     "Client",
+    "Conditions",
     "Conflict",
     "DeadlineExceeded",
     "Feed",
@@ -53,6 +57,7 @@ __all__ = [
     "NotFound",
     "Page",
     "Port",
+    "PreconditionFailed",
     "Principal",
     "Problem",
     "Request",
@@ -85,4 +90,5 @@ __all__ = [
     "patch",
     "post",
     "put",
+    "version_tag",
 ]

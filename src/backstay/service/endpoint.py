@@ -10,6 +10,7 @@ import msgspec
 from backstay.auth import Principal, TokenVerifier, require
 from backstay.service.answers import JSON, Answer, encode, encode_json
 from backstay.service.bodies import check_coding, check_json, decode_body, refuse_no_body
+from backstay.service.conditions import NO_CONDITIONS, Conditions
 from backstay.service.errors import invalid_token, problem_of
 from backstay.service.idempotency import IdempotencyKey
 from backstay.service.problems import MEDIA_TYPE, Problem, Unauthorized, Unavailable
@@ -20,6 +21,8 @@ from backstay.service.statistics import RouteCounters
 from backstay.telemetry.trace import TraceContext
 
 Headers = list[tuple[bytes, bytes]]
+
+_OF_304 = frozenset((b"cache-control", b"content-location", b"date", b"etag", b"expires", b"vary"))
 
 STATE = "backstay.inbound"
 """Key of the `Inbound` in the ASGI scope."""
@@ -106,9 +109,17 @@ class Endpoint:
         elif self._refuses_body and _has_body(headers):
             check_json(headers)
             refuse_no_body(await read(receive, headers, self._max_body, self._body_timeout))
+        conditions = _conditions(scope, headers)
+        if route.takes_conditions:
+            given["conditions"] = conditions
+        elif route.method != "GET":
+            conditions.check_untagged()
         if route.takes_request:
             given["request"] = Request(scope, headers, self._proxies)
-        return self._reply(await self._handler(**given))
+        reply = self._reply(await self._handler(**given))
+        if route.method == "GET" and conditions is not NO_CONDITIONS:
+            return _conditional(reply, conditions)
+        return reply
 
     async def _body(self, receive: Receive, headers: dict[bytes, bytes]) -> Any:
         if self._decoder is None:
@@ -169,6 +180,20 @@ def reply_of_problem(problem: Problem, *, instance: str, trace_id: str) -> Reply
 def refusal(error: Exception, scope: Scope, inbound: Inbound) -> Reply:
     """The problem an error is to the client, as it goes out."""
     return reply_of_problem(problem_of(error), instance=scope["path"], trace_id=inbound.context.trace_id)
+
+
+def _conditions(scope: Scope, headers: Mapping[bytes, bytes]) -> Conditions:
+    if b"if-match" in headers or b"if-none-match" in headers:
+        return Conditions.of(scope["headers"])
+    return NO_CONDITIONS
+
+
+def _conditional(reply: Reply, conditions: Conditions) -> Reply:
+    """The answer to a read under conditions: 304 has the fields of the 200 that caches need (RFC 9110 §15.4.5)."""
+    etag = next((value for name, value in reply.headers if name == b"etag"), None)
+    if reply.status != 200 or etag is None or not conditions.is_not_modified(etag.decode("latin-1")):
+        return reply
+    return Reply(304, [field for field in reply.headers if field[0] in _OF_304], b"")
 
 
 def _has_body(headers: Mapping[bytes, bytes]) -> bool:

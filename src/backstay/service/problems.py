@@ -9,6 +9,7 @@ BackstayError
     ├── MethodNotAllowed     405  the path exists, the method doesn't
     ├── RequestTimeout       408  the body came too slowly
     ├── Conflict             409  the state of the resource forbids it; has a slug of its own
+    ├── PreconditionFailed   412  what the request is meant for has changed meanwhile
     ├── TooLarge             413  the body is over the limit
     ├── UnsupportedMedia     415  the body is not JSON
     ├── Unprocessable        422  understood, but a field is wrong; lists the fields
@@ -172,6 +173,13 @@ class Conflict(_Simple):
         super().__init__(detail, slug=slug, **more)
 
 
+class PreconditionFailed(_Simple):
+    """`If-Match` or `If-None-Match` doesn't hold: what the request is meant for has changed meanwhile."""
+
+    status = 412
+    slug = "precondition-failed"
+
+
 class TooLarge(_Simple):
     """The body is over the limit."""
 
@@ -240,6 +248,7 @@ __all__ = [
     "Forbidden",
     "MethodNotAllowed",
     "NotFound",
+    "PreconditionFailed",
     "Problem",
     "ProblemBody",
     "RequestTimeout",

@@ -6,6 +6,7 @@
 | `body: bytes`            | the body as it came, of whatever media type (hide such a route)        |
 | `who: Principal`         | the owner of the bearer token; `Principal | None` on a public route    |
 | `key: IdempotencyKey`    | the `Idempotency-Key` header, bound to caller and operation            |
+| `conditions: Conditions` | `If-Match` and `If-None-Match`, for a handler that changes what has an ETag |
 | `request: Request`       | headers and peer                                                       |
 | a name in the path       | that part of the path: `{order_id}`                                    |
 | any other                | a query parameter; optional if it has a default                        |
@@ -58,6 +59,7 @@ class Route:
     takes_who: Literal["no", "yes", "if there"]
     takes_key: bool
     takes_request: bool
+    takes_conditions: bool
     path_parameters: tuple[Parameter, ...]
     query_parameters: tuple[Parameter, ...]
     returns: Any
@@ -186,6 +188,7 @@ def _route(
         takes_who="no" if "who" not in special else "if there" if optional_who else "yes",
         takes_key="key" in special,
         takes_request="request" in special,
+        takes_conditions="conditions" in special,
         path_parameters=tuple(p for p in others if p.name in names),
         query_parameters=tuple(p for p in others if p.name not in names),
         returns=returns,
@@ -206,7 +209,7 @@ def _unwrapped(kind: Any) -> Any:
     return kind
 
 
-_SPECIAL = frozenset({"body", "who", "key", "request"})
+_SPECIAL = frozenset({"body", "conditions", "who", "key", "request"})
 
 get = _decorator("GET")
 post = _decorator("POST")

@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from backstay.service import (
     Answer,
+    Conditions,
     FieldError,
     Page,
     Route,
@@ -20,6 +21,7 @@ from backstay.service import (
     patch,
     post,
     put,
+    version_tag,
 )
 from shop.catalog.model import TEXT_LIMIT, Details, Filter, Place, Product, Sort
 from shop.catalog.service import Products
@@ -122,14 +124,15 @@ def routes(products: Products) -> list[Route]:
         return _answer(product, status=201, location=f"/api/v1/products/{product.sku}")
 
     @put("/products/{sku}", scope="catalog:write")
-    async def replace_product(sku: str, body: ProductDetails) -> Answer[ProductView]:
+    async def replace_product(sku: str, body: ProductDetails, conditions: Conditions) -> Answer[ProductView]:
         """Replace a product's details, if nobody else has changed them since."""
-        return _answer(await products.change(sku, lambda _: _details(body), version=body.version))
+        details = _details(body)
+        return _answer(await products.change(sku, lambda _: details, version=body.version, conditions=conditions))
 
     @patch("/products/{sku}", scope="catalog:write")
-    async def change_product(sku: str, body: ProductChange) -> Answer[ProductView]:
+    async def change_product(sku: str, body: ProductChange, conditions: Conditions) -> Answer[ProductView]:
         """Change some of a product's details."""
-        return _answer(await products.change(sku, body.of, version=body.version))
+        return _answer(await products.change(sku, body.of, version=body.version, conditions=conditions))
 
     return [list_products, find_product, create_product, replace_product, change_product]
 
@@ -174,7 +177,7 @@ def _view(product: Product) -> ProductView:
 
 
 def _answer(product: Product, *, status: int = 200, location: str | None = None) -> Answer[ProductView]:
-    headers = {"ETag": f'"{product.version}"'}
+    headers = {"ETag": version_tag(product.version)}
     if location:
         headers["Location"] = location
     return Answer(_view(product), status, headers)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from backstay.clock import SYSTEM, Clock
 from backstay.db import Database, Transaction
 from backstay.outbox import Outbox
-from backstay.service import Conflict, FieldError, NotFound, Unprocessable
+from backstay.service import NO_CONDITIONS, Conditions, Conflict, FieldError, NotFound, Unprocessable, version_tag
 from shop.catalog import events, store
 from shop.catalog.model import Details, Filter, Flaw, Place, Product, Sort, Stale, sku_flaws
 
@@ -44,13 +44,22 @@ class Products:
             await self._box.append(tx, events.created(product), version=product.version)
         return product
 
-    async def change(self, sku: str, change: Callable[[Details], Details], *, version: int | None = None) -> Product:
+    async def change(
+        self,
+        sku: str,
+        change: Callable[[Details], Details],
+        *,
+        version: int | None = None,
+        conditions: Conditions = NO_CONDITIONS,
+    ) -> Product:
         """Give a product the details that `change` makes of those it has; nothing is published if they are the same.
 
-        Raises NotFound, Unprocessable with every broken rule, and Conflict unless `version` (if given) is the newest.
+        Raises NotFound, PreconditionFailed, Unprocessable with every broken rule, and Conflict unless `version` (if
+        given) is the newest.
         """
         async with self._db.transaction() as tx:
             product = _known(await store.lock(tx, sku), sku)
+            conditions.check(version_tag(product.version))
             changed = self._next(product, change(product.details), version)
             if changed is not product:
                 await self._save(tx, changed)

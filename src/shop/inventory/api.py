@@ -7,11 +7,23 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from backstay.service import Answer, Feed, IdempotencyKey, Page, Route, decode_cursor, encode_cursor, get, post, put
+from backstay.service import (
+    Answer,
+    Conditions,
+    Feed,
+    IdempotencyKey,
+    Page,
+    Route,
+    decode_cursor,
+    encode_cursor,
+    get,
+    post,
+    put,
+)
 from shop.contracts import audit as audited
 from shop.inventory.events import fact
 from shop.inventory.model import ON_HAND_LIMIT, Level, Line
-from shop.inventory.service import Stock
+from shop.inventory.service import Stock, tag_of
 
 PAGE = 50  # items of a page unless asked for otherwise
 PAGE_LIMIT = 100
@@ -71,9 +83,9 @@ def routes(stock: Stock) -> list[Route]:
         return Page([_view(level) for level in found[:limit]], following)
 
     @get("/stock/{sku}", scope="inventory:read")
-    async def find_stock(sku: str) -> StockView:
-        """Read the stock of one product."""
-        return _view(await stock.find(sku))
+    async def find_stock(sku: str) -> Answer[StockView]:
+        """Read the stock of one product; its ETag is its version, once it was set."""
+        return _tagged(await stock.find(sku))
 
     @get("/stock/{sku}/ledger", scope="inventory:read")
     async def list_ledger(sku: str, limit: Limit = PAGE, cursor: str | None = None) -> Page[LedgerLine]:
@@ -84,9 +96,10 @@ def routes(stock: Stock) -> list[Route]:
         return Page([_line(line) for line in found[:limit]], following)
 
     @put("/stock/{sku}", scope="inventory:write")
-    async def set_stock(sku: Sku, body: Count) -> StockView:
-        """Set what is on hand of a product, as counted."""
-        return _view(await stock.count(sku, on_hand=body.on_hand, reorder_level=body.reorder_level))
+    async def set_stock(sku: Sku, body: Count, conditions: Conditions) -> Answer[StockView]:
+        """Set what is on hand of a product, as counted; with If-Match, only if nothing has changed since."""
+        counted = stock.count(sku, on_hand=body.on_hand, reorder_level=body.reorder_level, conditions=conditions)
+        return _tagged(await counted)
 
     @post("/stock/{sku}/restock", scope="inventory:write")
     async def restock(sku: str, body: Delivery, key: IdempotencyKey) -> Answer[StockView]:
@@ -107,6 +120,11 @@ def internal(stock: Stock) -> list[Route]:
         return Feed.of([(place, fact(reservation)) for place, reservation in found], since=since, limit=limit)
 
     return [audit]
+
+
+def _tagged(level: Level) -> Answer[StockView]:
+    tag = tag_of(level)
+    return Answer(_view(level), headers={"ETag": tag} if tag else {})
 
 
 def _view(level: Level) -> StockView:

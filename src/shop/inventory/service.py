@@ -8,7 +8,17 @@ from uuid import UUID
 from backstay.clock import SYSTEM, Clock
 from backstay.db import Database, Transaction
 from backstay.outbox import Outbox
-from backstay.service import Answer, Conflict, FieldError, IdempotencyKey, NotFound, Unprocessable
+from backstay.service import (
+    NO_CONDITIONS,
+    Answer,
+    Conditions,
+    Conflict,
+    FieldError,
+    IdempotencyKey,
+    NotFound,
+    Unprocessable,
+    version_tag,
+)
 from shop.inventory import events, store
 from shop.inventory.model import Audited, Change, Level, Line, Reserved, TooMuch, Wish, decide_all
 
@@ -39,12 +49,19 @@ class Stock:
         await self.find(sku)
         return await store.ledger(self._db, sku, before=before, limit=limit)
 
-    async def count(self, sku: str, *, on_hand: int, reorder_level: int | None) -> Level:
-        """Somebody counted a product. A product nobody heard of gets its row: its creation may still be on its way."""
+    async def count(
+        self, sku: str, *, on_hand: int, reorder_level: int | None, conditions: Conditions = NO_CONDITIONS
+    ) -> Level:
+        """Somebody counted a product. A product nobody heard of gets its row: its creation may still be on its way.
+
+        Raises PreconditionFailed; stock that was never set has no entity tag, so `If-None-Match: *` sets it once.
+        """
         now = self._clock.now()
         async with self._db.transaction() as tx:
             await store.create(tx, sku, now=now)
-            return await self._change(tx, sku, lambda level: level.set(on_hand, reorder_level, now=now), now=now)
+            return await self._change(
+                tx, sku, lambda level: level.set(on_hand, reorder_level, now=now), now=now, conditions=conditions
+            )
 
     async def restock(
         self, sku: str, *, quantity: int, key: IdempotencyKey, view: Callable[[Level], View]
@@ -95,10 +112,19 @@ class Stock:
         """Reservations that changed after a position, for the auditor."""
         return await store.audit(self._db, after, limit=limit)
 
-    async def _change(self, tx: Transaction, sku: str, change: Callable[[Level], Change], *, now: datetime) -> Level:
+    async def _change(
+        self,
+        tx: Transaction,
+        sku: str,
+        change: Callable[[Level], Change],
+        *,
+        now: datetime,
+        conditions: Conditions = NO_CONDITIONS,
+    ) -> Level:
         levels = await store.lock(tx, [sku])
         if sku not in levels:
             raise _unknown(sku)
+        conditions.check(tag_of(levels[sku]))
         try:
             done = change(levels[sku])
         except Reserved as error:
@@ -111,6 +137,11 @@ class Stock:
     async def _save(self, tx: Transaction, changes: Sequence[Change], *, order_id: UUID | None, now: datetime) -> None:
         await store.move(tx, changes, order_id=order_id, now=now)
         await self._box.append(tx, *events.moved(changes, at=now))
+
+
+def tag_of(level: Level) -> str | None:
+    """Return the entity tag of a product's stock; None if nothing was ever set."""
+    return version_tag(level.version) if level.version else None
 
 
 def _unknown(sku: str) -> NotFound:

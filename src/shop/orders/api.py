@@ -19,6 +19,7 @@ from backstay.service import (
     encode_cursor,
     get,
     post,
+    version_tag,
 )
 from shop.contracts import audit as audited
 from shop.contracts.orders import OrderView, TimelineEntry
@@ -48,9 +49,10 @@ def routes(orders: Orders) -> list[Route]:
         return Page(items, encode_cursor(last) if last else None)
 
     @get("/orders/{order_id}", scope="orders:read")
-    async def find(order_id: UUID, who: Principal) -> OrderView:
-        """One of my orders."""
-        return await orders.find(_customer(who), order_id)
+    async def find(order_id: UUID, who: Principal) -> Answer[OrderView]:
+        """One of my orders; its ETag is its version, so that waiting for it to settle costs 304s."""
+        order = await orders.find(_customer(who), order_id)
+        return Answer(order, headers={"ETag": version_tag(order.version)})
 
     @get("/orders/{order_id}/timeline", scope="orders:read")
     async def timeline(order_id: UUID, who: Principal) -> Page[TimelineEntry]:

@@ -116,6 +116,18 @@ async def test_two_admins_cant_overwrite_each_other(shelf: Any, database: str, p
     assert [(update["sku"], update["version"], update["price"]) for update in updates] == [("NW-001", 2, price)]
 
 
+async def test_conditions_of_a_product(shelf: Any):
+    """A change under a tag that isn't the current one is not carried out; a reader that has the product gets 304."""
+    stale = await shelf.ask("PATCH", "/products/NW-003", {"available": True}, headers={"if-match": '"7"'})
+    changed = await shelf.ask("PATCH", "/products/NW-003", {"available": True}, headers={"if-match": '"1"'})
+    again = await shelf.ask("PATCH", "/products/NW-003", {"available": False}, headers={"if-match": '"1"'})
+    read = await shelf.get("/products/NW-003", who=None, headers={"if-none-match": '"1", W/"2"'})
+
+    assert (stale.status, stale.slug, stale.headers["etag"]) == (412, "precondition-failed", '"1"')
+    assert (changed.status, changed.headers["etag"], again.status) == (200, '"2"', 412)
+    assert (read.status, read.body, read.headers["etag"]) == (304, None, '"2"')
+
+
 async def test_a_part_can_be_changed_alone(shelf: Any):
     """What a PATCH leaves out stays; null takes an optional text away; nothing changed is no new version."""
     await shelf.ask("PATCH", "/products/NW-003", {"supplier": "Exotic Liquids"})

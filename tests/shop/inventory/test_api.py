@@ -43,6 +43,20 @@ async def test_a_count_is_read_back(api: Any):
     assert (counted.body["reorder_level"], counted.body["version"]) == (10, 1)
 
 
+async def test_conditions_of_stock(api: Any):
+    """Stock is set once under `If-None-Match: *`, and only from the state that was read under `If-Match`."""
+    path, body = "/stock/NW-001", {"on_hand": 39}
+    conditions = ({"if-match": "*"}, {"if-none-match": "*"}, {"if-none-match": "*"}, {"if-match": '"1"'})
+    statuses = [(await api.ask("PUT", path, body, headers=condition)).status for condition in conditions]
+    stale = await api.ask("PUT", path, {"on_hand": 40}, headers={"if-match": '"0"'})
+    read = await api.get(path)
+
+    assert statuses == [412, 200, 412, 200]
+    assert (stale.status, read.body["on_hand"]) == (412, 39)
+    assert read.headers["etag"] == f'"{read.body["version"]}"'
+    assert (await api.get(path, headers={"if-none-match": read.headers["etag"]})).status == 304
+
+
 async def test_a_delivery_counts_once_per_key(api: Any):
     """Repeats of a restock, also at the same moment, get the first answer byte for byte and add nothing."""
     await put(api, "NW-001", on_hand=1)

@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from tests.documented import DocumentedWeb
 
 from backstay.db import Database
 from backstay.testing import eventually
@@ -256,7 +257,7 @@ def _wait_until_up(process: subprocess.Popen[str]) -> None:
 @pytest.fixture
 async def web(world: World) -> AsyncIterator[Web]:
     """The gateway."""
-    async with Web(world.running.gateway) as web:
+    async with DocumentedWeb(world.running.gateway) as web:
         yield web
 
 

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
+from tests.documented import Documents
 
 from backstay.auth import StaticKeys, TokenVerifier
 from backstay.db import Database
@@ -48,6 +49,7 @@ class Caller:
     running: Running
     http: HttpClient
     issuer: TokenIssuer
+    documents: Documents
 
     async def ask(
         self, method: str, path: str, body: Any = None, *, who: Any = "admin", headers: Mapping[str, str] | None = None
@@ -65,6 +67,7 @@ class Caller:
             body=content,
             timeout=10.0,
         )
+        self.documents.check(method, f"/api/v1{path}", got.status)
         return Reply(got.status, got.headers, msgspec.json.decode(got.body) if got.body else None)
 
     async def get(self, path: str, **how: Any) -> Reply:
@@ -100,7 +103,10 @@ def calling() -> Calling:
         service.verifier = TokenVerifier(issuer.issuer, issuer.audience, StaticKeys(issuer.jwks), service=service.name)
         service.broker = broker
         async with service.running(None if broker else ("api",)) as running, HttpClient() as http:
-            yield Caller(running, http, issuer)
+            documents = Documents()
+            found = await http.request("127.0.0.1", running.port, "GET", "/openapi.json", timeout=10.0)
+            documents.add(msgspec.json.decode(found.body))
+            yield Caller(running, http, issuer, documents)
 
     return run
 

@@ -8,7 +8,7 @@ from backstay.service import idempotency
 from backstay.service.answers import Answer
 from backstay.service.app import ROLES, Role, Service
 from backstay.service.client import Client, Response, client
-from backstay.service.conditions import NO_CONDITIONS, Conditions, version_tag
+from backstay.service.conditions import NO_CONDITIONS, TAGGED, Conditions, version_tag
 from backstay.service.errors import ServiceCallError, UpstreamError, UpstreamRefused
 from backstay.service.health import Check
 from backstay.service.idempotency import IdempotencyKey
@@ -40,6 +40,7 @@ from backstay.service.settings import Address, Port, Seconds, Secret, ServiceSet
 __all__ = [
     "NO_CONDITIONS",
     "ROLES",
+    "TAGGED",
     "Address",
     "Answer",
     "BadRequest",

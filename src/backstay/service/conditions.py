@@ -85,6 +85,9 @@ class Conditions:
 
 NO_CONDITIONS = Conditions()
 
+TAGGED = {304: "The client has it already", 412: "If-Match does not hold"}
+"""What a read of something with an ETag may answer, for its route's `answers`."""
+
 
 def _tags(name: bytes, values: list[bytes] | None) -> Tags:
     if values is None:
@@ -107,4 +110,4 @@ def _failed(field: str, etag: str | None) -> PreconditionFailed:
     return PreconditionFailed(f"{field}: {now}; read the resource again", headers={"ETag": etag} if etag else None)
 
 
-__all__ = ["NO_CONDITIONS", "Conditions", "version_tag"]
+__all__ = ["NO_CONDITIONS", "TAGGED", "Conditions", "version_tag"]

@@ -51,7 +51,6 @@ def _reachable(schemas: dict[str, Any], kinds: list[Any]) -> set[str]:
 
 
 def _described(route: Route) -> HTTPRouteHandler:
-    problems = {status: _problem(meaning) for status, meaning in _errors(route).items()}
     return HTTPRouteHandler(
         route.path.replace("}", ":str}"),
         http_method=[route.method],
@@ -61,7 +60,7 @@ def _described(route: Route) -> HTTPRouteHandler:
         description=inspect.getdoc(route.handler),
         operation_id=route.handler.__name__,
         name=route.name,
-        responses=problems,
+        responses=_answers(route),
         security=[] if route.public else [{"token": [route.scope] if route.scope else []}],
         tags=[_tag(route.path)],
         sync_to_thread=False,
@@ -99,27 +98,45 @@ def _hashable(default: Any) -> Any:
     return tuple(default) if isinstance(default, (list, set)) else default
 
 
+def _answers(route: Route) -> dict[int, ResponseSpec]:
+    """Every answer besides the usual one: the errors of the kit and of the gateway, and what the route names itself."""
+    described = _errors(route) | dict(route.answers)
+    return {status: _answer(route, status, described[status]) for status in sorted(described)}
+
+
 def _errors(route: Route) -> dict[int, str]:
-    errors = {429: "Too many requests, or too many tries", 500: "Something went wrong", 503: "Something needed is away"}
+    errors = {
+        400: "Malformed",
+        429: "Too many requests, or too many tries",
+        500: "Something went wrong",
+        502: "No usable answer from the service",
+        503: "Something needed is away",
+        504: "The time for an answer is over",
+    }
     if not route.public:
         errors |= {401: "No valid access token", 403: "The token does not allow it"}
     elif route.method == "POST":
         errors[401] = "The credentials are wrong"
     if route.path_parameters:
         errors[404] = "Nothing there, or nothing you may see"
-    if route.takes_body is not None or route.takes_key or route.path_parameters or route.query_parameters:
-        errors[400] = "Malformed"
     if route.method != "GET":
-        errors[409] = "The state forbids it"
-    if route.takes_body is not None:
-        errors |= {413: "The body is too large", 415: "The body is not JSON"}
-    if route.takes_body is not None or route.query_parameters:
-        errors[422] = "A field is wrong"
-    return dict(sorted(errors.items()))
+        errors |= {
+            408: "The body came too slowly",
+            409: "The state forbids it",
+            412: "If-Match or If-None-Match does not hold",
+            413: "The body is too large",
+            415: "The body is not JSON, or has a coding",
+        }
+    if route.takes_body is not None or route.query_parameters or not route.tolerant:
+        errors[422] = "A field or parameter is wrong, or not known"
+    return errors
 
 
-def _problem(meaning: str) -> ResponseSpec:
-    return ResponseSpec(ProblemBody, description=meaning, media_type=MEDIA_TYPE, generate_examples=False)
+def _answer(route: Route, status: int, meaning: str) -> ResponseSpec:
+    if status >= 400:
+        return ResponseSpec(ProblemBody, description=meaning, media_type=MEDIA_TYPE, generate_examples=False)
+    kind = None if status in (204, 304) else route.returns
+    return ResponseSpec(kind, description=meaning, media_type=MediaType.JSON, generate_examples=False)
 
 
 def _tag(path: str) -> str:

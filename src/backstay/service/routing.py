@@ -14,8 +14,8 @@
 
 import inspect
 import re
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -64,6 +64,7 @@ class Route:
     query_parameters: tuple[Parameter, ...]
     returns: Any
     internal: bool = False
+    answers: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -97,6 +98,7 @@ class _Decorator(Protocol):
         max_body: int | None = None,
         hidden: bool = False,
         tolerant: bool | None = None,
+        answers: Mapping[int, str] | None = None,
         internal: bool = False,
     ) -> Callable[[Handler], Route]: ...
 
@@ -112,6 +114,7 @@ def _decorator(method: Method) -> _Decorator:
         max_body: int | None = None,
         hidden: bool = False,
         tolerant: bool | None = None,
+        answers: Mapping[int, str] | None = None,
         internal: bool = False,
     ) -> Callable[[Handler], Route]:
         """Answer requests for `path` with the decorated coroutine function.
@@ -127,6 +130,8 @@ def _decorator(method: Method) -> _Decorator:
             tolerant: unknown fields, unknown query parameters and repeated names are read past, as between services
                 of one system, where the caller may be newer; else they are refused. By default on hidden and internal
                 routes.
+            answers: what the handler answers besides `status` and the usual errors: the meaning of each status, for
+                the OpenAPI document. One below 400 has the same body.
             internal: for other services only; the token must have been issued to a service for calls of this one.
         """
         if public and (scope or role or internal):
@@ -135,7 +140,7 @@ def _decorator(method: Method) -> _Decorator:
         def decorate(handler: Handler) -> Route:
             reads_past = internal or hidden if tolerant is None else tolerant
             made = _route(method, path, handler, scope, role, public, status, max_body, hidden, reads_past)
-            return replace(made, internal=internal)
+            return replace(made, internal=internal, answers=answers or {})
 
         return decorate
 

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from backstay.service import (
+    TAGGED,
     Answer,
     Conditions,
     FieldError,
@@ -112,7 +113,7 @@ def routes(products: Products) -> list[Route]:
         following = encode_cursor(sort, more.value, more.sku) if more else None
         return Page([_view(product) for product in items], following)
 
-    @get("/products/{sku}", public=True)
+    @get("/products/{sku}", public=True, answers=TAGGED)
     async def find_product(sku: str) -> Answer[ProductView]:
         """Read one product; its ETag is its version."""
         return _answer(await products.find(sku))

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from backstay.service import (
+    TAGGED,
     Answer,
     Conditions,
     Feed,
@@ -82,7 +83,7 @@ def routes(stock: Stock) -> list[Route]:
         following = encode_cursor(found[limit - 1].sku) if len(found) > limit else None
         return Page([_view(level) for level in found[:limit]], following)
 
-    @get("/stock/{sku}", scope="inventory:read")
+    @get("/stock/{sku}", scope="inventory:read", answers=TAGGED)
     async def find_stock(sku: str) -> Answer[StockView]:
         """Read the stock of one product; its ETag is its version, once it was set."""
         return _tagged(await stock.find(sku))

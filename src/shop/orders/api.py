@@ -8,6 +8,7 @@ import msgspec
 from backstay.resilience import Actuator, CircuitBreaker
 from backstay.resilience.actuator import circuit_breakers
 from backstay.service import (
+    TAGGED,
     Answer,
     Feed,
     Forbidden,
@@ -30,10 +31,16 @@ from shop.orders.service import Orders
 Limit = Annotated[int, msgspec.Meta(ge=1, le=100)]
 
 
+CHECKOUT = {
+    202: "No answer from payments in time; the order settles by itself",
+    402: "Declined; the order is cancelled",
+}
+
+
 def routes(orders: Orders) -> list[Route]:
     """The routes of orders, under `/api/v1`."""
 
-    @post("/orders", scope="orders:write", status=201)
+    @post("/orders", scope="orders:write", status=201, answers=CHECKOUT)
     async def checkout(body: NewOrder, who: Principal, key: IdempotencyKey) -> Answer[OrderView]:
         """Place an order and pay for it. 201 confirmed, 202 settles later, 402 declined; prices are ours."""
         return await orders.checkout(_customer(who), body, key)
@@ -48,7 +55,7 @@ def routes(orders: Orders) -> list[Route]:
         items, last = await orders.page(_customer(who), before=before, status=status, limit=limit)
         return Page(items, encode_cursor(last) if last else None)
 
-    @get("/orders/{order_id}", scope="orders:read")
+    @get("/orders/{order_id}", scope="orders:read", answers=TAGGED)
     async def find(order_id: UUID, who: Principal) -> Answer[OrderView]:
         """One of my orders; its ETag is its version, so that waiting for it to settle costs 304s."""
         order = await orders.find(_customer(who), order_id)

@@ -320,3 +320,16 @@ async def test_checkouts_at_once_with_one_key(shop: Shop) -> None:
     assert {reply.slug for reply in replies if reply not in done} <= {"request-in-progress"}
     assert len({reply.body for reply in done}) == 1
     assert len((await shop.get(""))["items"]) == 1
+
+
+async def test_the_document_has_every_end_of_a_checkout(shop: Shop) -> None:
+    """201, 202 with the order, 402 as a problem, and a read that may be 304."""
+    paths = (await shop.api.ask("GET", "/openapi.json", token=None)).json["paths"]
+    checkout = paths["/api/v1/orders"]["post"]["responses"]
+
+    order = {"$ref": "#/components/schemas/OrderView"}
+    for status in ("201", "202"):
+        assert checkout[status]["content"]["application/json"]["schema"] == order
+    assert "application/problem+json" in checkout["402"]["content"]
+    assert {"400", "401", "403", "409", "413", "415", "422", "429", "503", "504"} < checkout.keys()
+    assert "304" in paths["/api/v1/orders/{order_id}"]["get"]["responses"]

@@ -59,8 +59,14 @@ NOTIFICATIONS = Service(
     mail=True,
 )
 ANALYTICS = Service(name="analytics", owns="read models", consumes=tuple(TOPICS))
+AUDITOR = Service(
+    name="auditor",
+    owns="what doesn't add up",
+    calls=("orders", "payments", "inventory", "notifications"),
+    scopes=("audit:read",),
+)
 
-SERVICES = (DISCOVERY, GATEWAY, AUTH, CATALOG, ORDERS, PAYMENTS, INVENTORY, NOTIFICATIONS, ANALYTICS)
+SERVICES = (DISCOVERY, GATEWAY, AUTH, CATALOG, ORDERS, PAYMENTS, INVENTORY, NOTIFICATIONS, ANALYTICS, AUDITOR)
 """In the order in which they are started. Everyone can start without everyone else."""
 
 STOP_ORDER = (("gateway",), ("orders",), tuple(s.name for s in SERVICES[2:] if s.name != "orders"), ("discovery",))

@@ -19,7 +19,7 @@ from backstay.service import Running, Service
 from backstay.testing.issuer import TokenIssuer
 from shop.topology import TOPICS
 
-ADMIN = "catalog:write inventory:read inventory:write analytics:read"
+ADMIN = "catalog:write inventory:read inventory:write analytics:read audit:read"
 ADMIN_ID = UUID("01890000-0000-7000-8000-00000000000a")
 
 

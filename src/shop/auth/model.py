@@ -16,7 +16,7 @@ CUSTOMER = "customer"
 ADMIN = "admin"
 SCOPES = {
     CUSTOMER: ("orders:read", "orders:write", "notifications:read"),
-    ADMIN: ("catalog:write", "inventory:write", "inventory:read", "analytics:read"),
+    ADMIN: ("catalog:write", "inventory:write", "inventory:read", "analytics:read", "audit:read"),
 }
 """What each role may do; a user with several roles may do all of it."""
 

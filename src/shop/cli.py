@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -129,6 +130,26 @@ def seed() -> None:
 
     home, running = _running()
     _run(seed_running(home, running, Screen()))
+
+
+@app.command()
+def audit(
+    since: Annotated[str, typer.Option(help="only what was first seen then or later: 30m, 2h, 1d, or a time")] = "",
+) -> None:
+    """Show what doesn't add up between orders, payments, the provider, stock and mails; status 1 if anything."""
+    from shop.demo.audit import read_since, show
+    from shop.local.screen import Screen
+
+    try:
+        first = read_since(since, datetime.now(UTC))
+    except ValueError as error:
+        _fail(str(error), 2)
+    home, running = _running()
+    try:
+        sound = asyncio.run(show(home, running, Screen(), first))
+    except (BackstayError, RuntimeError, OSError) as error:
+        _fail(str(error))
+    raise typer.Exit(0 if sound else 1)
 
 
 @app.command()

@@ -5,7 +5,6 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from backstay.errors import ConfigError
 from backstay.service import Seconds, ServiceSettings
 
 FAULT_POINTS: tuple[str, ...] = (
@@ -39,11 +38,12 @@ class Settings(ServiceSettings):
     unsettled_after: Seconds = 1200.0
     """Age from which an order that is neither confirmed nor cancelled is reported; longer than orders waits itself."""
 
-    def __post_init__(self) -> None:
+    def problems(self) -> list[str]:
+        """Contradictions among the auditor's settings besides the base's own."""
+        found = super().problems()
         if self.unsettled_after <= self.tolerance:
-            raise ConfigError(
-                [
-                    f"UNSETTLED_AFTER={self.unsettled_after:g}: must be longer than TOLERANCE={self.tolerance:g}, "
-                    "or an order would be reported while it may still be under way"
-                ]
+            found.append(
+                f"UNSETTLED_AFTER={self.unsettled_after:g}: must be longer than TOLERANCE={self.tolerance:g}, "
+                "or an order would be reported while it may still be under way"
             )
+        return found

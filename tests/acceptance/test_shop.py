@@ -210,7 +210,7 @@ async def test_analytics_counts_what_is_confirmed_and_can_start_anew(admin, cust
 
 
 @pytest.mark.parametrize(
-    "service", ["auth", "catalog", "orders", "payments", "inventory", "notifications", "analytics"]
+    "service", ["auth", "catalog", "orders", "payments", "inventory", "notifications", "analytics", "auditor"]
 )
 async def test_every_service_shows_itself(world, service: str) -> None:
     """Health says what is missing, metrics and info are there, and the documents describe the API."""
@@ -223,7 +223,7 @@ async def test_every_service_shows_itself(world, service: str) -> None:
         assert "<html" in (await web.call("GET", "/docs")).expect(200).body.lower()
 
 
-@pytest.mark.parametrize("service", ["auth", "catalog", "orders", "inventory", "notifications", "analytics"])
+@pytest.mark.parametrize("service", ["auth", "catalog", "orders", "inventory", "notifications", "analytics", "auditor"])
 async def test_every_public_service_is_documented_at_the_gateway(web, service: str) -> None:
     """A client developer needs one address."""
     document = await web.get(f"/api/v1/openapi/{service}.json")

@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-SERVICES = ("auth", "catalog", "orders", "payments", "inventory", "notifications", "analytics")
+SERVICES = ("auth", "catalog", "orders", "payments", "inventory", "notifications", "analytics", "auditor")
 PUBLIC = {
     ("auth", "POST", "/api/v1/auth/register"),
     ("auth", "POST", "/api/v1/auth/login"),

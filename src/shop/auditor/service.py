@@ -40,7 +40,7 @@ class AuditorStatistics:
     """By kind."""
     waiting_cases: int
     """Subjects that are still to be compared."""
-    feed_age_seconds: Mapping[str, float]
+    feed_age: Mapping[str, float]
     """By feed: since it was last read to its end. Nothing is compared while one grows."""
 
 
@@ -68,7 +68,7 @@ class Auditor(AbstractAsyncContextManager["Auditor"]):
             unexplained_units=found.units,
             open_findings=dict(found.open),
             waiting_cases=found.waiting,
-            feed_age_seconds={state.feed.value: state.age for state in found.feeds},
+            feed_age={state.feed.value: state.age for state in found.feeds},
         )
 
     async def summary(self) -> Summary:

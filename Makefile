@@ -45,7 +45,7 @@ format: $(READY) ## put the code into its form
 	@$(BIN)/ruff format .
 
 replay: $(READY) ## replay a real shop's orders and reconcile to the cent (DIR, CONCURRENCY, STOCK=as-is, KAFKA, CHAOS=yes SEED KILLS)
-	@$(BIN)/python -m shop replay $(DIR) --concurrency $(CONCURRENCY) --stock $(STOCK) $(STORM)
+	@$(BIN)/python -m shop replay "$(DIR)" --concurrency $(CONCURRENCY) --stock $(STOCK) $(STORM)
 
 soak: $(READY) ## constant load with a fault every 30 s; memory, descriptors and depths plotted (MINUTES)
 	@$(BIN)/python -m shop soak --minutes $(MINUTES)

@@ -84,12 +84,30 @@ def logs(
 
 
 @app.command()
-def config(service: Annotated[str, typer.Argument(help="a service")]) -> None:
-    """Show every setting of a service as this environment would set it, secrets masked."""
+def config(
+    service: Annotated[str, typer.Argument(help="a service, or one process of it (orders-2)")],
+    shell: Annotated[bool, typer.Option("--shell", help="what this shell's environment would set instead")] = False,
+) -> None:
+    """Show every setting of a service as it runs, secrets masked; as this environment sets it where nothing runs."""
+    from shop.local.instances import service_of
+
+    main = _main(service_of(service))
+    running = None if shell else _home().running()
+    environ = dict(os.environ) if running is None else _environment_of(service, running)
+    typer.echo(f"{service}, as {'this environment sets it' if running is None else 'it runs'}:")
     try:
-        typer.echo(repr(_main(service).settings(os.environ)).replace(", ", ",\n  "))
+        typer.echo(repr(main.settings(environ)).replace(", ", ",\n  "))
     except ConfigError as error:
         _fail(str(error), 2)
+
+
+@app.command()
+def url(service: Annotated[str, typer.Argument(help="a service with a database")]) -> None:
+    """Print the URL of a service's database in the running system, password included."""
+    _, running = _running()
+    if service not in running.databases:
+        _fail(f"{service!r} has no database here; these have: {', '.join(sorted(running.databases))}", 2)
+    typer.echo(running.databases[service])
 
 
 @app.command()
@@ -279,6 +297,18 @@ async def _order(running: Any, order: str, seconds: float, screen: Any) -> None:
     screen.say(f"you should see: {told['see']}")
     with screen.step("over"):
         await asyncio.sleep(seconds)
+
+
+def _environment_of(process: str, running: Any) -> dict[str, str]:
+    """Return what a running process was started with."""
+    from shop.local.control import ControlRefused, tell
+
+    try:
+        return dict(asyncio.run(tell(running, "environment", process)))
+    except ControlRefused as error:
+        _fail(str(error), 2)
+    except OSError as error:
+        _fail(f"the system on {_home().path} doesn't answer: {error}")
 
 
 def _main(service: str) -> Any:

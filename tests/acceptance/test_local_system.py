@@ -107,6 +107,8 @@ async def test_a_service_is_revived_and_can_be_told(home: Path) -> None:
     output = io.StringIO()
     async with system(home, output) as one:
         first = {child.name: child.pid for child in one.supervisor.statistics()}
+        assert (await tell(one.running, "environment", "catalog"))["DATABASE_URL"] == one.running.databases["catalog"]
+        await _shows_what_runs(home, one)
         await tell(one.running, "kill", "catalog")
         await eventually(lambda: _pid(one, "catalog") not in (None, first["catalog"]), timeout=20)
         await tell(one.running, "stop", "catalog")
@@ -181,6 +183,27 @@ async def test_two_interrupts_leave_nothing(home: Path) -> None:
 
     await eventually(lambda: not any(map(started_at, left)), timeout=10)
     assert not Home(home).is_locked()
+
+
+async def _shows_what_runs(home: Path, one: System) -> None:
+    """`./shop config` and `./shop url` show the running system's values, not the shell's."""
+    env = {**os.environ, "BACKSTAY_HOME": str(home), "LOG_LEVEL": "error", "KAFKA": "elsewhere:1"}
+
+    async def shop(*words: str) -> str:
+        argv = [sys.executable, "-m", "shop", *words]
+        done = await asyncio.to_thread(subprocess.run, argv, env=env, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    config, shell = await shop("config", "catalog"), await shop("config", "catalog", "--shell")
+    password = one.running.databases["catalog"].partition("@")[0].rpartition(":")[2]
+
+    assert "as it runs" in config
+    assert one.running.kafka in config
+    assert password not in config
+    assert "elsewhere:1" in shell
+    assert (await shop("url", "catalog")).strip() == one.running.databases["catalog"]
+    assert "these have: " in await shop("url", "gateway")
+    assert "there is no 'orders'" in await shop("config", "orders")
 
 
 def _start_alone(home: Path, **more: str) -> subprocess.Popen[str]:

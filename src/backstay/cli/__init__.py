@@ -3,10 +3,12 @@
 Everything is imported where it is used: a command needs the extras of its own part, and this module needs none.
 """
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
 from backstay.cli import dead_letters, outbox, servers
-from backstay.cli.common import fail
+from backstay.cli.common import MISUSED, completed, fail, reported
 
 if TYPE_CHECKING:
     import typer
@@ -39,11 +41,12 @@ def app() -> "typer.Typer":
 
 def main() -> None:
     """The entry point of the command `backstay`."""
-    try:
-        made = app()
-    except ImportError as error:
-        fail(f"the command line needs the extra 'cli' (pip install 'backstay[cli]'): {error}")
-    made()
+    with reported():
+        try:
+            made = app()
+        except ImportError as error:
+            fail(f"the command line needs the extra 'cli' (pip install 'backstay[cli]'): {error}", MISUSED)
+        made(completed(sys.argv[1:], os.environ))
 
 
 __all__ = ["app", "main"]

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backstay.cli.common import database_name, run, say
+from backstay.cli.common import database, run, say
 from backstay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,10 +37,9 @@ def audit_dead_letters(dsn: str, limit: int = 100) -> None:
 
 
 async def _list_dead_letters(dsn: str, group: str, kind: str, replayed: bool) -> None:
-    from backstay.db import Database
     from backstay.messaging import list_dead_letters as letters
 
-    async with Database(database_name(dsn), dsn=dsn) as db:
+    async with database(dsn) as db:
         found = await letters(db, group=group or None, type=kind or None, replayed=replayed)
     for letter in found:
         say(_line(letter))
@@ -50,12 +49,11 @@ async def _list_dead_letters(dsn: str, group: str, kind: str, replayed: bool) ->
 async def _replay_dead_letters(
     dsn: str, ids: list[int] | None, group: str, kind: str, everything: bool, dry_run: bool
 ) -> None:
-    from backstay.db import Database
     from backstay.messaging import replay
 
     if not (ids or group or kind or everything):
         raise ConfigError("nothing chosen: give --id, --group, --type, or --all")
-    async with Database(database_name(dsn), dsn=dsn) as db:
+    async with database(dsn) as db:
         found = await replay(db, ids=ids or None, group=group or None, type=kind or None, dry_run=dry_run)
     for letter in found:
         say(_line(letter))
@@ -63,12 +61,11 @@ async def _replay_dead_letters(
 
 
 async def _discard_dead_letters(dsn: str, ids: list[int], reason: str, actor: str) -> None:
-    from backstay.db import Database
     from backstay.messaging import discard
 
     if not reason:
         raise ConfigError("no reason given: whoever reads the audit later wants one, add --reason")
-    async with Database(database_name(dsn), dsn=dsn) as db:
+    async with database(dsn) as db:
         found = await discard(db, ids, reason=reason, actor=actor or None)
     for letter in found:
         say(_line(letter))
@@ -77,10 +74,9 @@ async def _discard_dead_letters(dsn: str, ids: list[int], reason: str, actor: st
 
 
 async def _audit_dead_letters(dsn: str, limit: int) -> None:
-    from backstay.db import Database
     from backstay.messaging import audit
 
-    async with Database(database_name(dsn), dsn=dsn) as db:
+    async with database(dsn) as db:
         found = await audit(db, limit=limit)
     for one in found:
         asked = ", ".join(f"{name}={value}" for name, value in one.filters.items())

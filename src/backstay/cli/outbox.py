@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from backstay.cli.common import address, database_name, fail, log_to_stderr, run, say, until_stopped
+from backstay.cli.common import (
+    MISUSED,
+    address,
+    database,
+    database_name,
+    fail,
+    log_to_stderr,
+    reach,
+    run,
+    say,
+    until_stopped,
+)
 from backstay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,6 +41,7 @@ def relay(
 ) -> None:
     """Publish the outbox of the database DSN to KAFKA (host:port), until SIGTERM.
 
+    Both may be left out where DATABASE_URL and KAFKA are set; the DSN of every other command, too.
     SOURCE is what events say they come from (/service/<database>); LEASE is seconds until a dead relay is replaced;
     --strict publishes by transactions; --wal reads the write-ahead log instead of polling. --table is an outbox table
     of somebody else's, of SHAPE debezium or quarkus.
@@ -93,6 +105,8 @@ async def _relay(dsn: str, kafka: str, name: str, source: str, flavor: str, opti
     log_to_stderr()
     if flavor not in ("apache", "embedded"):
         raise ConfigError(f"--flavor {flavor!r}: must be apache or embedded")
+    await reach(dsn, connect=False)
+    await reach(address(kafka), connect=False)
     db = Database(database_name(dsn), dsn=dsn, max_size=2)
     broker = KafkaBroker(
         address(kafka),
@@ -111,23 +125,21 @@ async def _relay(dsn: str, kafka: str, name: str, source: str, flavor: str, opti
 
 
 async def _outbox_adopt(dsn: str, table: str, shape: str, apply: bool) -> None:
-    from backstay.db import Database
 
     wanted = foreign_table(table, shape, ROUTE)
     assert wanted is not None
     say(wanted.migration + ";")
     if apply:
-        async with Database(database_name(dsn), dsn=dsn) as db, db.transaction() as tx:
+        async with database(dsn) as db, db.transaction() as tx:
             for statement in wanted.migration.split(";\n"):
                 await tx.execute(statement, timeout=3600.0)
         say(f"-- {table} is ready for a relay")
 
 
 async def _outbox_status(dsn: str, table: "OutboxTable | None") -> None:
-    from backstay.db import Database
     from backstay.outbox.status import read_status
 
-    async with Database(database_name(dsn), dsn=dsn) as db:
+    async with database(dsn) as db:
         status = await read_status(db, table=table)
     say(f"pending      {status.pending}{'+' if status.truncated else ''}")
     say(f"oldest       {status.oldest_age:.1f} s")
@@ -142,29 +154,26 @@ async def _outbox_status(dsn: str, table: "OutboxTable | None") -> None:
 
 
 async def _outbox_park(dsn: str, topic: str, key: str, reason: str) -> None:
-    from backstay.db import Database
     from backstay.outbox import park
 
-    async with Database(database_name(dsn), dsn=dsn) as db:
+    async with database(dsn) as db:
         fresh = await park(db, topic, key, reason)
     say(f"key {key!r} of topic {topic!r} {'is' if fresh else 'was already'} parked")
 
 
 async def _outbox_resume(dsn: str, topic: str, key: str) -> None:
-    from backstay.db import Database
     from backstay.outbox import resume
 
-    async with Database(database_name(dsn), dsn=dsn) as db:
+    async with database(dsn) as db:
         count = await resume(db, topic, key)
     say(f"key {key!r} of topic {topic!r} goes on: {count} events")
 
 
 async def _outbox_skip(dsn: str, topic: str, key: str, event: str, table: "OutboxTable | None") -> None:
-    from backstay.db import Database
     from backstay.outbox import skip
 
     ident = event_id(event)
-    async with Database(database_name(dsn), dsn=dsn) as db:
+    async with database(dsn) as db:
         skipped = await skip(db, topic, key, ident, table=table)
     say(f"event {skipped} is skipped (it stays in outbox_parked); key {key!r} of topic {topic!r} goes on")
 
@@ -172,7 +181,6 @@ async def _outbox_skip(dsn: str, topic: str, key: str, event: str, table: "Outbo
 async def _outbox_replay(
     dsn: str, topic: str, key: str, payload: Path | None, event: str, table: "OutboxTable | None"
 ) -> None:
-    from backstay.db import Database
     from backstay.outbox import replay
 
     ident = event_id(event)
@@ -180,7 +188,7 @@ async def _outbox_replay(
         text = await asyncio.to_thread(payload.read_text, encoding="utf-8") if payload else None
     except OSError as error:
         raise ConfigError(f"{payload}: {error.strerror}") from error
-    async with Database(database_name(dsn), dsn=dsn) as db:
+    async with database(dsn) as db:
         replayed = await replay(db, topic, key, text, ident, table=table)
     say(f"event {replayed} is replayed{' with its new payload' if text else ''}; key {key!r} of {topic!r} goes on")
 
@@ -195,11 +203,11 @@ def foreign_table(name: str, shape: str, route: str) -> "OutboxTable | None":
 
     shapes = {"debezium": DEBEZIUM, "quarkus": QUARKUS}
     if shape not in shapes:
-        fail(f"--shape {shape!r}: must be debezium or quarkus")
+        fail(f"--shape {shape!r}: must be debezium or quarkus", MISUSED)
     try:
         return replace(shapes[shape], table=name, route=route)
     except ConfigError as error:
-        fail(str(error))
+        fail(str(error), MISUSED)
 
 
 def event_id(text: str) -> UUID | None:

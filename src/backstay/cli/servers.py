@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backstay.cli.common import fail, log_to_stderr, run, say, until_stopped
+from backstay.cli.common import listening, log_to_stderr, reported, run, say, until_stopped
 from backstay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -72,12 +72,11 @@ def registry(
     from backstay.discovery import RegistryServer
 
     log_to_stderr()
-    try:
+    with reported():
         users = _credentials(credentials, private_reads)
         server = RegistryServer(host, port, credentials=users, open=open)
-    except ConfigError as error:
-        fail(str(error), 2)
-    server.run()
+        with listening(host, port):
+            server.run()
 
 
 def _credentials(file: Path | None, private_reads: bool) -> "Credentials | None":
@@ -107,7 +106,8 @@ async def _gateway(file: Path, host: str, port: int, eureka: str, profile: str, 
         known: Registry = await stack.enter_async_context(EurekaClient(eureka)) if eureka else StaticRegistry({})
         verifier = await _verifier(stack, issuer) if issuer.name else None
         gateway = Gateway(routes, known, verifier=verifier, policies=policies, host=host, port=port)
-        await _serve(gateway, f"gateway for {file}")
+        with listening(host, port):
+            await _serve(gateway, f"gateway for {file}")
 
 
 def _profiles(given: str) -> list[str] | None:

@@ -2,12 +2,30 @@
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any, Literal, TextIO
 
-import structlog
-
 from backstay.telemetry.trace import current
+
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Let imports inside the block find no such module, unless it is there already."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # the import system's own word for "there is none"
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+# structlog imports rich for tracebacks that are never shown here (see `_console`); with its pygments it costs a process
+# 0.3 s of CPU at the start and 4 MB.
+with _without("rich"):
+    import structlog
 
 Format = Literal["json", "console"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shop.local.ports import HOST, free_port, is_open
-from shop.local.program import Program, spawn, stop, wait_until
+from shop.local.program import Program, helping, run, spawn, stop, wait_until
 
 VERSION = "4.4.0"
 CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qk"
@@ -174,10 +174,11 @@ def _make_archive(home: Path, base: Path, exercise: Callable[[str], None]) -> No
     program = kafka._java("kafka", f"-XX:ArchiveClassesAtExit={half}")
     process = spawn(program)
     try:
-        wait_until(kafka.is_ready, process, program, timeout=READY_TIMEOUT)
-        exercise(kafka.bootstrap)
+        with helping(process):
+            wait_until(kafka.is_ready, process, program, timeout=READY_TIMEOUT)
+            exercise(kafka.bootstrap)
+            stop(process, program)
     finally:
-        stop(process, program)
         shutil.rmtree(scratch, ignore_errors=True)
     if half.exists():
         half.rename(home / ARCHIVE)
@@ -190,7 +191,7 @@ def _fetch(home: Path) -> None:
     (home / "pom.xml").write_text(POM)
     argv = ["mvn", "-B", "-q", "-ntp", "-f", str(home / "pom.xml"), "dependency:copy-dependencies"]
     argv += [f"-DoutputDirectory={half}", "-DincludeScope=runtime"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=MAVEN_TIMEOUT)  # noqa: S603
+    done = run(argv, timeout=MAVEN_TIMEOUT)
     if done.returncode:
         shutil.rmtree(half, ignore_errors=True)
         raise KafkaError(
@@ -202,9 +203,7 @@ def _fetch(home: Path) -> None:
 def _format(kafka: Kafka) -> None:
     argv = ["java", *JAVA_OPTIONS, "-cp", _class_path(kafka.cache), "kafka.tools.StorageTool", "format"]
     argv += ["-t", CLUSTER_ID, "-c", str(kafka._properties)]
-    done = subprocess.run(  # noqa: S603
-        argv, cwd=kafka.folder, env=_environment(), capture_output=True, text=True, check=False, timeout=READY_TIMEOUT
-    )
+    done = run(argv, timeout=READY_TIMEOUT, cwd=kafka.folder, env=_environment())
     if done.returncode:
         raise KafkaError(f"Apache Kafka could not format {kafka.folder}: {_words(done)}")
 

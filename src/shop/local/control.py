@@ -17,6 +17,7 @@ from shop.local.supervisor import Supervisor
 
 TIMEOUT = 40.0  # seconds; a stop may have to wait for its patience
 LINE_LIMIT = 4096  # bytes
+VERBS = ("status", "stop", "start", "environment", "kill")
 
 
 Answering = Callable[[str], Awaitable[Any]]
@@ -77,12 +78,14 @@ class Control:
                 await self._supervisor.stop(name)
             case "start":
                 await self._supervisor.start(name)
+            case "environment":
+                return self._supervisor.environment_of(name)
             case "kill":
                 self._supervisor.kill(name, signal.SIGKILL)
             case _ if verb in self._more:
                 return await self._more[verb](name)
             case _:
-                raise KeyError(f"{verb!r} is none of {', '.join(('status', 'stop', 'start', 'kill', *self._more))}")
+                raise KeyError(f"{verb!r} is none of {', '.join((*VERBS, *self._more))}")
         return True
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from shop.local import account as accounts
 from shop.local.account import Account
 from shop.local.ports import HOST
-from shop.local.program import Program
+from shop.local.program import Program, run
 
 SUPERUSER = "postgres"
 SETTINGS = {
@@ -95,9 +95,7 @@ class Cluster:
         argv = [str(self.install / "bin" / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1"]
         argv += ["-h", HOST, "-p", str(self.port), "-U", SUPERUSER, "-d", database, "-f", "-"]
         env = {**_environment(), "PGPASSWORD": self.password}
-        done = subprocess.run(  # noqa: S603
-            argv, input=script, env=env, capture_output=True, text=True, check=False, timeout=STATEMENT_TIMEOUT
-        )
+        done = run(argv, timeout=STATEMENT_TIMEOUT, stdin=script, env=env)
         if done.returncode:
             raise PostgresError(f"PostgreSQL refused: {done.stderr.strip()}")
         return done.stdout.strip()
@@ -151,9 +149,7 @@ def _initdb(cluster: Cluster, folder: Path, password_file: str) -> None:
     program = Program(
         name="initdb", argv=tuple(argv), log=cluster.log, env=_environment(), cwd=folder, account=cluster.account
     )
-    done = subprocess.run(  # noqa: S603
-        program.command(), **program.options(), capture_output=True, text=True, check=False, timeout=INITDB_TIMEOUT
-    )
+    done = run(program.command(), timeout=INITDB_TIMEOUT, **program.options())
     if done.returncode:
         raise PostgresError(f"initdb failed in {folder}: {done.stderr.strip()}")
 

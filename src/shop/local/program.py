@@ -9,8 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,47 @@ def stop(process: subprocess.Popen[bytes], program: Program) -> int:
             return process.wait(program.patience)
         kill_session(process.pid)
     return process.wait()
+
+
+_helpers: set[int] = set()
+_stopping = threading.Event()
+
+
+def run(argv: Sequence[str], *, timeout: float, stdin: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, its output as text; `end_helpers` ends it early, from another thread.
+
+    Raises subprocess.TimeoutExpired after `timeout` seconds.
+    """
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(argv, **{**options, **streams, "start_new_session": True}) as process, helping(process):  # noqa: S603
+        out, err = process.communicate(stdin, timeout)
+    return subprocess.CompletedProcess(argv, process.returncode, out, err)
+
+
+@contextlib.contextmanager
+def helping(process: "subprocess.Popen[Any]") -> Iterator[None]:
+    """Let `end_helpers` end the process inside the block; whatever ends the block ends the process."""
+    _helpers.add(process.pid)
+    if _stopping.is_set():
+        kill_session(process.pid)
+    try:
+        yield
+    finally:
+        _helpers.discard(process.pid)
+        if process.poll() is None:
+            kill_session(process.pid)
+
+
+def allow_helpers() -> None:
+    """Undo `end_helpers` for programs that start from now on."""
+    _stopping.clear()
+
+
+def end_helpers() -> None:
+    """End every program that some thread waits for, or will wait for, so that a stop needn't wait for it."""
+    _stopping.set()
+    for pid in list(_helpers):
+        kill_session(pid)
 
 
 def kill_session(pid: int) -> None:

@@ -6,6 +6,8 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from shop.local.program import allow_helpers, end_helpers
+
 T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -21,6 +23,7 @@ async def until_stopped(work: Awaitable[T], *, at_once: Callable[[], None], tell
 
     Raises Stopped when `work` has ended because of a signal.
     """
+    allow_helpers()
     task = asyncio.ensure_future(work)
     asked = False
 
@@ -32,6 +35,7 @@ async def until_stopped(work: Awaitable[T], *, at_once: Callable[[], None], tell
         asked = True
         tell("stopping; once more to stop at once")
         task.cancel()
+        end_helpers()
 
     loop = asyncio.get_running_loop()
     for number in SIGNALS:

@@ -120,6 +120,10 @@ class Supervisor:
         """The process of a child, None while it is down; KeyError names the children there are."""
         return self._child(name).pid
 
+    def environment_of(self, name: str) -> dict[str, str]:
+        """What a child was started with, or will be when it starts next; KeyError names the children there are."""
+        return dict(self._child(name).program.env)
+
     def names(self) -> list[str]:
         """All children, in the order they were started."""
         return list(self._children)

@@ -1,4 +1,6 @@
 import asyncio
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from backstay import cli
+from backstay.cli import common
 from backstay.http import HttpClient, HttpReply, HttpServer
 from backstay.testing import eventually
 from backstay.testing.issuer import TokenIssuer
@@ -38,10 +41,10 @@ def test_help_lists_the_commands() -> None:
     ],
 )
 def test_mistakes_are_told(arguments: list[str], problem: str) -> None:
-    """A mistake is one line on standard error and exit status 1, without a trace or a password."""
+    """A mistake is one line on standard error and exit status 2, without a trace or a password."""
     result = run.invoke(cli.app(), arguments)
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert problem in result.stderr
     assert "secret" not in result.stderr
     assert "Traceback" not in result.output
@@ -71,7 +74,7 @@ def test_gateway_file_with_mistakes(tmp_path: Path) -> None:
     file.write_text("server: {port: 80}\n")
     result = run.invoke(cli.app(), ["gateway", str(file)])
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "routes" in result.stderr
 
 
@@ -86,7 +89,7 @@ resilience4j.circuitbreaker.instances:
 """)
     result = run.invoke(cli.app(), ["gateway", str(file), "--open"])
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "failureRateThreshold" in result.stderr
     assert "(0, 100]" in result.stderr
 
@@ -108,7 +111,7 @@ def test_gateway_wants_to_know_whose_tokens_are_good(tmp_path: Path, arguments: 
     file.write_text(ROUTES)
     result = run.invoke(cli.app(), ["gateway", str(file), *arguments])
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert problem in result.stderr
 
 
@@ -159,3 +162,98 @@ def test_importing_needs_no_extra() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert result.stdout.strip() == "[]"
+
+
+def backstay(*words: str, hidden: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own; `hidden` is a module that isn't installed for it."""
+    code = f"import sys; sys.modules.update(dict.fromkeys({hidden.split()}))\nfrom backstay.cli import main\nmain()"
+    argv = [sys.executable, "-c", code, *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "200", **env})
+
+
+DSN = "postgresql://u:secret@127.0.0.1:1/x"
+
+
+@pytest.mark.parametrize(
+    ("hidden", "words", "extra"),
+    [
+        ("typer", ["registry"], "cli"),
+        ("asyncpg", ["outbox", "status", DSN], "outbox"),
+        ("asyncpg", ["dead-letters", "list", DSN], "messaging"),
+        ("confluent_kafka", ["relay", DSN, "127.0.0.1:1"], "outbox"),
+        ("httptools", ["registry"], "discovery"),
+        ("yaml", ["gateway", "application.yml"], "gateway"),
+    ],
+)
+def test_a_command_without_its_extra_names_it(hidden: str, words: list[str], extra: str, tmp_path: Path) -> None:
+    """One sentence with the command that installs it, and exit status 2."""
+    (tmp_path / "application.yml").write_text(ROUTES)
+    words = [str(tmp_path / word) if word.endswith(".yml") else word for word in words]
+    answer = backstay(*words, hidden=hidden)
+
+    assert answer.returncode == 2
+    assert f"pip install 'backstay[{extra}]'" in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("server", ["gateway", "registry"])
+def test_an_address_that_cannot_be_had_is_one_sentence(server: str, tmp_path: Path) -> None:
+    """A taken port and an unknown host end a server with exit status 2, and no traceback."""
+    file = tmp_path / "application.yml"
+    file.write_text(ROUTES)
+    words = [server, *([str(file)] if server == "gateway" else []), "--open"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        answers = [backstay(*words, "--port", port), backstay(*words, "--host", "nowhere.invalid")]
+
+    assert [answer.returncode for answer in answers] == [2, 2]
+    assert f"port {port} of 127.0.0.1 is taken" in answers[0].stderr
+    assert "--host 'nowhere.invalid' is unknown" in answers[1].stderr
+    assert all(len(answer.stderr.splitlines()) == 1 for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["outbox", "status", "postgresql://u:secret@nowhere.invalid/x"], "host 'nowhere.invalid' is unknown"),
+        (["outbox", "status", DSN], "127.0.0.1:1 can't be reached"),
+        (["dead-letters", "list", DSN], "127.0.0.1:1 can't be reached"),
+        (["relay", "postgresql://u:secret@nowhere.invalid/x", "127.0.0.1:1"], "host 'nowhere.invalid' is unknown"),
+        (["relay", DSN, "nowhere.invalid:9092"], "host 'nowhere.invalid' is unknown"),
+    ],
+)
+def test_a_server_that_cannot_be_reached_is_one_sentence(words: list[str], problem: str) -> None:
+    """Commands don't wait for a host that nobody knows, and an operator's don't wait for a database either."""
+    answer = backstay(*words)
+
+    assert answer.returncode == 2
+    assert problem in answer.stderr
+    assert "secret" not in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["outbox", "status"], ["outbox", "park", "orders", "1"], ["dead-letters", "list"], ["relay"]]
+)
+def test_addresses_come_from_the_environment_too(words: list[str]) -> None:
+    """No password has to be an argument, which every user of the machine can read."""
+    answer = backstay(*words, DATABASE_URL="postgresql://u:secret@nowhere.invalid/x", KAFKA="127.0.0.1:1")
+
+    assert answer.returncode == 2
+    assert "host 'nowhere.invalid' is unknown" in answer.stderr
+
+
+def test_the_command_line_precedes_the_environment() -> None:
+    """What is given is taken; only what is missing is filled in."""
+    environ = {"DATABASE_URL": "postgresql://env/x", "KAFKA": "env:1"}
+
+    assert common.completed(["relay", "postgresql://a/x", "b:1"], environ) == ["relay", "postgresql://a/x", "b:1"]
+    assert common.completed(["relay", "kafka://b:1", "--wal"], environ) == [
+        "relay",
+        "postgresql://env/x",
+        "kafka://b:1",
+        "--wal",
+    ]
+    assert common.completed(["relay", "postgresql://a/x"], environ) == ["relay", "postgresql://a/x", "env:1"]
+    assert common.completed(["registry", "--port", "1"], environ) == ["registry", "--port", "1"]
+    assert common.completed([], environ) == []

@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -24,6 +26,15 @@ def stream() -> Iterator[io.StringIO]:
     root.handlers[:] = before
     root.setLevel(level)
     structlog.reset_defaults()
+
+
+def test_rich_stays_out_of_a_service() -> None:
+    """Tracebacks are plain here, so a service pays neither time nor memory for what could colour them."""
+    shown = "print('rich' in sys.modules)"
+    code = f"import sys, backstay.telemetry.logs; {shown}; import rich; {shown}"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert printed.split() == ["False", "True"]
 
 
 def test_json_line(stream: io.StringIO) -> None:

@@ -22,7 +22,7 @@ def test_every_command_is_listed() -> None:
     """Help names all of them."""
     output = shop("--help").stdout
 
-    for command in ("up", "down", "status", "logs", "config", "demo", "seed", "replay", "run"):
+    for command in ("up", "down", "status", "logs", "config", "url", "demo", "seed", "replay", "run"):
         assert f" {command} " in output
 
 

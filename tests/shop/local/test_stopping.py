@@ -49,6 +49,36 @@ def test_the_first_signal_stops_in_order() -> None:
         assert process.returncode == 0
 
 
+HELPED = """
+import asyncio
+from shop.local.program import run
+from shop.local.stopping import Stopped, until_stopped
+
+async def work():
+    print("working", flush=True)
+    await asyncio.to_thread(run, ["sh", "-c", "sleep 60 & wait"], timeout=60)
+
+async def main():
+    try:
+        await until_stopped(work(), at_once=lambda: None, tell=lambda text: print(text, flush=True))
+    except Stopped:
+        print("stopped", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_a_program_that_a_thread_waits_for_ends_with_the_first_signal() -> None:
+    """Ctrl-C while Maven fetches or initdb works doesn't wait for them, nor for what they have started."""
+    process = subprocess.Popen([sys.executable, "-c", HELPED], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "working\n"
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+
+    assert output.splitlines() == ["stopping; once more to stop at once", "stopped"]
+
+
 def test_the_second_signal_stops_at_once() -> None:
     """Who asks twice doesn't wait for the order."""
     process = start("await asyncio.sleep(60)")

@@ -75,6 +75,11 @@ class Database:
         self._dsn = dsn
 
     @property
+    def lacks_dsn(self) -> bool:
+        """Whether no address has been given yet."""
+        return self._dsn is None
+
+    @property
     def dsn(self) -> str:
         """The address, password and all, for who needs a connection of another kind."""
         if self._dsn is None:

@@ -167,6 +167,11 @@ class Consumer:
         """The topics for copies of all records of this group that are in the table of dead letters."""
         return await dead_letter_topics(self._db, self.group)
 
+    @property
+    def lacks_broker(self) -> bool:
+        """Whether no broker has been given yet."""
+        return self._broker is None
+
     def use_broker(self, broker: Broker) -> None:
         """Set the broker; only before entering."""
         if self._tasks:

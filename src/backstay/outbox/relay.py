@@ -56,6 +56,11 @@ class Relay:
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def lacks_broker(self) -> bool:
+        """Whether no broker has been given yet."""
+        return self._broker is None
+
     def use_broker(self, broker: Broker) -> None:
         """Set the broker; only before entering."""
         if self._task is not None:

@@ -110,7 +110,10 @@ class Service:
         log.info("service.stopped")
 
     def run(self, roles: Collection[str] | None = None) -> None:
-        """The whole program: settings, logs, uvloop, `serve`; leaves with status 1 and a message if it can't start."""
+        """The whole program: settings, logs, uvloop, `serve`; leaves with a message if it can't start.
+
+        The status is then 2 where settings have to change first, else 1.
+        """
         try:
             import uvloop
 
@@ -120,7 +123,7 @@ class Service:
             uvloop.run(self.serve(roles))
         except BackstayError as error:
             print(f"{self.name}: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the last word
-            sys.exit(1)
+            sys.exit(2 if isinstance(error, ConfigError) else 1)
 
     def _housekeeping(self) -> list[Job]:
         """What the kit itself needs of the service's database."""

@@ -5,7 +5,7 @@ import contextlib
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol, cast
 
@@ -118,14 +118,31 @@ class Running:
             )
             self.registry = await _enter(stack, "registry", self._eureka)
         needs_caller = any(_needs_caller(route) for route in self.service.routes)
-        self._check_identity(needs_keys=needs_caller and self.verifier is None)
+        self._check_settings(needs_keys=needs_caller and self.verifier is None)
         if needs_caller and self.verifier is None:
             self.verifier = await self._issuer(stack)
         if settings.client_id:
             await self._own_tokens(stack)
 
-    def _check_identity(self, *, needs_keys: bool) -> None:
-        """Raise ConfigError with everything that is missing for checking tokens and for getting our own."""
+    def _check_settings(self, *, needs_keys: bool) -> None:
+        """Raise ConfigError with every setting that is missing for what this service owns, serves and calls."""
+        problems = [*self._unset_addresses(), *self.settings.missing(), *self._identity_problems(needs_keys)]
+        if problems:
+            raise ConfigError(problems)
+
+    def _unset_addresses(self) -> Iterator[str]:
+        owned = [each for each in self.service.owns if (role := role_of(each)) is None or role in self.roles]
+        if not self.settings.database_url and any(getattr(each, "lacks_dsn", False) for each in owned):
+            yield "DATABASE_URL is not set: the service keeps its state in a database"
+        no_broker = not self.settings.kafka and self.service.broker is None
+        if no_broker and any(getattr(each, "lacks_broker", False) for each in owned):
+            yield "KAFKA is not set: the service publishes or consumes events; name host:port of the broker"
+        if self.registry is None:
+            names = {each.target.app for each in owned if isinstance(each, Client) and each.target.app}
+            if names:
+                yield f"DISCOVERY_URL is not set: {', '.join(sorted(names))} is called by its name in the registry"
+
+    def _identity_problems(self, needs_keys: bool) -> list[str]:
         settings, problems = self.settings, []
         if needs_keys and not settings.token_issuer:
             problems.append("TOKEN_ISSUER is not set: there are routes that need an access token of that issuer")
@@ -138,8 +155,7 @@ class Running:
         own = self.verifier.service if self.verifier is not None else self.service.name
         if own != self.service.name and any(route.internal for route in self.service.routes):
             problems.append(f"the verifier needs service={self.service.name!r}: there are routes for services only")
-        if problems:
-            raise ConfigError(problems)
+        return problems
 
     async def _issuer(self, stack: AsyncExitStack) -> TokenVerifier:
         settings = self.settings

@@ -256,5 +256,9 @@ class ServiceSettings(KafkaSettings):
 
         return secured(self.database_url, sslmode=self.database_sslmode, ca=self.database_ca)
 
+    def missing(self) -> list[str]:
+        """What a service of this kind needs besides what its parts do: reported with that at the start."""
+        return []
+
 
 __all__ = ["Address", "FixedAddresses", "KafkaSettings", "Port", "Seconds", "Secret", "ServiceSettings", "Settings"]

@@ -67,6 +67,11 @@ class Readers:
         self._follower: asyncio.Task[None] | None = None
         self._consumer(0)  # its tables must be there before the first generation is known
 
+    @property
+    def lacks_broker(self) -> bool:
+        """Whether no broker has been given yet."""
+        return self._broker is None
+
     def use_broker(self, broker: Broker) -> None:
         """The broker of all consumers."""
         self._broker = broker

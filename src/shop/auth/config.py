@@ -70,13 +70,15 @@ class Settings(ServiceSettings):
         problems = _client_problems(settings.clients, settings.token_audience)
         if settings.admin_email and not settings.admin_password:
             problems.append("ADMIN_PASSWORD is not set: the admin of ADMIN_EMAIL needs one")
-        if not settings.token_issuer:
-            problems.append("TOKEN_ISSUER is not set: tokens must name their issuer")
         if settings.key_encryption_secret and len(settings.key_encryption_secret) < SECRET_MIN:
             problems.append(f"KEY_ENCRYPTION_SECRET=***: must have at least {SECRET_MIN} characters")
         if problems:
-            raise ConfigError(problems)
+            raise ConfigError([*problems, *settings.missing()])
         return settings
+
+    def missing(self) -> list[str]:
+        """What can't be left out in a service that issues tokens."""
+        return [] if self.token_issuer else ["TOKEN_ISSUER is not set: tokens must name their issuer"]
 
     @property
     def service_clients(self) -> dict[str, ServiceClient]:

@@ -95,7 +95,7 @@ class Cluster:
         argv = [str(self.install / "bin" / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1"]
         argv += ["-h", HOST, "-p", str(self.port), "-U", SUPERUSER, "-d", database, "-f", "-"]
         env = {**_environment(), "PGPASSWORD": self.password}
-        done = run(argv, timeout=STATEMENT_TIMEOUT, stdin=script, env=env)
+        done = run(argv, timeout=STATEMENT_TIMEOUT, text=script, env=env)
         if done.returncode:
             raise PostgresError(f"PostgreSQL refused: {done.stderr.strip()}")
         return done.stdout.strip()

@@ -69,14 +69,14 @@ _helpers: set[int] = set()
 _stopping = threading.Event()
 
 
-def run(argv: Sequence[str], *, timeout: float, stdin: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
+def run(argv: Sequence[str], *, timeout: float, text: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, its output as text; `end_helpers` ends it early, from another thread.
 
     Raises subprocess.TimeoutExpired after `timeout` seconds.
     """
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(argv, **{**options, **streams, "start_new_session": True}) as process, helping(process):  # noqa: S603
-        out, err = process.communicate(stdin, timeout)
+        out, err = process.communicate(text, timeout)
     return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
 

@@ -413,12 +413,12 @@ async def test_signal_while_starting(tmp_path: Path) -> None:
 
 
 async def test_settings_that_are_wrong(tmp_path: Path) -> None:
-    """A program that can't start says why in words, one mistake a line, and leaves with status 1."""
+    """A program that can't start says why in words, one mistake a line, and leaves with status 2."""
     async with program(tmp_path, PORT="many", LOG_FORMAT="xml") as it:
         out, err = await it.process.communicate()
         told = err.decode()
 
-        assert it.process.returncode == 1
+        assert it.process.returncode == 2
         assert "PORT='many'" in told
         assert "one of json, console" in told
         assert "Traceback" not in told + out.decode()

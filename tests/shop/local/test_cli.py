@@ -61,6 +61,21 @@ def test_wrong_settings_are_told_at_once() -> None:
     assert "HEARTBEAT_INTERVAL" in answer.stderr
 
 
+@pytest.mark.parametrize(
+    "service", ["auth", "catalog", "orders", "payments", "inventory", "notifications", "analytics"]
+)
+def test_missing_settings_are_named_together(service: str) -> None:
+    """A service that was told nothing says once what it lacks, with the reason of each."""
+    bare = {"DATABASE_URL": "", "KAFKA": "", "TOKEN_ISSUER": "", "JWKS_URL": "", "DISCOVERY_URL": ""}
+    answer = shop("run", service, **bare)
+    wanted = {"DATABASE_URL", "KAFKA", "TOKEN_ISSUER"} | ({"JWKS_URL"} if service != "auth" else set())
+    wanted |= {"DISCOVERY_URL"} if service == "orders" else set()
+
+    assert answer.returncode == 2
+    assert wanted <= {line.partition(" is not set")[0].rpartition(" ")[2] for line in answer.stderr.splitlines()}
+    assert "Traceback" not in answer.stderr
+
+
 def test_unknown_services_and_roles_are_refused() -> None:
     """The answer lists those there are."""
     assert "there are: discovery, gateway" in shop("run", "nobody").stderr

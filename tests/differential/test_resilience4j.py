@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backstay.resilience as r
-from backstay.resilience.actuator import TYPES
+from backstay.resilience.endpoints import BREAKER_TYPES as TYPES
 from backstay.resilience.waits import exponential
 from backstay.testing import FakeClock
 

@@ -10,19 +10,21 @@ from backstay.gateway.routes import Route
 from backstay.http.messages import HttpReply, HttpRequest
 from backstay.http.problems import only_read, problem
 from backstay.resilience import Actuator
+from backstay.resilience.endpoints import ENDPOINTS
 from backstay.resilience.meters import exposition
 
 Check = Callable[[], str | None]
 """What is wrong with something; None if nothing is."""
 
 JSON = "application/json"
-_BREAKERS = ("/actuator/circuitbreakers", "/actuator/circuitbreakerevents")
+_POLICIES = tuple(f"/actuator/{path}" for each in ENDPOINTS for path in (each.path, each.events_path))
 
 
 class Management:
     """Answers `/health/live`, `/health/ready`, `/metrics`, `/info`, `/actuator/gateway/routes`; give it to HttpServer.
 
-    And below `/actuator` what Resilience4j's has: `circuitbreakers`, with their state by POST, `circuitbreakerevents`.
+    And below `/actuator` what Resilience4j's has: `circuitbreakers`, with their state by POST, `retries` and the like,
+    and the last events of each.
 
     `required` must all be well for the gateway to be ready; `watched` is only told. Whatever the gateway can serve
     without belongs to the second: a broker or an issuer that is away must not take the only entry away too.
@@ -40,7 +42,7 @@ class Management:
         self._required = dict(required or {})
         self._watched = dict(watched or {})
         self._info = dict(info or {})
-        self._actuator = Actuator(gateway.policies.breakers)
+        self._actuator = Actuator(gateway.policies)
         self._pages: dict[str, Callable[[], HttpReply]] = {
             "/health/live": lambda: _json({"status": "UP"}),
             "/health/ready": self._ready,
@@ -52,7 +54,7 @@ class Management:
     def __call__(self, request: HttpRequest) -> HttpReply:
         """Answer a request."""
         page = self._pages.get(request.path)
-        if page is None and request.path.startswith(_BREAKERS):
+        if page is None and request.path.startswith(_POLICIES):
             status, shown = self._actuator.answer(request.method, request.path, request.body)
             return _json(shown, status)
         if page is None:

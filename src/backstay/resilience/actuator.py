@@ -1,12 +1,14 @@
-"""Circuit breakers as Resilience4j's actuator shows them, so that what reads `/actuator/circuitbreakers` works.
+"""Policies as Resilience4j's actuator shows them, so that what reads `/actuator/circuitbreakers` works.
 
-`Actuator` keeps the last events of each breaker and is an ASGI application to be mounted at `/actuator`:
+`Actuator` keeps the last events of each policy and is an ASGI application to be mounted at `/actuator`:
 
     GET  /circuitbreakers                      every breaker's rates, counts and state
     GET  /circuitbreakers/{name}               one
     POST /circuitbreakers/{name}               {"updateState": "CLOSE" | "FORCE_OPEN" | "DISABLE"}
-    GET  /circuitbreakerevents[/{name}[/{type}]]         the last events
-    GET  /stream/circuitbreakerevents[/{name}[/{type}]]  the same as they happen (server-sent events, a ping a second)
+    GET  /circuitbreakerevents[/{name}[/{type}]]        the last events
+    GET  /streamcircuitbreakerevents[/{name}[/{type}]]  the same as they happen (server-sent events, a ping a second)
+    GET  /retries, /ratelimiters, /bulkheads, /timelimiters                       names
+    GET  /retryevents, /ratelimiterevents, /bulkheadevents, /timelimiterevents    [/{name}[/{type}]]
 
 It has no access control: mount it where only operators come.
 """
@@ -19,130 +21,139 @@ from typing import Any
 
 from backstay.resilience import events
 from backstay.resilience.circuit_breaker import CircuitBreaker
+from backstay.resilience.endpoints import (
+    BREAKERS,
+    ENDPOINTS,
+    Endpoint,
+    circuit_breakers,
+    details,
+    endpoint_of,
+    event_details,
+)
 from backstay.resilience.events import State
+from backstay.resilience.policy import Policy
+from backstay.resilience.registry import EntryAdded, EntryReplaced, Registry
 
-BUFFER = 100  # events kept of each breaker
+BUFFER = 100  # events kept of each policy
 BACKLOG = 256  # events that a slow reader of a stream may be behind; more are dropped
+MAX_STREAMS = 100  # readers of streams at the same time
 PING = 1.0  # seconds
 MAX_BODY = 4096  # bytes
 MAX_SHOWN = 200  # characters of a path in a message
 UPDATES = {"CLOSE": State.CLOSED, "FORCE_OPEN": State.FORCED_OPEN, "DISABLE": State.DISABLED}
-TYPES: dict[type[events.Event], str] = {
-    events.CallFailed: "ERROR",
-    events.CallIgnored: "IGNORED_ERROR",
-    events.NotPermitted: "NOT_PERMITTED",
-    events.StateTransition: "STATE_TRANSITION",
-    events.BreakerReset: "RESET",
-    events.FailureRateExceeded: "FAILURE_RATE_EXCEEDED",
-    events.SlowCallRateExceeded: "SLOW_CALL_RATE_EXCEEDED",
-    events.CallSucceeded: "SUCCESS",
-}
+STREAM = f"stream{BREAKERS.events_path}"
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+Shown = dict[str, Any]
 
 
-def circuit_breakers(breakers: Iterable[CircuitBreaker]) -> dict[str, Any]:
-    """The body of `GET /actuator/circuitbreakers`."""
-    return {"circuitBreakers": {breaker.name: details(breaker) for breaker in breakers}}
+class _Stream:
+    """What one reader of a stream has still to be sent; events come from any thread."""
 
+    def __init__(self) -> None:
+        self.waiting: asyncio.Queue[Shown] = asyncio.Queue(BACKLOG)
+        self._loop = asyncio.get_running_loop()
 
-def details(breaker: CircuitBreaker) -> dict[str, Any]:
-    """One breaker: rates as text with a percent sign, −1.0% while there are too few calls."""
-    now = breaker.statistics()
-    return {
-        "failureRate": f"{now.failure_rate:.1f}%",
-        "slowCallRate": f"{now.slow_call_rate:.1f}%",
-        "failureRateThreshold": f"{breaker.config.failure_rate:.1f}%",
-        "slowCallRateThreshold": f"{breaker.config.slow.rate:.1f}%",
-        "bufferedCalls": now.buffered_calls,
-        "failedCalls": now.failed_calls,
-        "slowCalls": now.slow_calls,
-        "slowFailedCalls": now.slow_failed_calls,
-        "notPermittedCalls": now.not_permitted_calls,
-        "state": now.state.value,
-    }
+    def offer(self, shown: Shown) -> None:
+        """Hand an event to the reader's loop; it is dropped if the reader is too far behind."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._put, shown)
 
-
-def event_details(event: events.Event) -> dict[str, Any]:
-    """One event as the actuator shows it."""
-    shown: dict[str, Any] = {
-        "circuitBreakerName": event.name,
-        "type": TYPES[type(event)],
-        "creationTime": event.at.isoformat(),
-    }
-    match event:
-        case events.CallFailed(duration=duration, error=error) | events.CallIgnored(duration=duration, error=error):
-            shown |= {"errorMessage": f"{type(error).__name__}: {error}", "durationInMs": round(duration * 1000)}
-        case events.CallSucceeded(duration=duration):
-            shown["durationInMs"] = round(duration * 1000)
-        case events.StateTransition(from_state=old, to_state=new):
-            shown["stateTransition"] = f"{old.value}_TO_{new.value}"
-        case events.FailureRateExceeded(rate=rate):
-            shown["failureRate"] = rate
-        case events.SlowCallRateExceeded(rate=rate):
-            shown["slowCallRate"] = rate
-    return shown
+    def _put(self, shown: Shown) -> None:
+        if not self.waiting.full():
+            self.waiting.put_nowait(shown)
 
 
 class Actuator:
-    """The ASGI application. breakers: a function that gives them, so that later ones are seen (`registry.breakers`).
+    """The ASGI application.
 
-    successes: keep successes among the events, too; a listener for them takes the fast path from every call.
+    policies: a registry, whose policies are listened to from the moment they are there; or a function that gives
+    policies, asked at each request.
+    successes: keep successes of breakers, too; a listener for them takes the fast path from every call.
+    buffer: events kept of each policy.
     """
 
     def __init__(
-        self, breakers: Callable[[], Iterable[CircuitBreaker]], *, successes: bool = False, buffer: int = BUFFER
+        self, policies: Registry | Callable[[], Iterable[Any]], *, successes: bool = False, buffer: int = BUFFER
     ) -> None:
-        self._breakers = breakers
-        self._kept = [kind for kind in TYPES if successes or kind is not events.CallSucceeded]
+        self._policies: Callable[[], Iterable[Any]] = policies if callable(policies) else lambda: policies
+        self._successes = successes
         self._size = buffer
-        self._buffers: dict[CircuitBreaker, deque[dict[str, Any]]] = {}
-        self._streams: set[asyncio.Queue[dict[str, Any]]] = set()
+        self._buffers: dict[Policy, deque[Shown]] = {}
+        self._streams: set[_Stream] = set()
+        if isinstance(policies, Registry):
+            policies.on(EntryAdded, lambda added: self._listen(added.policy))
+            policies.on(EntryReplaced, lambda replaced: self._listen(replaced.policy))
         self.attend()
 
-    def attend(self) -> dict[str, CircuitBreaker]:
-        """Listen to breakers that are new; all of them by name."""
-        found = {breaker.name: breaker for breaker in self._breakers()}
-        for breaker in found.values():
-            if breaker not in self._buffers:
-                self._buffers[breaker] = deque(maxlen=self._size)
-                for kind in self._kept:
-                    breaker.on(kind, self._keeper(self._buffers[breaker]))
-        for gone in set(self._buffers) - set(found.values()):
+    def attend(self) -> dict[str, list[Any]]:
+        """Listen to policies that are new, forget those that are gone; return all by the path that shows them."""
+        found: dict[str, list[Any]] = {endpoint.path: [] for endpoint in ENDPOINTS}
+        for policy in self._policies():
+            endpoint = endpoint_of(policy)
+            if endpoint is not None:
+                found[endpoint.path].append(policy)
+                self._listen(policy)
+        present = {policy for policies in found.values() for policy in policies}
+        for gone in [policy for policy in self._buffers if policy not in present]:
             del self._buffers[gone]
         return found
 
-    def _keeper(self, buffer: deque[dict[str, Any]]) -> Callable[[events.Event], None]:
+    def _listen(self, policy: Any) -> None:
+        endpoint = endpoint_of(policy)
+        if endpoint is None or policy in self._buffers:
+            return
+        buffer = self._buffers[policy] = deque(maxlen=self._size)
+        keep = self._keeper(buffer, endpoint)
+        for kind in endpoint.types:
+            if self._successes or kind is not events.CallSucceeded:
+                policy.on(kind, keep)
+
+    def _keeper(self, buffer: deque[Shown], endpoint: Endpoint) -> Callable[[events.Event], None]:
         def keep(event: events.Event) -> None:
-            shown = event_details(event)
+            shown = event_details(event, endpoint)
             buffer.append(shown)
-            for stream in self._streams:
-                if not stream.full():
-                    stream.put_nowait(shown)
+            if endpoint is BREAKERS:
+                for stream in tuple(self._streams):
+                    stream.offer(shown)
 
         return keep
 
-    def events(self, name: str | None = None, kind: str | None = None) -> dict[str, Any]:
-        """The last events, in the order of time."""
+    def events(self, name: str | None = None, kind: str | None = None, *, of: Endpoint = BREAKERS) -> Shown:
+        """The last events of policies of one kind, in the order of time."""
         self.attend()
-        kept = [event for buffer in self._buffers.values() for event in buffer if _wanted(event, name, kind)]
-        return {"circuitBreakerEvents": sorted(kept, key=lambda event: str(event["creationTime"]))}
+        kept = [
+            event
+            for policy, buffer in tuple(self._buffers.items())
+            if isinstance(policy, of.kinds)
+            for event in tuple(buffer)
+            if _wanted(event, of, name, kind)
+        ]
+        return {of.events_shown: sorted(kept, key=lambda event: str(event["creationTime"]))}
 
-    def answer(self, method: str, path: str, body: bytes = b"") -> tuple[int, dict[str, Any]]:
+    def answer(self, method: str, path: str, body: bytes = b"") -> tuple[int, Shown]:
         """Status and content for a request, without the stream: for servers of another kind than ASGI's."""
         match method, _parts(path):
-            case "GET", ["circuitbreakers"]:
-                return 200, circuit_breakers(self.attend().values())
             case "GET" | "POST", ["circuitbreakers", name]:
-                breaker = self.attend().get(name)
+                breaker = next((each for each in self.attend()[BREAKERS.path] if each.name == name), None)
                 if breaker is None:
-                    return 404, {"error": f"there is no circuit breaker {name!r}"}
+                    return 404, {"error": f"there is no circuit breaker {name[:MAX_SHOWN]!r}"}
                 return (200, details(breaker)) if method == "GET" else _update(breaker, body)
-            case "GET", ["circuitbreakerevents", *which] if len(which) <= 2:
-                return 200, self.events(*which)
+            case "GET", [first, *which]:
+                for endpoint in ENDPOINTS:
+                    if first == endpoint.path and not which:
+                        return 200, self._names(endpoint)
+                    if first == endpoint.events_path and len(which) <= 2:
+                        return _unknown_type(endpoint, *which) or (200, self.events(*which, of=endpoint))
         return 404, {"error": f"there is no {method} {path[:MAX_SHOWN]}"}
+
+    def _names(self, endpoint: Endpoint) -> Shown:
+        found = self.attend()[endpoint.path]
+        if endpoint is BREAKERS:
+            return circuit_breakers(found)
+        return {endpoint.shown: sorted(str(policy.name) for policy in found)}
 
     # -- ASGI -----------------------------------------------------------------------------------------------------
 
@@ -152,27 +163,31 @@ class Actuator:
             raise ValueError(f"the actuator speaks http, not {scope['type']}")
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         match scope["method"], _parts(path):
-            case "GET", ["stream", "circuitbreakerevents", *which] if len(which) <= 2:
-                await self._stream(receive, send, *which)
+            case "GET", [first, *which] if first == STREAM and len(which) <= 2:
+                refused = _unknown_type(BREAKERS, *which) or self._too_many()
+                await (_reply(send, *refused) if refused else self._stream(receive, send, *which))
             case "POST", _:
                 await _reply(send, *self.answer("POST", path, await _body(receive)))
             case method, _:
                 await _reply(send, *self.answer(method, path))
 
+    def _too_many(self) -> tuple[int, Shown] | None:
+        return (503, {"error": f"{MAX_STREAMS} streams are open"}) if len(self._streams) >= MAX_STREAMS else None
+
     async def _stream(self, receive: Receive, send: Send, name: str | None = None, kind: str | None = None) -> None:
         self.attend()
-        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(BACKLOG)
-        self._streams.add(queue)
+        stream = _Stream()
+        self._streams.add(stream)
         gone = asyncio.ensure_future(_disconnected(receive))
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
         try:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             while not gone.done():
-                text = await _next(queue, gone, name, kind)
+                text = await _next(stream.waiting, gone, name, kind)
                 if text:
                     await send({"type": "http.response.body", "body": text, "more_body": True})
         finally:
-            self._streams.discard(queue)
+            self._streams.discard(stream)
             gone.cancel()
 
 
@@ -180,10 +195,16 @@ def _parts(path: str) -> list[str]:
     return path.removeprefix("/actuator").strip("/").split("/")
 
 
-def _update(breaker: CircuitBreaker, body: bytes) -> tuple[int, dict[str, Any]]:
+def _unknown_type(endpoint: Endpoint, _name: str = "", kind: str | None = None) -> tuple[int, Shown] | None:
+    if kind is None or kind.upper() in endpoint.known:
+        return None
+    return 400, {"error": f"{kind[:MAX_SHOWN]!r} is no type of event; there are: {', '.join(sorted(endpoint.known))}"}
+
+
+def _update(breaker: CircuitBreaker, body: bytes) -> tuple[int, Shown]:
     try:
         state = UPDATES[json.loads(body)["updateState"]]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return 400, {"error": f'send {{"updateState": one of {", ".join(UPDATES)}}}'}
     breaker.transition_to(state)
     message = f"{breaker.name} state has been changed successfully"
@@ -191,23 +212,27 @@ def _update(breaker: CircuitBreaker, body: bytes) -> tuple[int, dict[str, Any]]:
 
 
 async def _next(
-    queue: "asyncio.Queue[dict[str, Any]]", gone: "asyncio.Future[None]", name: str | None, kind: str | None
+    queue: "asyncio.Queue[Shown]", gone: "asyncio.Future[None]", name: str | None, kind: str | None
 ) -> bytes:
     """The next thing to send: an event, a ping after a second, nothing for an event that isn't wanted."""
     coming = asyncio.ensure_future(queue.get())
     waits: set[asyncio.Future[Any]] = {coming, gone}
-    await asyncio.wait(waits, timeout=PING, return_when=asyncio.FIRST_COMPLETED)
-    if not coming.done():
-        coming.cancel()
-        return b"" if gone.done() else b": ping\n\n"
+    try:
+        await asyncio.wait(waits, timeout=PING, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not coming.done():
+            coming.cancel()
+    if not coming.done() or coming.cancelled():
+        return b"" if gone.done() else b"event: ping\n\n"
     event = coming.result()
-    if not _wanted(event, name, kind):
+    if not _wanted(event, BREAKERS, name, kind):
         return b""
-    return f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+    of = " ".join(str(event[BREAKERS.name]).splitlines())
+    return f"id: {of}\nevent: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
 
 
-def _wanted(event: dict[str, Any], name: str | None, kind: str | None) -> bool:
-    return name in (None, event["circuitBreakerName"]) and (kind is None or kind.upper() == event["type"])
+def _wanted(event: Shown, of: Endpoint, name: str | None, kind: str | None) -> bool:
+    return name in (None, event[of.name]) and (kind is None or kind.upper() == event["type"])
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -224,11 +249,11 @@ async def _body(receive: Receive) -> bytes:
     return body
 
 
-async def _reply(send: Send, status: int, content: dict[str, Any]) -> None:
+async def _reply(send: Send, status: int, content: Shown) -> None:
     body = json.dumps(content).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-__all__ = ["Actuator", "circuit_breakers", "details", "event_details"]
+__all__ = ["Actuator"]

@@ -7,8 +7,8 @@ A breaker that is open is `CIRCUIT_OPEN` and no reason to restart or to avoid th
 from collections.abc import Iterable
 from typing import Any
 
-from backstay.resilience.actuator import details
 from backstay.resilience.circuit_breaker import CircuitBreaker
+from backstay.resilience.endpoints import details
 from backstay.resilience.events import State
 from backstay.resilience.rate_limiter import RateLimiter
 

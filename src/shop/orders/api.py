@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from backstay.resilience import Actuator, CircuitBreaker
-from backstay.resilience.actuator import circuit_breakers
+from backstay.resilience.endpoints import circuit_breakers
 from backstay.service import (
     TAGGED,
     Answer,

@@ -1,5 +1,7 @@
 """Routes as Spring Cloud Gateway writes them: which one is found, and what it does to the path."""
 
+import re
+
 import pytest
 
 from backstay.errors import ConfigError
@@ -414,3 +416,59 @@ def test_ambiguous_paths_are_refused(path):
     """What a server behind us could read as another path is refused."""
     with pytest.raises(AmbiguousPath):
         decoded(path)
+
+
+SPRING_BASE = """
+spring.cloud.gateway:
+  routes:
+  - id: a
+    uri: http://a:80
+    predicates: ['Path=/a/**']
+"""
+
+
+def test_files_are_read_as_springs() -> None:
+    """Profiles, indices, one string for a list, relaxed names; other sections' placeholders need no value."""
+    other = "---\nspring.config.activate.on-profile: '!prod'\nspring.cloud.gateway.routes: [{id: b, uri: 'http://b'}]"
+    dotted = "spring.cloud.gateway.routes[0]: {id: a, uri: '${order.url}', predicates: Path=/a/**}\ndb: ${DB}"
+
+    assert [each.id for each in read_definition(SPRING_BASE + other, {}).routes] == ["b"]
+    assert [each.id for each in read_definition(SPRING_BASE + other, {}, profiles=["prod"]).routes] == ["a"]
+    found = read_definition(dotted, {"ORDER_URL": "http://o:1"}).routes[0]
+    assert (found.uri, found.predicates[0].name, list(found.predicates[0].args)) == ("http://o:1", "Path", ["/a/**"])
+
+
+def test_a_named_group_is_no_placeholder() -> None:
+    """`${segment}` of the group stays; a property of that name, or another name, is resolved."""
+    rewrite = SPRING_BASE + "    filters: ['RewritePath=/a/(?<segment>.*), /${segment}${tail:/end}']\n"
+
+    assert list(read_definition(rewrite, {}).routes[0].filters[0].args) == ["/a/(?<segment>.*)", "/${segment}/end"]
+    with pytest.raises(ConfigError, match=r"filters\[0\]: \$\{other\} isn't set"):
+        read_definition(rewrite.replace("${tail:/end}", "${other}"), {})
+
+
+def test_environment_variables_override_a_timeout() -> None:
+    """A variable goes before the file, with or without underscores for dashes."""
+    for name in ("RESPONSETIMEOUT", "RESPONSE_TIMEOUT"):
+        assert read_definition(SPRING_BASE, {f"SPRING_CLOUD_GATEWAY_HTTPCLIENT_{name}": "7s"}).response_timeout == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (SPRING_BASE + "  enabled: false\n", "enabled: is false: this gateway is switched off"),
+        (SPRING_BASE + "  enabled: maybe\n", "enabled: must be true or false, not 'maybe'"),
+        (
+            SPRING_BASE + "---\nspring.cloud.gateway.server.webflux.routes: []",
+            "both spring.cloud.gateway.server.webflux",
+        ),
+        ("spring.cloud.gateway.server.webmvc.routes: []", "server.webmvc: unknown key; allowed: webflux"),
+        ("spring.cloud.gateway.mvc.routes: []", "unknown keys: mvc"),
+        (SPRING_BASE + "---\nspring.profiles: prod", "spring.profiles: Spring Boot 3 refuses it"),
+        (SPRING_BASE + "  routes: []\n", "the key 'routes' is there twice"),
+    ],
+)
+def test_selectors_that_are_not_understood_are_refused(text: str, said: str) -> None:
+    """Nothing decides in silence which routes there are."""
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        read_definition(text, {})

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import backstay.resilience as r
 from backstay.errors import ConfigError
-from backstay.resilience.actuator import circuit_breakers
+from backstay.resilience.endpoints import circuit_breakers
 from backstay.testing import FakeClock
 
 

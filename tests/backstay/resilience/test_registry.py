@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import backstay.resilience as r
 from backstay.errors import ConfigError
-from backstay.resilience import meters, spring_config
+from backstay.resilience import actuator, meters, spring_config
 from backstay.resilience.java_errors import JavaIOException
 from backstay.testing import FakeClock, eventually
 
@@ -336,7 +336,7 @@ async def test_the_actuator_streams_events() -> None:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    path = "/stream/circuitbreakerevents/payments/STATE_TRANSITION"
+    path = "/actuator/streamcircuitbreakerevents/payments/STATE_TRANSITION"
     streaming = asyncio.ensure_future(app({"type": "http", "method": "GET", "path": path}, receive, send))
     await eventually(lambda: len(sent) == 1)
     guard.permit().failure(Boom())
@@ -344,5 +344,77 @@ async def test_the_actuator_streams_events() -> None:
     leave.set()
     await asyncio.wait_for(streaming, 10)
 
-    assert sent[1]["body"].startswith(b"event: STATE_TRANSITION\ndata: {")
+    assert sent[1]["body"].startswith(b"id: payments\nevent: STATE_TRANSITION\ndata: {")
     assert not app._streams
+
+
+async def test_the_actuator_shows_every_kind() -> None:
+    """Names and events of retries, limiters and bulkheads, under the paths and in the fields of Resilience4j."""
+    found = r.Registry()
+    app = r.Actuator(found)  # before any policy is there
+    retry, rate = found.retry("pay", attempts=2, wait=0), found.rate_limiter("pay", limit=1, period=60, max_wait=0)
+    bulkhead, limiter = found.bulkhead("pay", max_calls=0), found.time_limiter("pay", timeout=0.01)
+    found.thread_pool("files")
+    with pytest.raises(Boom):
+        await retry.call(fails)
+    await rate.call(asyncio.sleep, 0)
+    with pytest.raises(r.RateLimited):
+        await rate.call(asyncio.sleep, 0)
+    with pytest.raises(r.BulkheadFull):
+        await bulkhead.call(asyncio.sleep, 0)
+    with pytest.raises(TimeoutError):
+        await limiter.call(asyncio.sleep, 10)
+
+    assert await ask(app, "GET", "/actuator/retries") == (200, {"retries": ["pay"]})
+    assert await ask(app, "GET", "/ratelimiters") == (200, {"rateLimiters": ["pay"]})
+    assert await ask(app, "GET", "/bulkheads") == (200, {"bulkheads": ["files", "pay"]})
+    assert await ask(app, "GET", "/timelimiters") == (200, {"timeLimiters": ["pay"]})
+    _, shown = await ask(app, "GET", "/retryevents")
+    assert [
+        (each["retryName"], each["type"], each["numberOfAttempts"], each["errorMessage"])
+        for each in shown["retryEvents"]
+    ] == [
+        ("pay", "RETRY", 1, "Boom: no"),
+        ("pay", "ERROR", 2, "Boom: no"),
+    ]
+    for path, field, name, kind in (
+        ("ratelimiterevents", "rateLimiterEvents", "rateLimiterName", "FAILED_ACQUIRE"),
+        ("bulkheadevents", "bulkheadEvents", "bulkheadName", "CALL_REJECTED"),
+        ("timelimiterevents", "timeLimiterEvents", "timeLimiterName", "TIMEOUT"),
+    ):
+        _, shown = await ask(app, "GET", f"/{path}/pay/{kind.lower()}")
+        assert [(each[name], each["type"]) for each in shown[field]] == [("pay", kind)]
+        assert (await ask(app, "GET", f"/{path}/other"))[1] == {field: []}
+        assert (await ask(app, "GET", f"/{path}/pay/nonsense"))[0] == 400
+    found.remove(retry)
+    assert await ask(app, "GET", "/retryevents") == (200, {"retryEvents": []})
+
+
+async def fails() -> None:
+    raise Boom("no")
+
+
+async def test_a_stream_takes_events_from_threads_and_refuses_what_it_cannot_serve() -> None:
+    """An event of another thread wakes the reader; too many readers and unknown types are refused."""
+    guard = r.CircuitBreaker("pay", min_calls=1, window=r.last(1), threads=True)
+    app, sent, leave = r.Actuator(lambda: [guard]), [], asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        await leave.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/streamcircuitbreakerevents"}
+    streaming = asyncio.ensure_future(app(scope, receive, send))
+    await eventually(lambda: len(sent) == 1)
+    await asyncio.to_thread(guard.permit().failure, Boom())
+    await eventually(lambda: len(sent) >= 4)
+    leave.set()
+    await asyncio.wait_for(streaming, 10)
+
+    assert b"event: ERROR\n" in sent[1]["body"]
+    assert (await ask(app, "GET", "/streamcircuitbreakerevents/pay/nonsense"))[0] == 400
+    app._streams |= {actuator._Stream() for _ in range(actuator.MAX_STREAMS)}
+    assert (await ask(app, "GET", "/streamcircuitbreakerevents"))[0] == 503

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from backstay.http.addresses import address_key
 from backstay.service.problems import BadRequest, FieldError, NotFound, RequestTimeout, TooLarge, Unprocessable
 from backstay.service.routing import Parameter
 
@@ -49,6 +50,11 @@ class Request:
         """The header of that name; None if the request has none."""
         value = self.headers.get(name.lower().encode("latin-1"))
         return None if value is None else value.decode("latin-1")
+
+    @property
+    def address_key(self) -> str:
+        """Who asks, as the owner of a limit: an IPv6 client has its whole /64 to come from."""
+        return address_key(self.address)
 
     @property
     def address(self) -> str:

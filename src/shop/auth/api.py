@@ -103,13 +103,13 @@ def _doors(accounts: Accounts) -> list[Route]:
     @post("/api/v1/auth/register", public=True, status=202, max_body=BODY_LIMIT)
     async def register(body: NewAccount, request: Request) -> Accepted:
         """Register; the answer doesn't tell whether the address is known."""
-        await accounts.register(body.email, body.password, body.name, request.address)
+        await accounts.register(body.email, body.password, body.name, request.address_key)
         return Accepted()
 
     @post("/api/v1/auth/login", public=True, max_body=BODY_LIMIT)
     async def login(body: Credentials, request: Request) -> Answer[TokenPair]:
         """Log in; too many failures have to wait."""
-        return _pair(await accounts.login(body.email, body.password, request.address))
+        return _pair(await accounts.login(body.email, body.password, request.address_key))
 
     @post("/api/v1/auth/refresh", public=True, max_body=BODY_LIMIT)
     async def refresh(body: RefreshRequest) -> Answer[TokenPair]:
@@ -135,7 +135,7 @@ def _own(accounts: Accounts) -> list[Route]:
     async def change_password(body: PasswordChange, who: Principal, request: Request) -> None:
         """Change my password; all my sessions end, this one too."""
         _of_user(who.session)
-        await accounts.change_password(_of_user(who.id), body.current_password, body.new_password, request.address)
+        await accounts.change_password(_of_user(who.id), body.current_password, body.new_password, request.address_key)
 
     return [logout, me, change_password]
 

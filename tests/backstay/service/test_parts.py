@@ -206,6 +206,14 @@ def test_who_asks(forwarded: str | None, proxies: str | None, address: str) -> N
     assert request.address == address
 
 
+def test_who_asks_by_ipv6() -> None:
+    """Limits count a /64, which one client has to itself; what is no address stays short."""
+    keys = {Request({"client": (f"2001:db8::{n:x}", 1)}, {}).address_key for n in range(1, 50)}
+
+    assert keys == {"2001:db8::"}
+    assert Request({}, {b"x-forwarded-for": b"unix:" + b"x" * 1000}).address_key == "unix:" + "x" * 59
+
+
 def test_trusted_proxies_must_be_an_expression() -> None:
     """A mistake is reported at the start."""
     with pytest.raises(ConfigError, match="TRUSTED_PROXIES: '\\[' is no regular expression"):

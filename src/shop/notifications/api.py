@@ -50,7 +50,7 @@ def routes(notifications: Notifications) -> list[Route]:
 def internal(notifications: Notifications) -> list[Route]:
     """Routes for other services of the shop; the gateway leads to none of them."""
 
-    @get("/internal/audit", scope="audit:read", internal=True)
+    @get("/internal/audit", scope="audit:read", internal=True, hidden=True)
     async def audit(since: str | None = None, limit: audited.Limit = audited.LIMIT) -> Feed[audited.MailFact]:
         """Messages about orders in the order in which they changed last, for the auditor."""
         after = decode_cursor(since, audited.Change, UUID, name="since") or (0, UUID(int=0))

@@ -34,14 +34,14 @@ def routes(payments: Payments) -> list[Route]:
         """Give the order's money back, once. `processing`: ask again."""
         return await payments.refund(order_id, body.reason)
 
-    @get("/internal/audit", scope="audit:read", internal=True)
+    @get("/internal/audit", scope="audit:read", internal=True, hidden=True)
     async def audit(since: str | None = None, limit: audited.Limit = audited.LIMIT) -> Feed[audited.PaymentFact]:
         """Payments in the order in which they changed last, for the auditor."""
         after = decode_cursor(since, audited.Change, UUID, name="since") or (0, UUID(int=0))
         found = await payments.audit(after, limit=limit + 1)
         return Feed.of([(place, events.fact(payment)) for place, payment in found], since=since, limit=limit)
 
-    @get("/internal/audit/provider", scope="audit:read", internal=True)
+    @get("/internal/audit/provider", scope="audit:read", internal=True, hidden=True)
     async def provider(since: str | None = None, limit: audited.Limit = audited.LIMIT) -> Feed[audited.ProviderFact]:
         """The provider's own ledger, for the auditor: nothing of it comes from our tables."""
         after = decode_cursor(since, str, name="since")

@@ -214,3 +214,18 @@ async def test_never_oversold_when_everybody_wants_the_same(warehouse: Any):
     assert await warehouse.available() == {sku: 40 - units for sku, units in held.items()}
     assert await warehouse.adds_up()
     assert min((await warehouse.available()).values()) >= 0
+
+
+async def test_the_auditor_reads_what_is_held_and_what_came_back(warehouse: Any, order: Any):
+    """Units by the ledger; a reservation that changes comes again."""
+    first, second = uuid4(), uuid4()
+    await warehouse.fill({"A": 5, "B": 5})
+    await warehouse.confirm(first, {"A": 2, "B": 1})
+    await warehouse.cancel(second, {"A": 1})
+    [(_, held), (place, void)] = await warehouse.stock.audit((0, UUID(int=0)), limit=10)
+    assert (held.order_id, held.state, held.reserved, held.released) == (first, "reserved", {"A": 2, "B": 1}, {})
+    assert (void.order_id, void.state, void.reserved) == (second, "void", {})
+
+    await warehouse.cancel(first, {"A": 2, "B": 1})
+    [(_, back)] = await warehouse.stock.audit(place, limit=10)
+    assert (back.state, back.released) == ("released", {"A": 2, "B": 1})

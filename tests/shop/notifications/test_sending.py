@@ -235,3 +235,15 @@ async def test_no_connection_is_held_while_a_server_works(office: Any):
     await office.notifications.send_due()
 
     assert [pool.size - pool.idle for pool in seen] == [0]
+
+
+async def test_the_auditor_reads_messages_about_orders(office: Any):
+    """A message comes when it is written and again when it is sent; one about no order never."""
+    await office.register(ADA)
+    await office.confirm(ADA, ORDER)
+    [(place, waiting)] = await office.notifications.audit((0, UUID(int=0)), limit=10)
+    assert (waiting.order_id, waiting.kind, waiting.state) == (ORDER, "confirmed", "pending")
+
+    await office.notifications.send_due()
+    [(_, sent)] = await office.notifications.audit(place, limit=10)
+    assert (sent.id, sent.state) == (waiting.id, "sent")

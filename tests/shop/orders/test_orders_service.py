@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import msgspec
 import pytest
 
+import shop.orders
+from backstay.db import Database
 from backstay.faults import Injected
 from backstay.service import NotFound
 from backstay.testing import armed
@@ -432,3 +435,59 @@ async def test_every_fault_point_is_declared(counter: Counter) -> None:
         await counter.orders.compensate()
 
     assert set(hits) == set(FAULT_POINTS)
+
+
+# -- for the auditor
+
+
+async def test_the_auditor_reads_each_order_as_it_is_after_its_last_change(counter: Counter) -> None:
+    """In the order of the changes, page by page; an order that changes again comes again, a lease is no change."""
+    first, second = await place(counter), await place(counter, PENDING)
+    [(at_first, audited), (at_second, _)] = await counter.orders.audit((0, UUID(int=0)), limit=10)
+    assert (audited.id, audited.status, audited.units) == (first, Status.CONFIRMED, {"P1": 2})
+    assert [place for place, _ in await counter.orders.audit(at_first, limit=10)] == [at_second]
+
+    await counter.elapse(6)
+    counter.payments.found = PENDING
+    await counter.orders.reconcile()
+    assert await counter.orders.audit(at_second, limit=10) == []
+    await counter.orders.cancel(CUSTOMER, first)
+    [(_, again)] = await counter.orders.audit(at_second, limit=10)
+    assert (again.id, again.status, again.reason) == (first, Status.CANCELLED, "cancelled_by_customer")
+    assert second
+
+
+async def test_the_auditor_sees_nothing_that_an_open_transaction_could_precede(counter: Counter) -> None:
+    """What commits late is read late, and not missed."""
+    async with counter.db.transaction() as slow:
+        await slow.execute("UPDATE products SET name = name")
+        order_id = await place(counter)
+        assert await counter.orders.audit((0, UUID(int=0)), limit=10) == []
+    [(_, found)] = await counter.orders.audit((0, UUID(int=0)), limit=10)
+    assert found.id == order_id
+
+
+async def test_orders_of_an_older_release_are_looked_after_and_audited(
+    database: str, tmp_path: Path, counter_with: Any
+) -> None:
+    """Rows that were there before the database's clock decided: overdue by their `created_at`, first in the feed."""
+    for name in ("0001_orders.sql", "0002_catalog.sql"):
+        migration = Path(shop.orders.__file__).parent / "migrations" / name
+        (tmp_path / name).write_text(migration.read_text())
+    old, fresh = uuid4(), uuid4()
+    async with Database("orders", dsn=database, migrations=tmp_path) as before:
+        for order_id, age in ((old, timedelta(minutes=16)), (fresh, timedelta(minutes=1))):
+            await before.execute(
+                "INSERT INTO orders (id, customer_id, status, lines, total, currency, payment_method, version,"
+                " next_check_at, created_at, updated_at)"
+                " VALUES ($1, $2, 'payment_pending', '[]', 18, 'USD', 'pm_card_ok', 2, now(), now() - $3::interval,"
+                " now())",
+                order_id,
+                CUSTOMER,
+                age,
+            )
+    async with counter_with() as counter:
+        counter.payments.found = PENDING
+        assert {found.id for _, found in await counter.orders.audit((0, UUID(int=0)), limit=10)} == {old, fresh}
+        assert await counter.orders.reconcile() == 2
+        assert (await counter.status(old), await counter.status(fresh)) == ("cancelled", "payment_pending")

@@ -446,3 +446,26 @@ async def test_the_ledger_is_read_page_by_page_and_misses_no_late_commit(desk: D
     assert (first.more, second.more, third.entries) == (True, False, ())
     assert third.cursor == second.cursor
     assert {entry.entry for entry in first.entries} == {Entry.CAPTURED}
+
+
+async def test_the_auditor_reads_payments_and_the_ledger_apart(desk: Desk, order_id: UUID) -> None:
+    """Two feeds: what payments has recorded, and what the provider says; a payment that changes comes again."""
+    await desk.charge(order_id)
+    [(place, paid)] = await desk.payments.audit((0, UUID(int=0)), limit=10)
+    assert (paid.order_id, paid.status.value, paid.amount) == (order_id, "captured", PRICE)
+    first = await desk.payments.ledger(None, limit=10)
+    assert [(entry.entry, entry.payment_id, entry.amount) for entry in first.entries] == [
+        (Entry.CAPTURED, paid.id, PRICE)
+    ]
+
+    await desk.payments.refund(order_id, "x")
+    [(_, again)] = await desk.payments.audit(place, limit=10)
+    assert again.status.value == "refunded"
+    assert [entry.entry for entry in (await desk.payments.ledger(first.cursor, limit=10)).entries] == [Entry.REFUNDED]
+
+
+async def test_a_ledger_that_cannot_be_read_is_a_problem_of_the_provider(desk: Desk) -> None:
+    """502, as for a charge: asking again with the same cursor is safe."""
+    with pytest.raises(Problem) as failed:
+        await desk.with_provider(Away()).ledger(None, limit=10)
+    assert failed.value.status == 502

@@ -88,7 +88,7 @@ def admit(
 ) -> Admitted:
     """Let a request pass or raise Refusal."""
     client = peer.client_key(head.index)
-    principal = plane.guard.principal(route, head.index, client, now)
+    principal = plane.guard.principal(route, head.index, client, now, exempt=peer.is_exempt(client))
     user = principal.id if principal is not None else None
     limit_lines = plane.guard.limit(route.limits, user, client, now) if route.limits else b""
     response_timeout, deadline_line = _deadline(plane, route, head)

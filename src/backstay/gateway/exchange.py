@@ -98,6 +98,7 @@ class Exchange:
         head = self.head
         self.trace_id, trace_line = trace_of(head)
         try:
+            self._limit_address()
             self._route, asked = find_route(self.gateway, head)
             self._admitted = admit(
                 self.gateway, self._route, asked, self.inbound.peer, head, trace_line=trace_line, now=self._started
@@ -178,6 +179,13 @@ class Exchange:
         else:
             refusal = problems.gateway_timeout("the service didn't answer in time")
             self._failed(self._attempts.timed_out() if self._attempts is not None else TimeoutError(), refusal)
+
+    def _limit_address(self) -> None:
+        """Count the request against its address, before it costs anything; raises Refusal."""
+        peer = self.inbound.peer
+        client = peer.client_key(self.head.index)
+        if not peer.is_exempt(client):
+            self.gateway.guard.limit_address(client, self._started)
 
     def _limit_body(self, route_limit: int | None) -> None:
         """Refuse a body that is known to be too large before anything is sent; raises FramingError."""

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from backstay.http.addresses import address_key
+from backstay.http.addresses import address_key, is_loopback
 
 FORWARDING_HEADERS = frozenset(
     (
@@ -32,12 +32,14 @@ _SAFE = re.compile(rb"[A-Za-z0-9.:,_\[\] -]{1,500}")
 class Peer:
     """The other end of a client connection: its address, and what is forwarded about it."""
 
-    __slots__ = ("_lines", "_proto_port", "_trusted", "address", "key", "trusts")
+    __slots__ = ("_lines", "_proto_port", "_trusted", "address", "exempt", "key", "trusts")
 
     def __init__(self, address: str, port: int, trusted: re.Pattern[str] | None) -> None:
         self.address = address
         self.key = address_key(address)
         self.trusts = trusted is not None and trusted.fullmatch(address) is not None
+        self.exempt = self.trusts or is_loopback(address)
+        """Many clients come from there, so that limits of an address aren't its own."""
         self._trusted = trusted
         self._proto_port = b"x-forwarded-proto: http\r\nx-forwarded-port: %d\r\n" % port
         self._lines = b"x-forwarded-for: %b\r\n%b" % (address.encode(), self._proto_port)
@@ -57,6 +59,10 @@ class Peer:
             if address and self._trusted is not None and not self._trusted.fullmatch(address):
                 return address_key(address)
         return self.key
+
+    def is_exempt(self, client: str) -> bool:
+        """Whether the limits of an address don't count for `client`, which `client_key` gave."""
+        return self.exempt and client == self.key
 
     def _continued(self, host: bytes, headers: Mapping[bytes, bytes]) -> bytes:
         before = _given(headers, b"x-forwarded-for")

@@ -17,6 +17,7 @@ from backstay.gateway.forwarding import Peer
 from backstay.gateway.guard import Guard
 from backstay.gateway.headers import RequestNames
 from backstay.gateway.inbound import Inbound
+from backstay.gateway.limits import TokenBuckets
 from backstay.gateway.metrics import NO_ROUTE, Metrics
 from backstay.gateway.options import GatewayOptions
 from backstay.gateway.plane import Outcome
@@ -72,7 +73,12 @@ class Gateway:
         self.options = options = options or GatewayOptions()
         self.routes = routes
         self.registry = registry
-        self.guard = Guard(verifier, denied if denied is not None else DenyList(), retry_after=options.retry_after)
+        self.guard = Guard(
+            verifier,
+            denied if denied is not None else DenyList(),
+            retry_after=options.retry_after,
+            addresses=TokenBuckets(options.address_rate, options.address_burst) if options.address_rate else None,
+        )
         self.host = host
         self.port = port
         self.metrics = Metrics()

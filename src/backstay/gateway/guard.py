@@ -18,18 +18,39 @@ FAILURE_BURST = 50.0
 class Guard:
     """Decides about a request; raises Refusal."""
 
-    def __init__(self, verifier: TokenVerifier | None, denied: DenyList, *, retry_after: int = 1) -> None:
+    def __init__(
+        self,
+        verifier: TokenVerifier | None,
+        denied: DenyList,
+        *,
+        retry_after: int = 1,
+        addresses: TokenBuckets | None = None,
+    ) -> None:
+        """`addresses`: what each client address may ask for, before anything else is looked at."""
         self.verifier = verifier
         self.denied = denied
         self.failures = TokenBuckets(FAILURES_PER_SECOND, FAILURE_BURST)
+        self.addresses = addresses
         self._retry_after = retry_after
 
-    def principal(self, route: Route, headers: Mapping[bytes, bytes], client: str, now: float) -> Principal | None:
-        """Whose token it is; None on a public route, where no token is looked at."""
+    def limit_address(self, client: str, now: float) -> None:
+        """Take a request from its address; raises Refusal."""
+        if self.addresses is not None and not (decision := self.addresses.take(client, now)).allowed:
+            raise problems.too_many(decision.retry_after, ())
+
+    def principal(
+        self, route: Route, headers: Mapping[bytes, bytes], client: str, now: float, *, exempt: bool = False
+    ) -> Principal | None:
+        """Whose token it is; None on a public route, where no token is looked at.
+
+        `exempt`: many clients come from this address, so that one without a token doesn't count against it.
+        """
         if route.public:
             return None
         given = headers.get(b"authorization")
         if given is None or given[:7].lower() != b"bearer ":
+            if not exempt and not (decision := self.failures.take(client, now)).allowed:
+                raise problems.too_many(decision.retry_after, ())
             raise problems.token_missing()
         if self.verifier is None:
             raise problems.keys_unavailable(self._retry_after)

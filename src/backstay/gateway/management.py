@@ -81,6 +81,8 @@ class Management:
             ("backstay_gateway_revoked_sessions", "Sessions on the deny list.", len(self._gateway.guard.denied)),
         ]
         policies = self._gateway.policies
+        addresses = self._gateway.guard.addresses
+        limited = addresses.statistics().refused if addresses is not None else 0
         counters = [
             ("backstay_gateway_turned_away_total", "Clients beyond the limit.", found.turned_away),
             (
@@ -88,6 +90,7 @@ class Management:
                 "Clients beyond the limit of their address.",
                 found.turned_away_of_address,
             ),
+            ("backstay_gateway_limited_of_address_total", "Requests beyond the limit of their address.", limited),
         ]
         text = self._gateway.metrics.text(gauges, counters) + exposition(policies, tags=policies.tags)
         return HttpReply(200, text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")

@@ -38,6 +38,11 @@ class GatewayOptions:
     """Client connections at a time; more are closed at once."""
     max_per_address: int = 500
     """Of them from one address (an IPv6 /64); trusted proxies and loopback are exempt."""
+    address_rate: float = 200.0
+    """Requests a second that one client address may make for long, whatever its tokens; 0: no limit. The address is the
+    one after `trusted-proxies`; trusted proxies themselves and loopback are exempt."""
+    address_burst: float = 1000.0
+    """Requests that it may make at once."""
     head_timeout: float = 10.0
     """From the first byte of a request to the end of its head."""
     keep_alive: float = 60.0

@@ -572,6 +572,58 @@ async def test_a_flood_of_bad_tokens_is_stopped(system):
     assert system.tokens.asked < 60
 
 
+async def behind_a_proxy(system, **options):
+    """A gateway whose clients come through a proxy on this machine."""
+    upstream = await system.upstream()
+    routes = f"""
+        - {{id: guarded, uri: "http://{upstream.address}", predicates: [Path=/guarded]}}
+        - {{id: open, uri: "http://{upstream.address}", metadata: {{public: true}}, predicates: [Path=/open]}}
+"""
+    return await system.gateway(routes + "      trusted-proxies: '127\\.0\\.0\\.1'\n", **options)
+
+
+async def statuses(wire, count, target, *lines):
+    found = []
+    for _ in range(count):
+        wire.send("\r\n".join([f"GET {target} HTTP/1.1", "Host: a", *lines, "", ""]).encode())
+        found.append((await wire.answer()).status)
+    return found
+
+
+async def test_a_greedy_customer_behind_a_proxy_harms_no_other(system):
+    """500 requests without a token are few 401 and many 429; another customer of the same proxy isn't touched."""
+    gateway = await behind_a_proxy(system)
+    wire = await system.connect(gateway)
+
+    greedy = await statuses(wire, 500, "/guarded", "X-Forwarded-For: 203.0.113.5")
+    other = await statuses(wire, 5, "/guarded", "X-Forwarded-For: 203.0.113.6", "Authorization: Bearer good")
+    itself = await statuses(wire, 60, "/guarded")
+
+    assert set(greedy) == {401, 429}
+    assert 50 <= greedy.count(401) < 150
+    assert other == [200] * 5
+    assert itself == [401] * 60
+
+
+@pytest.mark.parametrize("target", ["/open", "/guarded", "/nowhere"])
+async def test_requests_of_an_address_are_limited_before_anything_else(system, target):
+    """Whatever it asks for, and whatever its tokens: an address has its share; the proxy itself has all it wants."""
+    gateway = await behind_a_proxy(system, address_rate=1.0, address_burst=3.0)
+    wire = await system.connect(gateway)
+    token = "Authorization: Bearer good"
+    expected = 404 if target == "/nowhere" else 200
+
+    greedy = await statuses(wire, 6, target, "X-Forwarded-For: 1.1.1.1, 203.0.113.5", token)
+    other = await statuses(wire, 3, target, "X-Forwarded-For: 203.0.113.6", token)
+    itself = await statuses(wire, 10, target, token)
+
+    assert greedy[:3] == [expected] * 3
+    assert greedy[-1] == 429
+    assert other == [expected] * 3
+    assert itself == [expected] * 10
+    assert gateway.guard.addresses.statistics().refused == greedy.count(429)
+
+
 async def test_the_limit_is_per_caller(system):
     """Over the limit: 429 with Retry-After and the limit's headers; another user isn't touched."""
     upstream = await system.upstream()

@@ -19,6 +19,10 @@ from shop.local.processes import started_at
 from shop.local.program import kill_session
 
 PORTS = "ports.json"
+PRIVATE = ("data", "faults", "logs", "mail", "secrets")
+"""Folders with what nobody else may read: customers' data and mails, logs, fault points, secrets."""
+OURS = frozenset({*PRIVATE, "lock", "processes.json", "system.json", "load.svg", PORTS})
+"""What a home that nobody put anything else into consists of."""
 SECRET_BYTES = 24
 DEATH_TIMEOUT = 10.0  # seconds until a process that was killed must be gone
 
@@ -85,7 +89,7 @@ class Home:
 
     def lock(self) -> None:
         """Take the home or raise HomeInUse; then end what a killed supervisor left on it."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._close_to_others()
         lock = (self.path / "lock").open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,6 +105,20 @@ class Home:
         lock.write(f"pid {os.getpid()}\n")
         lock.flush()
         self._lock = lock
+
+    def _close_to_others(self) -> None:
+        """Make the home and what is private in it readable by its owner only, also what an earlier version left open.
+
+        A folder that somebody chose and that has other things in it keeps its mode: only what is ours is closed.
+        """
+        known = self.path.is_dir()
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not known or not {entry.name for entry in self.path.iterdir()} - OURS:
+            self.path.chmod(0o700)
+        for name in PRIVATE:
+            folder = self.path / name
+            folder.mkdir(exist_ok=True, mode=0o700)
+            folder.chmod(0o700)
 
     def unlock(self) -> None:
         """Give the home back; no effect when it isn't held."""

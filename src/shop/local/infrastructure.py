@@ -63,7 +63,7 @@ def empty(home: Home, broker: str) -> None:
     shutil.rmtree(folder / "kafka", ignore_errors=True)
     shutil.rmtree(account.reachable_base(folder / "postgres", account.unprivileged()) / "data", ignore_errors=True)
     shutil.rmtree(home.mail, ignore_errors=True)
-    home.mail.mkdir(parents=True)
+    home.mail.mkdir(parents=True, mode=0o700)
 
 
 def tidy(home: Home) -> None:

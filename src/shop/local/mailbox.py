@@ -43,7 +43,7 @@ class Mailbox:
         return f"smtp://{HOST}:{self.port}"
 
     async def __aenter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._server = await asyncio.get_running_loop().create_server(self._protocol, HOST, self.port)
         return self
 

@@ -140,3 +140,33 @@ def test_a_fixed_port_that_is_taken_meanwhile_is_replaced(home: Home) -> None:
 
     assert other != port
     assert home.port("auth") == other
+
+
+def test_nobody_else_reads_a_home(tmp_path: Path) -> None:
+    """Neither a new one, nor one that an earlier version left open to all."""
+    old = tmp_path / "old"
+    for name in ("", "logs", "mail", "secrets", "data"):
+        (old / name).mkdir(mode=0o755)
+        (old / name).chmod(0o755)
+    (old / "logs" / "orders.log").touch(mode=0o644)
+    for path in (tmp_path / "new", old):
+        home = Home(path)
+        home.lock()
+        home.secret("admin")
+        home.unlock()
+        for folder in (path, *(each for each in path.iterdir() if each.is_dir())):
+            assert folder.stat().st_mode & 0o777 == 0o700, folder
+        assert (path / "secrets" / "admin").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_with_other_things_in_it_keeps_its_mode(tmp_path: Path) -> None:
+    """BACKSTAY_HOME=/tmp must not close /tmp to everybody; what is ours in it is closed."""
+    (tmp_path / "somebody's").touch()
+    tmp_path.chmod(0o755)
+    home = Home(tmp_path)
+    home.lock()
+    home.unlock()
+
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "logs").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "mail").stat().st_mode & 0o777 == 0o700

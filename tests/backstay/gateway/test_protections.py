@@ -130,7 +130,8 @@ async def test_a_client_in_a_hurry_opens_nothing(system):
 
     assert seen == [504] * 3
     assert state(gateway) is r.State.CLOSED
-    assert gateway.policies.circuit_breaker("app").statistics().buffered_calls == 0
+    counted = gateway.policies.circuit_breaker("app").statistics()
+    assert (counted.buffered_calls, counted.impatient_total) == (0, 3)
 
 
 async def test_but_a_call_that_was_slow_already_counts(system):

@@ -1,6 +1,7 @@
 """Calls to other services: what goes out, what an answer means, and where else to go."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -228,3 +229,29 @@ async def unused_port() -> int:
     server.close()
     await server.wait_closed()
     return port
+
+
+async def test_our_own_deadline_is_not_their_failure(http: HttpClient, upstream: Upstream) -> None:
+    """No answer within the time that the request left, or one that says so, gives the breaker's permit back."""
+    guard = r.CircuitBreaker("beans", window=r.last(4), min_calls=1)
+    beans = bound(http, upstream, guard)
+    body = b'{"type":"urn:problem:deadline-exceeded"}'
+    upstream.always(504, body)
+    with r.deadline(2.0), pytest.raises(r.DeadlineTimeout, match="left are over"):
+        await beans.get("/stock/tea", Stock)
+    unguarded = bound(http, upstream)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        registry = StaticRegistry({"beans": [f"127.0.0.1:{silent.getsockname()[1]}"]})
+        for one in (bound(http, upstream, guard, registry=registry), bound(http, upstream, registry=registry)):
+            with r.deadline(0.05), pytest.raises(r.DeadlineTimeout):
+                await one.get("/stock/tea", Stock)
+
+    assert guard.statistics().impatient_total == 2
+    assert guard.state is r.State.CLOSED
+
+    upstream.always(504, b'{"type":"urn:problem:something-else"}')
+    with r.deadline(2.0), pytest.raises(UpstreamError):
+        await unguarded.get("/stock/tea", Stock)
+    upstream.always(504, body)
+    with pytest.raises(UpstreamError):  # no deadline of ours: they answer for it
+        await unguarded.get("/stock/tea", Stock)

@@ -109,3 +109,15 @@ async def test_what_serves_a_repetition_repeats_nothing() -> None:
     status, headers = await ask()
 
     assert (status, headers[b"x-do-not-retry"], front.shed) == (503, b"1", 1)
+
+
+@pytest.mark.parametrize("error", [ConnectionError("lost"), r.BulkheadFull("x"), r.DeadlineTimeout("late")])
+def test_what_fails_after_the_deadline_is_the_deadlines(error: Exception) -> None:
+    """A failure that comes when the request's time is over is a 504: it says nothing about what was needed."""
+    with r.deadline(-1):
+        late = problem_of(error)
+    with r.deadline(60):
+        in_time = problem_of(error)
+
+    assert (late.status, late.slug) == (504, "deadline-exceeded")
+    assert in_time.status == (504 if isinstance(error, TimeoutError) else 503)

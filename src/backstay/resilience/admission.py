@@ -14,7 +14,7 @@ A refusal is returned by `acquire` and raised here: each frame that an exception
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 from backstay.resilience.deadline import check, scope, within_deadline
 from backstay.resilience.policy import AsyncItems, Block, Call, Guarded, Items, Plain, Policy, gives_awaitable, misused
@@ -44,14 +44,20 @@ class Admission(Policy):
         """Admit a call, at once or after waiting; raises the refusal."""
         token = self.acquire()
         if isinstance(token, Exception):
-            raise token
+            try:
+                raise token
+            finally:
+                token = None
         return await self.wait() if token is None else token
 
     def admitted_plain(self) -> Admitted:
         """The same, blocking this thread."""
         token = self.acquire()
         if isinstance(token, Exception):
-            raise token
+            try:
+                raise token
+            finally:
+                token = None
         return self.wait_plain() if token is None else token
 
     @abstractmethod
@@ -94,7 +100,10 @@ def _coroutine(call: Call[P, R], policy: Admission) -> Guarded[P, R]:
         token = acquire()
         if token.__class__ is not tuple:  # cheaper than isinstance
             if token is not None:
-                raise cast(Exception, token)
+                try:
+                    raise token  # type: ignore[misc]  # what is neither a tuple nor None is a refusal
+                finally:
+                    token = None  # else this frame and its error would keep each other
             token = await policy.wait()
         try:
             result: R = await run(*args, **kwargs)
@@ -116,7 +125,10 @@ def _plain(call: Callable[P, R], policy: Admission) -> Plain[P, R]:
         token = acquire()
         if token.__class__ is not tuple:  # cheaper than isinstance
             if token is not None:
-                raise cast(Exception, token)
+                try:
+                    raise token  # type: ignore[misc]
+                finally:
+                    token = None
             token = policy.wait_plain()
         try:
             result = call(*args, **kwargs)

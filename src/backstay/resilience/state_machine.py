@@ -141,11 +141,23 @@ class StateMachine:
         `wait`: the seconds of the opening that `expiring` has named.
         """
         lock = self._lock
-        if lock is None:
-            found: int | CallNotPermitted = self._acquire(now, wait)
-        else:
-            with lock:
-                found = self._acquire(now, wait)
+        if lock is not None:
+            lock.acquire()
+        try:
+            found: int | CallNotPermitted
+            left = self._open_until - now
+            if left < 0.0 and (self.free or self._may_try(now, wait)):
+                found = self.era
+            else:
+                if left < 0.0:
+                    left = max(0.0, self._open_until - now)  # moving on may have opened it again
+                self.refused += 1
+                if self.heard:
+                    self._note(events.NotPermitted)
+                found = CallNotPermitted(self.name, left, self.state)
+        finally:
+            if lock is not None:
+                lock.release()
         if self.publisher.pending:
             try:
                 self.publisher.deliver(self.name)
@@ -154,19 +166,6 @@ class StateMachine:
                     self.release(found)
                 raise
         return found
-
-    def _acquire(self, now: float, wait: float | None) -> int | CallNotPermitted:
-        """The era of a permit, or the refusal: with the seconds that it holds for at least, and the state it met."""
-        left = self._open_until - now
-        if left < 0.0:
-            if self.free or self._may_try(now, wait):
-                return self.era
-            left = max(0.0, self._open_until - now)  # moving on may have opened it again
-        self.refused += 1
-        if self.heard:
-            self._note(events.NotPermitted)
-        refusal: CallNotPermitted = CallNotPermitted(self.name, left, self.state)
-        return refusal
 
     def _may_try(self, now: float, wait: float | None) -> bool:
         """Whether a state that doesn't let all pass lets this call pass, after moving on if its time has come."""
@@ -198,21 +197,23 @@ class StateMachine:
         Returns the number of the opening that is due and needs its wait (`open`), or 0.
         """
         lock = self._lock
-        if lock is None:
-            due = self._count(era, duration, now, failed, error)
-        else:
-            with lock:
-                due = self._count(era, duration, now, failed, error)
+        if lock is not None:
+            lock.acquire()
+        try:
+            if self.heard:
+                self._note_ending(duration, error, failed)
+            due = self._count(era, duration, now, failed)
+        finally:
+            if lock is not None:
+                lock.release()
         if open_for is not None:
             self._open_for(era, open_for, now)
         if self.publisher.pending:
             self.publisher.deliver(self.name)
         return due
 
-    def _count(self, era: int, duration: float, now: float, failed: bool, error: BaseException | None) -> int:
+    def _count(self, era: int, duration: float, now: float, failed: bool) -> int:
         """Count an outcome and decide by it; the number of the opening that is due, or 0."""
-        if self.heard:
-            self._note_ending(duration, error, failed)
         if self.succeeded != self._seen:
             self._catch_up()
         slow = duration > self.slow

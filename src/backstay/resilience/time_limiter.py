@@ -43,27 +43,23 @@ class TimeLimiterStatistics:
 class Table:
     """The calls in flight on one event loop, oldest first, and the one timer that ends those whose time is over."""
 
-    __slots__ = ("__weakref__", "_armed", "_clock", "_live", "_next", "_timeout", "loop")
+    __slots__ = ("__weakref__", "_armed", "_clock", "_next", "_timeout", "live", "loop")
 
     def __init__(self, loop: AbstractEventLoop | None, timeout: float, clock: Clock) -> None:
         self.loop = loop
         self._clock = clock
         self._timeout = timeout
-        self._live: dict[int, tuple[float, Task[Any]]] = {}
+        self.live: dict[int, tuple[float, Task[Any]]] = {}  # one that isn't there any more was cancelled
         self._next = 0
         self._armed: object = None
 
     def enter(self, task: Task[Any], now: float) -> int:
         """Watch `task` from now (monotonic seconds) on; returns the key to leave with."""
         self._next = key = self._next + 1
-        self._live[key] = (now + self._timeout, task)
+        self.live[key] = (now + self._timeout, task)
         if self._armed is None:
             self._arm(self._timeout)
         return key
-
-    def expired(self, key: int) -> bool:
-        """Watch no longer; whether the time was over (the task was cancelled then)."""
-        return self._live.pop(key, None) is None
 
     def _arm(self, delay: float) -> None:
         assert self.loop is not None
@@ -79,16 +75,16 @@ class Table:
     def _sweep(self) -> None:
         now = self._clock.monotonic()
         due = []
-        for key, (deadline, task) in self._live.items():
+        for key, (deadline, task) in self.live.items():
             if deadline > now:
                 break
             due.append((key, task))
         for key, task in due:
-            del self._live[key]
+            del self.live[key]
             task.cancel()
         self._armed = None
-        if self._live:
-            self._arm(next(iter(self._live.values()))[0] - now)
+        if self.live:
+            self._arm(next(iter(self.live.values()))[0] - now)
 
 
 Watch = tuple[Table, int, Task[Any], int]
@@ -152,7 +148,7 @@ class TimeLimiter(Admission):
     def settle(self, token: Watch, error: BaseException | None, result: object = None) -> None:  # noqa: ARG002 - any result
         """Watch no longer; raises `TimeoutError` instead of `error` if time was over and nothing else cancelled."""
         table, key, task, cancelling = token
-        expired = table.expired(key)
+        expired = table.live.pop(key, None) is None
         if error is None and not expired:
             self.successful += 1
             return

@@ -83,7 +83,7 @@ def accounted(policy: r.Policy) -> int:
         assert now.waiting == 0
         return now.max_concurrent_calls - now.in_flight
     assert isinstance(policy, r.TimeLimiter)
-    return PLACES - sum(len(table._live) for table in policy._tables.values())
+    return PLACES - sum(len(table.live) for table in policy._tables.values())
 
 
 def _free_probes(guard: r.CircuitBreaker) -> int:

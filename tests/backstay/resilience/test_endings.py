@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -790,3 +791,29 @@ def test_every_option_has_a_type() -> None:
     from backstay.resilience.config import BreakerOptions
 
     assert set(BreakerOptions.__annotations__) == set(r.CircuitBreakerConfig.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("make", [lambda: breaker(initial_state=r.State.FORCED_OPEN), lambda: r.Bulkhead(0)])
+async def test_a_refusal_leaves_no_garbage(make: Callable[[], r.Policy]) -> None:
+    """A refused call is freed at once: nothing of it waits for the garbage collector."""
+    policy = make()
+    guarded, plain = policy(asyncio.sleep), policy(fail)
+
+    async def refused() -> None:
+        with contextlib.suppress(r.Rejected):
+            await guarded(0)
+        with contextlib.suppress(r.Rejected):
+            plain()
+        with contextlib.suppress(r.Rejected):
+            async with policy:
+                pass
+
+    await refused()
+    gc.collect()
+    gc.disable()
+    try:
+        await refused()
+
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

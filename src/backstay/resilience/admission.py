@@ -12,9 +12,9 @@ A refusal is returned by `acquire` and raised here: each frame that an exception
 """
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import aclosing
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from backstay.resilience.deadline import check, scope, within_deadline
 from backstay.resilience.policy import AsyncItems, Block, Call, Guarded, Items, Plain, Policy, gives_awaitable, misused
@@ -32,8 +32,12 @@ class Admission(Policy):
     def acquire(self) -> Admitted | Exception | None:
         """Admit a call at once: a tuple to settle it with. An exception is the refusal; None: `wait` for it."""
 
-    async def wait(self) -> Admitted:
-        """Admit a call after waiting for it; raises the refusal."""
+    def functions(self) -> tuple[Callable[[], Any], Callable[..., None]]:
+        """`acquire` and `settle`, for the hot path of a guarded function."""
+        return self.acquire, self.settle
+
+    async def wait(self, held: Any = None) -> Admitted:
+        """Admit a call after waiting for it; raises the refusal. held: what `acquire` gave instead of a tuple."""
         raise NotImplementedError
 
     def wait_plain(self) -> Admitted:
@@ -93,20 +97,20 @@ class Admission(Policy):
 
 
 def _coroutine(call: Call[P, R], policy: Admission) -> Guarded[P, R]:
-    acquire, settle = policy.acquire, policy.settle
+    acquire, settle = policy.functions()
 
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         run = call if scope() is None else within_deadline(call)
         token = acquire()
         if token.__class__ is not tuple:  # cheaper than isinstance
-            if token is not None:
+            if isinstance(token, Exception):
                 try:
-                    raise token  # type: ignore[misc]  # what is neither a tuple nor None is a refusal
+                    raise token
                 finally:
                     token = None  # else this frame and its error would keep each other
-            token = await policy.wait()
+            token = await policy.wait(token)
         try:
-            result: R = await run(*args, **kwargs)
+            result: R = await (run(*args, **kwargs) if kwargs else run(*args))  # type: ignore[call-arg]  # an empty ** is slow
         except BaseException as error:
             settle(token, error)
             raise
@@ -124,9 +128,9 @@ def _plain(call: Callable[P, R], policy: Admission) -> Plain[P, R]:
             check()
         token = acquire()
         if token.__class__ is not tuple:  # cheaper than isinstance
-            if token is not None:
+            if isinstance(token, Exception):
                 try:
-                    raise token  # type: ignore[misc]
+                    raise token
                 finally:
                     token = None
             token = policy.wait_plain()
@@ -194,6 +198,67 @@ def async_generator(
     return guarded
 
 
+class Stack(Admission):
+    """Two admissions as one: one shell around a coroutine function instead of two.
+
+    The outer one is acquired first and settled last, with what the inner one has made of the ending, as if nested.
+    """
+
+    def __init__(self, outer: Admission, inner: Admission) -> None:
+        self._outer, self._inner = outer, inner
+        self._acquire_outer, self._settle_outer = outer.functions()
+        self._acquire_inner, self._settle_inner = inner.functions()
+
+    def acquire(self) -> Any:
+        """Acquire both; `_Held` where one of them has to wait."""
+        outer = self._acquire_outer()
+        if outer.__class__ is not tuple:
+            return outer if isinstance(outer, Exception) else _Held(None, outer)
+        try:
+            inner = self._acquire_inner()
+        except BaseException as error:
+            self._settle_outer(outer, error)
+            raise
+        if inner.__class__ is tuple:
+            return outer, inner
+        if not isinstance(inner, Exception):
+            return _Held(outer, inner)
+        self._settle_outer(outer, inner)
+        return inner
+
+    async def wait(self, held: Any = None) -> Admitted:
+        """Acquire what isn't held yet, waiting where need be."""
+        outer = held.outer
+        if outer is None:
+            outer = await self._outer.wait(held.waiting)
+            return outer, await self._wait_inner(outer, self._inner.admitted())
+        return outer, await self._wait_inner(outer, self._inner.wait(held.waiting))
+
+    async def _wait_inner(self, outer: Admitted, wait: Awaitable[Admitted]) -> Admitted:
+        try:
+            return await wait
+        except BaseException as error:
+            self._settle_outer(outer, error)
+            raise
+
+    def settle(self, token: Any, error: BaseException | None, result: object = None) -> None:
+        """Settle both, the inner one first."""
+        outer, inner = token
+        try:
+            self._settle_inner(inner, error, result)
+        except BaseException as other:  # in place of the former ending
+            self._settle_outer(outer, other)
+            raise
+        self._settle_outer(outer, error, result)
+
+
+class _Held(NamedTuple):
+    """What a stack holds, and what the one that has to wait gave instead of a tuple."""
+
+    outer: Admitted | None
+    waiting: Any
+
+
 class AdmittedBlock(Block):
     """A block that is admitted, and whose ending is settled: its normal end is a success."""
 
@@ -217,4 +282,4 @@ class AdmittedBlock(Block):
         self._policy.settle(token, error)
 
 
-__all__ = ["Admission", "Admitted", "AdmittedBlock", "async_generator"]
+__all__ = ["Admission", "Admitted", "AdmittedBlock", "Stack", "async_generator"]

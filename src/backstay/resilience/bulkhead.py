@@ -94,7 +94,7 @@ class Bulkhead(Admission):
             return self._refusal()
         return None
 
-    async def wait(self) -> Admitted:
+    async def wait(self, held: Any = None) -> Admitted:  # noqa: ARG002 - nothing is held
         """Take a place, waiting for one if need be; raises `BulkheadFull` when there is none in time."""
         limit, refusal = self._limit()
         claim = self._claim(asyncio.get_running_loop())

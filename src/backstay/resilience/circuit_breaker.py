@@ -178,14 +178,30 @@ class CircuitBreaker(Admission):
             era = admitted
         return era, started
 
+    def functions(self) -> tuple[Callable[[], Any], Callable[..., None]]:
+        """`acquire` and `settle` with what a call through a closed breaker needs at hand."""
+        machine, now, request, judge = self.machine, self.now, self.acquire, self.settle
+
+        def acquire() -> Token | CallNotPermitted:
+            era = machine.free
+            return (era, now()) if era else request()
+
+        def settle(token: Any, error: BaseException | None, result: object = None) -> None:
+            if error is None:
+                era, started = token
+                ended = now()
+                if era == machine.quiet and ended - started <= machine.slow and ended < machine.until:
+                    machine.succeeded += 1
+                    return
+            judge(token, error, result)
+
+        return acquire, settle
+
     def settle(self, token: Any, error: BaseException | None, result: object = None) -> None:
         """The call ended with `error`, or with `result`."""
         machine, ended = self.machine, self.now()
         era, started = token
         duration = ended - started
-        if error is None and era == machine.quiet and duration <= machine.slow and ended < machine.until:
-            machine.succeeded += 1
-            return
         verdict, shown, open_for = self._verdicts.get(type(error)), error, None
         if verdict is None:  # foreign code first
             try:

@@ -97,7 +97,8 @@ def within_deadline(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaita
                 raise
             raise DeadlineTimeout("the deadline of the request passed during the call") from error
         finally:
-            _keeper.reset(token)
+            with contextlib.suppress(ValueError):  # closed in another context, such as the garbage collector's
+                _keeper.reset(token)
 
     return bounded
 

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, ExitStack
 from typing import Any, ParamSpec, TypeVar
 
 from backstay.errors import ConfigError
+from backstay.resilience.admission import Admission, Stack
 from backstay.resilience.bulkhead import Bulkhead
 from backstay.resilience.chaos import FaultInjection
 from backstay.resilience.circuit_breaker import CircuitBreaker
@@ -58,7 +59,7 @@ class Pipeline(Policy):
             raise TypeError(f"{self._pool!r} runs plain functions in threads, and {call!r} is a coroutine function")
         if not self._policies:
             return _bare(call)
-        *outer, innermost = self._policies
+        *outer, innermost = _stacked(self._policies)
         guarded = innermost.wrap(call)
         for layer in reversed(outer):
             guarded = layer.wrap(guarded)
@@ -154,6 +155,17 @@ class _Nested(Block):
 
     def __exit__(self, *error: Any) -> None:
         self._plain.__exit__(*error)
+
+
+def _stacked(policies: Sequence[Policy]) -> list[Policy]:
+    """The same policies, admissions that stand side by side as one."""
+    found: list[Policy] = []
+    for policy in reversed(policies):
+        if found and isinstance(policy, Admission) and isinstance(found[0], Admission):
+            found[0] = Stack(policy, found[0])
+        else:
+            found.insert(0, policy)
+    return found
 
 
 def _bare(call: Call[P, R]) -> Guarded[P, R]:

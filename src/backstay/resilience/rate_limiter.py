@@ -140,7 +140,7 @@ class RateLimiter(Admission):
             self._turn(self.now())
             self._permits = min(self._permits, 0)
 
-    async def wait(self) -> Admitted:
+    async def wait(self, held: Any = None) -> Admitted:  # noqa: ARG002 - nothing is held
         """Wait for a turn; raises `RateLimited` when it wouldn't come in time."""
         turn = self._line_up(asyncio.get_running_loop())
         served = False

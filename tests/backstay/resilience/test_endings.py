@@ -558,11 +558,7 @@ async def test_impatient_callers_open_no_breaker() -> None:
     assert guard.state is r.State.CLOSED
     assert guard.statistics().failed_total == 0
     assert limiter.statistics().timeout == 0
-
-    with r.deadline(0.001), pytest.raises(r.DeadlineTimeout):
-        await limiter.call(asyncio.sleep, 20)
-
-    assert limiter.statistics().deadline == 1
+    assert limiter.statistics().deadline == guard.statistics().impatient_total > 0
 
 
 async def test_a_limiters_own_time_is_a_failure_as_ever() -> None:

@@ -103,12 +103,13 @@ def _coroutine(call: Call[P, R], policy: Admission) -> Guarded[P, R]:
         run = call if scope() is None else within_deadline(call)
         token = acquire()
         if token.__class__ is not tuple:  # cheaper than isinstance
-            if isinstance(token, Exception):
+            if token is None or token.__class__ is _Held:
+                token = await policy.wait(token)
+            else:
                 try:
                     raise token
                 finally:
                     token = None  # else this frame and its error would keep each other
-            token = await policy.wait(token)
         try:
             result: R = await (run(*args, **kwargs) if kwargs else run(*args))  # type: ignore[call-arg]  # an empty ** is slow
         except BaseException as error:

@@ -184,7 +184,9 @@ class CircuitBreaker(Admission):
 
         def acquire() -> Token | CallNotPermitted:
             era = machine.free
-            return (era, now()) if era else request()
+            if era:
+                return era, now()
+            return request()
 
         def settle(token: Any, error: BaseException | None, result: object = None) -> None:
             if error is None:

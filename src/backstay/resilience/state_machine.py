@@ -154,11 +154,11 @@ class StateMachine:
                 self.refused += 1
                 if self.heard:
                     self._note(events.NotPermitted)
-                found = CallNotPermitted(self.name, left, self.state)
+                found = CallNotPermitted.__new__(CallNotPermitted, self.name, left, self.state)  # sets its arguments
         finally:
             if lock is not None:
                 lock.release()
-        if self.publisher.pending:
+        if self.heard and self.publisher.pending:
             try:
                 self.publisher.deliver(self.name)
             except BaseException:  # a listener was interrupted: the call isn't made

@@ -1,7 +1,7 @@
 # One command per task; `make` alone lists them. Needs Python 3.11 or newer, nothing else.
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up test test-all test-outside lint format replay bench bench-resilience chaos-payments bench-checkout bench-outbox soak chaos-outbox clean
+.PHONY: help up test test-all test-outside test-upgrade lint format replay bench bench-resilience chaos-payments bench-checkout bench-outbox soak chaos-outbox clean
 
 BIN := .venv/bin
 READY := .venv/installed
@@ -25,10 +25,13 @@ up: $(READY) ## start everything, place orders, show their way; Ctrl-C stops it 
 	@$(BIN)/python -m shop up
 
 test: $(READY) ## the short test run, minutes (ARGS="-k checkout")
-	@$(PYTEST) -m "not outside" $(SHORT) $(ARGS)
+	@$(PYTEST) -m "not outside and not upgrade" $(SHORT) $(ARGS)
 
 test-all: $(READY) ## every test: integration, the whole system, kill -9 (ARGS="tests/integration")
-	@$(PYTEST) -m "not outside" $(ARGS)
+	@$(PYTEST) -m "not outside and not upgrade" $(ARGS)
+
+test-upgrade: $(READY) ## an earlier release stops, this one starts on its data: nothing lost, repeats the same (needs Java and Maven)
+	@$(BIN)/pytest -m upgrade tests/upgrade $(ARGS)
 
 test-outside: $(READY) ## tests beside servers, clients and tools of others that are installed here
 	@$(PYTEST) -m outside $(ARGS)

@@ -219,30 +219,36 @@ class Customer:
 @pytest.fixture(scope="session")
 def world() -> Iterator[World]:
     """A whole system of this test run, seeded; brought down with every process when it ends."""
-    folder = Path("/tmp") / f"backstay-acceptance-{uuid4().hex[:12]}"
-    faults = folder / "faults"
-    faults.mkdir(parents=True)
     flavor = "embedded"
     if apache.is_available():
         apache.fetch()
         flavor = "apache"
+    with running_system(Path("/tmp") / f"backstay-acceptance-{uuid4().hex[:12]}", flavor) as world:
+        yield world
+
+
+@contextlib.contextmanager
+def running_system(home: Path, flavor: str, *, seeded: bool = True) -> Iterator[World]:
+    """Run a whole system on a home, in processes of its own; the home goes with it."""
+    faults = home / "faults"
+    faults.mkdir(parents=True, exist_ok=True)
     inside, outside = free_port(), free_port()
     proxy = Proxy(outside, inside)
-    argv = [sys.executable, str(START), str(folder), flavor, str(inside), str(outside)]
+    argv = [sys.executable, str(START), str(home), flavor, str(inside), str(outside), "seeded" if seeded else "as-left"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             _wait_until_up(process)
-            home = Home(folder)
-            running = home.running()
+            at = Home(home)
+            running = at.running()
             assert running is not None
-            yield World(running, home, proxy, faults)
+            yield World(running, at, proxy, faults)
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.communicate(timeout=60)
             process.kill()
             proxy.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def _wait_until_up(process: subprocess.Popen[str]) -> None:
@@ -350,12 +356,12 @@ def audit(world: World) -> Callable[[list[str]], Coroutine[Any, Any, dict[str, s
             world.database("payments") as payments,
             world.database("inventory") as stock,
         ):
-            return await eventually(lambda: _agreed(ids, book, payments, stock), timeout=SETTLE, interval=0.1)
+            return await eventually(lambda: agreed(ids, book, payments, stock), timeout=SETTLE, interval=0.1)
 
     return look
 
 
-async def _agreed(ids: list[UUID], book: Database, payments: Database, stock: Database) -> dict[str, str]:
+async def agreed(ids: list[UUID], book: Database, payments: Database, stock: Database) -> dict[str, str]:
     """The orders' states, if nothing about them is open and the others' books say the same."""
     rows = await book.fetch(ORDERS_BOOK, ids)
     states = {str(row["id"]): str(row["status"]) for row in rows}

@@ -1,6 +1,7 @@
 """Run a whole system for acceptance tests: what `make up DEMO=no` runs, with faults to arm and less waiting.
 
-Arguments: home, broker, port that the broker listens on behind the test's proxy, port of that proxy.
+Arguments: home, broker, port that the broker listens on behind the test's proxy, port of that proxy, and `seeded` for a
+catalog with stock or `as-left` for what the home holds.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import sys
 from pathlib import Path
 
 from shop.demo import seed
-from shop.demo.stage import in_process
+from shop.demo.stage import Stage, in_process
 from shop.local.options import Options
 from shop.local.stopping import Stopped, until_stopped
 from shop.local.system import System
@@ -30,18 +31,22 @@ PLENTIFUL = ("NW-001", "NW-002", "NW-003")
 PLENTY = 100_000  # units, so that no test takes another's
 
 
-async def live(system: System) -> None:
+async def live(system: System, *, seeded: bool) -> None:
     async with system, Web(system.running.gateway) as web:
-        stage = in_process(system, web)
-        await seed.seed(stage)
-        admin = stage.admin()
-        for sku in PLENTIFUL:
-            (await admin.ask("PUT", f"/api/v1/stock/{sku}", {"on_hand": PLENTY})).expect(200)
+        if seeded:
+            await stock_up(in_process(system, web))
         print("up", flush=True)
         raise await system.supervisor.failure
 
 
-async def main(home: Path, kafka: str, inside: int, outside: int) -> None:
+async def stock_up(stage: Stage) -> None:
+    await seed.seed(stage)
+    admin = stage.admin()
+    for sku in PLENTIFUL:
+        (await admin.ask("PUT", f"/api/v1/stock/{sku}", {"on_hand": PLENTY})).expect(200)
+
+
+async def main(home: Path, kafka: str, inside: int, outside: int, *, seeded: bool) -> None:
     options = Options(
         home=home,
         kafka=kafka,
@@ -54,9 +59,10 @@ async def main(home: Path, kafka: str, inside: int, outside: int) -> None:
     )
     system = System(options)
     try:
-        await until_stopped(live(system), at_once=system.kill, tell=print)
+        await until_stopped(live(system, seeded=seeded), at_once=system.kill, tell=print)
     except Stopped:
         print("down", flush=True)
 
 
-asyncio.run(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+home, broker, inside, outside, state = sys.argv[1:]
+asyncio.run(main(Path(home), broker, int(inside), int(outside), seeded=state == "seeded"))

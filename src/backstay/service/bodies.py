@@ -72,10 +72,10 @@ def decode_body(decoder: msgspec.json.Decoder[Any], body: bytes, *, tolerant: bo
     try:
         value = _decoded(decoder, body)
     except msgspec.ValidationError as error:
-        _decoded(_untyped, body)  # the decoder stops at the first wrong field; what follows may be no JSON at all
+        _read(body)  # the decoder stops at the first wrong field; what follows may be no JSON at all
         raise Unprocessable(errors=[field_error(error)]) from None
     if b"\\u0000" in body and _NUL.search(body):
-        pointer = _pointer_to_nul(_untyped.decode(body)) or ""
+        pointer = _pointer_to_nul(_read(body)) or ""
         raise Unprocessable(errors=[FieldError(pointer, "the character U+0000 is not allowed in text")])
     if not tolerant:
         refuse_surplus(value, body)
@@ -84,13 +84,13 @@ def decode_body(decoder: msgspec.json.Decoder[Any], body: bytes, *, tolerant: bo
 
 def refuse_no_body(body: bytes) -> None:
     """Raise `Unprocessable` unless the body of a request that takes none says nothing: it is empty, or `{}`."""
-    if body and _decoded(_untyped, body) not in ({}, None):
+    if body and _read(body) not in ({}, None):
         raise Unprocessable(errors=[FieldError("", "this request takes no body; send none")])
 
 
 def refuse_surplus(value: Any, body: bytes) -> None:
     """Raise `Unprocessable` for unknown fields, else for names that stand twice in an object of `body`."""
-    sent = _decoded(_untyped, body)
+    sent = _read(body)
     if unknown := list(_unknown(value, sent, "")):
         raise Unprocessable(errors=unknown[:MAX_ERRORS])
     if body.count(b":") == _member_count(sent):
@@ -102,6 +102,14 @@ def refuse_surplus(value: Any, body: bytes) -> None:
         raise Unprocessable(errors=repeated[:MAX_ERRORS]) from None
 
 
+def _read(body: bytes) -> Any:
+    """Any JSON as plain values; raises `Unprocessable` for an integer that is too long to be one."""
+    try:
+        return _decoded(_untyped, body)
+    except msgspec.ValidationError as error:
+        raise Unprocessable(errors=[field_error(error)]) from None
+
+
 def _decoded(decoder: Any, body: bytes) -> Any:
     try:
         return decoder.decode(body)
@@ -110,6 +118,8 @@ def _decoded(decoder: Any, body: bytes) -> Any:
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         detail = "the body is empty; send JSON" if not body else f"the body is not JSON: {error}"
         raise BadRequest(detail, slug="malformed-json", title="Malformed JSON") from None
+    except ArithmeticError as error:  # from a model's own check: a decimal with an exponent of millions
+        raise Unprocessable(errors=[FieldError("", f"holds a number that is out of range ({error})")]) from None
 
 
 @lru_cache(maxsize=1024)

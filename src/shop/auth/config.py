@@ -41,7 +41,7 @@ class Settings(ServiceSettings):
     """How long a session may last, however busy it is."""
     refresh_grace: Seconds = 10.0
     """How long a refresh token is answered again with the same successor, while that is unused."""
-    registration_beat: Seconds = 0.1
+    registration_beat: Seconds = 0.25
     """Registrations end on a multiple of this, so that how long one takes tells nothing about the address."""
     key_rotation: Seconds = 30 * DAY
     """Age at which the signing key is replaced by the next one."""

@@ -29,7 +29,7 @@ class Money(msgspec.Struct, frozen=True, order=False):
         amount = self.amount
         if not amount.is_finite():
             raise ValueError(f"an amount must be a finite number, not {amount}")
-        if abs(amount) >= LIMIT:
+        if amount.copy_abs() >= LIMIT:  # abs() would round, and overflow for an exponent of millions
             raise ValueError("an amount must be smaller than 1000000000000")
         cents = amount.quantize(CENT)
         if cents != amount:

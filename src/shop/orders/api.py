@@ -31,6 +31,8 @@ from shop.orders.service import Orders
 Limit = Annotated[int, msgspec.Meta(ge=1, le=100)]
 
 
+CHECKOUT_BYTES = 64 * 1024
+"""Ten times what a hundred lines take."""
 CHECKOUT = {
     202: "No answer from payments in time; the order settles by itself",
     402: "Declined; the order is cancelled",
@@ -40,7 +42,7 @@ CHECKOUT = {
 def routes(orders: Orders) -> list[Route]:
     """The routes of orders, under `/api/v1`."""
 
-    @post("/orders", scope="orders:write", status=201, answers=CHECKOUT)
+    @post("/orders", scope="orders:write", status=201, answers=CHECKOUT, max_body=CHECKOUT_BYTES)
     async def checkout(body: NewOrder, who: Principal, key: IdempotencyKey) -> Answer[OrderView]:
         """Place an order and pay for it. 201 confirmed, 202 settles later, 402 declined; prices are ours."""
         return await orders.checkout(_customer(who), body, key)

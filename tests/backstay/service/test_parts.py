@@ -24,7 +24,7 @@ from backstay.service import (
     every,
 )
 from backstay.service.answers import encode
-from backstay.service.bodies import field_error
+from backstay.service.bodies import decode_body, field_error
 from backstay.service.health import Readiness
 from backstay.testing import FakeClock
 
@@ -204,6 +204,28 @@ def test_who_asks(forwarded: str | None, proxies: str | None, address: str) -> N
     request = Request({"client": ("10.0.0.1", 1)}, headers, re.compile(proxies) if proxies else None)
 
     assert request.address == address
+
+
+class Priced(msgspec.Struct):
+    price: Decimal = Decimal(0)
+
+    def __post_init__(self) -> None:
+        abs(self.price)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"price":' + b"9" * 5000 + b',"n":' + b"9" * 5000 + b"}",
+        b'{"n":' + b"9" * 5000 + b"}",
+        b'{"price":"1e999999999"}',
+        b'{"price":"x","n":' + b"9" * 5000 + b"}",
+    ],
+)
+def test_numbers_without_end(body: bytes) -> None:
+    """A number that nothing can hold is a wrong field, wherever it stands and whatever trips over it."""
+    with pytest.raises(Unprocessable):
+        decode_body(msgspec.json.Decoder(Priced), body)
 
 
 def test_who_asks_by_ipv6() -> None:

@@ -43,3 +43,10 @@ def test_refuses_mixed_currencies() -> None:
         Money.of(1) + Money.of(1, "EUR")
     with pytest.raises(ValueError, match="currency"):
         Money.of(1, "usd")
+
+
+@pytest.mark.parametrize("amount", ["1e999999999", "-1e999999999", "1e-999999999", "9" * 100_000, "1e12"])
+def test_a_number_of_any_size_is_refused_as_any_other(amount: str) -> None:
+    """Neither an exponent nor digits without end are more than a wrong amount."""
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(msgspec.json.encode({"amount": amount}), type=Money)

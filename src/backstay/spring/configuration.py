@@ -7,6 +7,7 @@ platforms are left out. Placeholders are resolved where a value is used, never b
 """
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ YAML, PROPERTIES = "yaml", "properties"
 JSON_VARIABLE = "SPRING_APPLICATION_JSON"
 ON_PROFILE = "spring.config.activate.on-profile"
 ON_PLATFORM = "spring.config.activate.on-cloud-platform"
+_SERVICE_LINK = re.compile(
+    r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?)", re.IGNORECASE
+)
+"""Variables that Kubernetes sets for each Service, one named `spring-cloud-gateway` included: they are no overrides."""
 PROFILE_KEYS = ("active", "include", "default", "group")
 
 
@@ -112,6 +117,8 @@ class Configuration:
         for variable in sorted(self._environ):
             tokens = variable.lower().split("_")
             if len(tokens) <= len(prefix) or tokens[: len(prefix)] != prefix or "" in tokens:
+                continue
+            if _SERVICE_LINK.fullmatch(variable):
                 continue
             node, below, where = root, list(nodes), list(prefix)
             rest = tokens[len(prefix) :]

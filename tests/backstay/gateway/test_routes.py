@@ -447,6 +447,15 @@ def test_a_named_group_is_no_placeholder() -> None:
         read_definition(rewrite.replace("${tail:/end}", "${other}"), {})
 
 
+@pytest.mark.parametrize(
+    "link",
+    ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_8080_TCP", "PORT_8080_TCP_ADDR"],
+)
+def test_links_of_kubernetes_are_no_overrides(link: str) -> None:
+    """A Service named `spring-cloud-gateway` puts such variables into every pod; the gateway starts nevertheless."""
+    assert len(read_definition(SPRING_BASE, {f"SPRING_CLOUD_GATEWAY_{link}": "tcp://10.0.0.1:8080"}).routes) == 1
+
+
 def test_environment_variables_override_a_timeout() -> None:
     """A variable goes before the file, with or without underscores for dashes."""
     for name in ("RESPONSETIMEOUT", "RESPONSE_TIMEOUT"):

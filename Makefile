@@ -73,8 +73,7 @@ chaos-outbox: $(READY) ## catch seeded bugs, then kill everything for a while an
 	@PYTHONPATH=.:src $(BIN)/python -m tests.chaos.run $(if $(SEED),--seed $(SEED)) --events $(EVENTS) --kills $(KILLS)
 
 clean: ## remove what was made here: environment, state, caches
-	@if [ -e $(READY) ] && $(BIN)/python -m shop status >/dev/null 2>&1; then \
-		echo "a system is running here: stop it first (./shop down)"; exit 1; fi
+	@[ ! -e $(READY) ] || BACKSTAY_HOME= $(BIN)/python -m shop clean
 	@rm -rf .venv .venv.new .venv.old .backstay .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 	@find src tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 

@@ -21,7 +21,7 @@ from shop.local.ports import free_port, is_open
 from shop.local.postgres import Cluster
 from shop.local.program import Program, spawn, stop, wait_until
 
-pytest_plugins = ("tests.world", "tests.pacing")
+pytest_plugins = ("tests.world", "tests.pacing", "tests.interrupts")
 
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """Tests kill processes, never the machine: what reached the operating system survives that."""

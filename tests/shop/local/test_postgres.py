@@ -10,8 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from shop.local import account, postgres
+from shop.local import account, infrastructure, postgres
 from shop.local.account import Account
+from shop.local.home import Home
 from shop.local.ports import free_port
 from shop.local.program import spawn, stop, wait_until
 
@@ -100,6 +101,19 @@ def test_data_moves_to_another_file_system_too(tmp_path: Path, state: Path, monk
     assert [path.name for path in base.iterdir()] == ["data"]
     assert (base / "data" / "PG_VERSION").read_text() == "18"
     assert not (tmp_path / "data").exists()
+
+
+def test_clean_removes_what_lies_outside_of_the_home(tmp_path: Path, state: Path) -> None:
+    """Databases of every kind of broker go, wherever root had to put them."""
+    home = Home(tmp_path / "home")
+    tmp_path.chmod(0o700)
+    for broker in ("embedded", "apache"):
+        base = account.reachable_base(home.data(broker) / "postgres", account.unprivileged())
+        (base / "data").mkdir()
+    infrastructure.remove_databases(home)
+
+    assert list(state.glob("data-*")) == []
+    assert list((home.path / "data").glob("*/postgres/*")) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another account")

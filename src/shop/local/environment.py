@@ -52,7 +52,7 @@ def environment(
         told[service.port] = port
     if service.name != "discovery":
         told |= {"DISCOVERY_URL": _registry_url(home, service.name, ports["discovery"])}
-        told |= {"JWKS_URL": _at_auth(ports, "/.well-known/jwks.json")}
+        told |= {"JWKS_URL": _at_auth(home, ports, "/.well-known/jwks.json")}
     else:
         told |= {"REGISTRY_CREDENTIALS": _registrants(home)}
     told |= {"TOKEN_ISSUER": ISSUER, "PYTHONUNBUFFERED": "1", **HEAP}
@@ -62,7 +62,7 @@ def environment(
         told |= {"KAFKA": resources.bootstrap, "KAFKA_FLAVOR": resources.flavor}
         told |= options.kafka_settings
     if service.scopes:
-        told["TOKEN_URL"] = _at_auth(ports, "/oauth2/token")
+        told["TOKEN_URL"] = _at_auth(home, ports, "/oauth2/token")
         told |= {"CLIENT_ID": service.name, "CLIENT_SECRET": home.secret(f"client.{service.name}")}
     if service.mail:
         told |= {"SMTP_URL": resources.smtp_url, **options.smtp_settings}
@@ -87,9 +87,10 @@ def _registrants(home: Home) -> str:
     return json.dumps(users)
 
 
-def _at_auth(ports: Mapping[str, int], path: str) -> str:
+def _at_auth(home: Home, ports: Mapping[str, int], path: str) -> str:
     """The path at every instance of auth: fixed addresses, since the registry must not choose whom services trust."""
-    return ",".join(f"http://{HOST}:{port}{path}" for name, port in ports.items() if service_of(name) == "auth")
+    there = [port for name, port in ports.items() if service_of(name) == "auth"]
+    return ",".join(f"http://{HOST}:{port}{path}" for port in there or [home.port("auth")])
 
 
 def _identities(home: Home) -> dict[str, str]:

@@ -198,7 +198,7 @@ def _thread_pool(pool: ThreadPoolBulkhead) -> Numbers:
 
 def _time_limiter(limiter: TimeLimiter) -> Numbers:
     now = limiter.statistics()
-    for kind in ("successful", "failed", "timeout"):
+    for kind in ("successful", "failed", "timeout", "deadline"):
         yield "timelimiter_calls_total", COUNTER, {"kind": kind}, getattr(now, kind)
 
 

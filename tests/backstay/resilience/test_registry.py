@@ -239,6 +239,7 @@ async def test_metrics_have_micrometers_names() -> None:
     assert found["resilience4j_ratelimiter_available_permissions", None] == 5
     assert found["resilience4j_bulkhead_queue_capacity", None] == 100
     assert found["resilience4j_timelimiter_calls_total", "timeout"] == 0
+    assert found["resilience4j_timelimiter_calls_total", "deadline"] == 0
 
     timers.close()
     assert not guard.machine.publisher.heard

@@ -10,7 +10,7 @@ import pytest
 
 from backstay.auth.signing import SigningKey
 from shop.auth.providers import KeySafe
-from shop.local.web import HttpError
+from shop.local.web import HttpError, Reply
 
 pytestmark = [
     pytest.mark.acceptance,
@@ -221,13 +221,20 @@ async def test_too_many_requests_are_429(new_customer) -> None:
 
 
 async def test_sessions_end(web, new_customer) -> None:
-    """Refresh tokens count once, reuse ends the session, and logout is known at the gateway soon."""
+    """A lost refresh is given again until its successor is used, reuse ends the session, logout reaches the gateway."""
     customer = await new_customer()
     credentials = {"email": customer.shopper.email, "password": "correct horse battery staple"}
     pair = (await web.call("POST", "/api/v1/auth/login", credentials)).expect(200).body
-    fresh = (await web.call("POST", "/api/v1/auth/refresh", {"refresh_token": pair["refresh_token"]})).expect(200).body
-    assert (await web.call("POST", "/api/v1/auth/refresh", {"refresh_token": pair["refresh_token"]})).status == 401
-    assert (await web.call("POST", "/api/v1/auth/refresh", {"refresh_token": fresh["refresh_token"]})).status == 401
+
+    async def refresh(token: str) -> Reply:
+        return await web.call("POST", "/api/v1/auth/refresh", {"refresh_token": token})
+
+    fresh = (await refresh(pair["refresh_token"])).expect(200).body["refresh_token"]
+    again = (await refresh(pair["refresh_token"])).expect(200).body["refresh_token"]
+    newest = (await refresh(fresh)).expect(200).body["refresh_token"]
+    assert fresh == again
+    for token in (pair["refresh_token"], newest):
+        assert (await refresh(token)).status == 401
 
     (await web.call("POST", "/api/v1/auth/logout", token=customer.shopper.token)).expect(200, 204)
     async with asyncio.timeout(30):

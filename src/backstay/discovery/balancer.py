@@ -2,10 +2,31 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 from backstay.clock import SYSTEM, Clock
 from backstay.discovery.errors import NoInstance, Unreachable
 from backstay.discovery.instance import EJECTION, UP, Instance
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A list of instances sorted for choosing; may be made in another thread."""
+
+    all: dict[str, list[Instance]]
+    up: dict[str, list[Instance]]
+    """Those that are up and take plain HTTP."""
+    obstacles: dict[str, str | None]
+    """Why none of an application's instances that are up may be spoken to."""
+
+    @classmethod
+    def of(cls, apps: Mapping[str, Sequence[Instance]]) -> Self:
+        """The table of these instances."""
+        everyone = {app.lower(): sorted(found, key=lambda each: each.id) for app, found in apps.items()}
+        up = {app: [each for each in found if each.status == UP] for app, found in everyone.items()}
+        plain = {app: [each for each in found if each.obstacle is None] for app, found in up.items()}
+        return cls(everyone, plain, {app: found[0].obstacle for app, found in up.items() if found and not plain[app]})
 
 
 class Balancer:
@@ -13,19 +34,18 @@ class Balancer:
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
         self._clock = clock
-        self._all: dict[str, list[Instance]] = {}
-        self._up: dict[str, list[Instance]] = {}
-        self._obstacles: dict[str, str | None] = {}
+        self._table = Table({}, {}, {})
         self._ejected: dict[Instance, float] = {}
         self._turns: dict[str, itertools.count[int]] = {}
 
     def replace(self, apps: Mapping[str, Sequence[Instance]]) -> None:
         """Know these instances and no others; ejections of instances that stay are kept."""
-        self._all = {app.lower(): sorted(found, key=lambda each: each.id) for app, found in apps.items()}
-        up = {app: [each for each in found if each.status == UP] for app, found in self._all.items()}
-        self._up = {app: [each for each in found if each.obstacle is None] for app, found in up.items()}
-        self._obstacles = {app: found[0].obstacle for app, found in up.items() if found and not self._up[app]}
-        self._turns = {app: self._turns.get(app) or itertools.count() for app in self._all}
+        self.install(Table.of(apps))
+
+    def install(self, table: Table) -> None:
+        """The same, of a table that was made already."""
+        self._table = table
+        self._turns = {app: self._turns.get(app) or itertools.count() for app in table.all}
         now = self._clock.monotonic()
         self._ejected = {instance: until for instance, until in self._ejected.items() if until > now}
 
@@ -36,9 +56,9 @@ class Balancer:
         costs less than refusing everything until an ejection is over.
         """
         name = app.lower()
-        up = self._up.get(name)
+        up = self._table.up.get(name)
         if not up:
-            if (obstacle := self._obstacles.get(name)) is not None:
+            if (obstacle := self._table.obstacles.get(name)) is not None:
                 raise Unreachable(app, obstacle)
             raise NoInstance(app)
         if self._ejected:
@@ -48,7 +68,7 @@ class Balancer:
 
     def instances(self, app: str) -> list[Instance]:
         """All known instances, in any state, in the order of their ids."""
-        return list(self._all.get(app.lower(), ()))
+        return list(self._table.all.get(app.lower(), ()))
 
     def eject(self, instance: Instance, seconds: float = EJECTION) -> None:
         """Leave the instance out of `choose` for so many seconds."""
@@ -63,4 +83,4 @@ class Balancer:
     @property
     def apps(self) -> dict[str, int]:
         """How many instances are up and take plain HTTP, by application."""
-        return {app: len(up) for app, up in self._up.items()}
+        return {app: len(up) for app, up in self._table.up.items()}

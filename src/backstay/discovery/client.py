@@ -15,15 +15,15 @@ from types import TracebackType
 from typing import Self
 
 from backstay.clock import SYSTEM, Clock, pause
-from backstay.discovery import wire_json
-from backstay.discovery.balancer import Balancer
+from backstay.discovery.balancer import Balancer, Table
 from backstay.discovery.errors import DiscoveryError, NoInstance, RegistryFault
 from backstay.discovery.instance import DOWN, EJECTION, OUT_OF_SERVICE, STATUSES, UP, Instance
+from backstay.discovery.listing import read_list
 from backstay.discovery.registration import Registration
 from backstay.discovery.rest import REGISTRY_HEADER
 from backstay.discovery.transport import RegistryAddress, Transport
 from backstay.discovery.view import View
-from backstay.http import HttpClient
+from backstay.http import HttpClient, HttpResponse
 from backstay.metrics import Count
 
 HEARTBEAT = 30.0  # seconds
@@ -246,13 +246,15 @@ class EurekaClient:
     async def _fetch_all(self) -> None:
         held_before = self._registered
         response = await self._transport.fetch()
-        apps = wire_json.read_applications(response.body)
         now = self._clock.monotonic()
-        life = response.headers.get(REGISTRY_HEADER)
-        self._balancer.replace(
-            self._view.fetched(apps, now, life=life, missing_us=held_before and not self._is_in(apps))
-        )
+        self._balancer.install(await asyncio.to_thread(self._believe, response, now, held_before))
         self._fetched_at = now
+
+    def _believe(self, response: HttpResponse, now: float, held_before: bool) -> Table:
+        """What to choose from after this answer; in a thread, since 20,000 instances take a while."""
+        apps = read_list(response.body, response.headers.get("content-encoding"))
+        life = response.headers.get(REGISTRY_HEADER)
+        return Table.of(self._view.fetched(apps, now, life=life, missing_us=held_before and not self._is_in(apps)))
 
     def _is_in(self, apps: Mapping[str, Sequence[Instance]]) -> bool:
         ours = self._ours

@@ -16,12 +16,12 @@ import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from backstay.discovery.errors import TooManyLeases
+from backstay.discovery.errors import BadInstance, TooManyLeases
 from backstay.discovery.instance import OUT_OF_SERVICE, UNKNOWN, UP
+from backstay.discovery.limits import MAX_LEASES, MAX_LIST, MAX_METADATA, MAX_REGISTRATION
 from backstay.discovery.registration import Registration
 from backstay.metrics import Count
 
-MAX_LEASES = 20_000
 OVERRIDE_LIFE = 3600.0  # seconds an override outlives its lease
 ADDED = "ADDED"
 MODIFIED = "MODIFIED"
@@ -40,6 +40,8 @@ class Lease:
     action: str = ADDED
     serial: int = 0
     """Number of the change that made it what it is."""
+    weight: int = 0
+    """No fewer bytes than it takes in the list."""
 
     @property
     def ends_at(self) -> float:
@@ -69,10 +71,17 @@ class _Override:
 
 
 class LeaseRegistry:
-    """Every lease by application and id."""
+    """Every lease by application and id.
 
-    def __init__(self, *, max_leases: int = MAX_LEASES) -> None:
+    Args:
+        max_leases: registrations beyond this are refused.
+        max_list: bytes of the list of all of them, at most; registrations beyond this are refused, too.
+    """
+
+    def __init__(self, *, max_leases: int = MAX_LEASES, max_list: int = MAX_LIST) -> None:
         self._max = max_leases
+        self._max_list = max_list
+        self._weight = 0
         self._apps: dict[str, dict[str, Lease]] = {}
         self._overrides: dict[tuple[str, str], _Override] = {}
         self._ends: list[tuple[float, str, str]] = []
@@ -82,13 +91,18 @@ class LeaseRegistry:
         """Grows with every change that a fetch shows; heartbeats don't count."""
 
     def register(self, registration: Registration, now: float) -> Lease:
-        """A new lease, or the existing one with new contents; an older copy never replaces a newer one."""
+        """A new lease, or the existing one with new contents; an older copy never replaces a newer one.
+
+        Raises:
+            TooManyLeases: there is no room for it.
+        """
         existing = self.get(registration.app, registration.id)
         if existing is None and self._size >= self._max:
             raise TooManyLeases(f"{self._max} leases are registered already")
         if existing is not None and existing.registration.dirty_at > registration.dirty_at:
             registration = existing.registration
-        lease = Lease(self._with_status(registration, existing, now), now, now, now)
+        weight = self._room_for(registration, existing)
+        lease = Lease(self._with_status(registration, existing, now), now, now, now, weight=weight)
         if existing is not None:
             lease.up_since = existing.up_since
         self._registered += 1
@@ -147,12 +161,25 @@ class LeaseRegistry:
         return True
 
     def add_metadata(self, app: str, instance_id: str, entries: Mapping[str, str], now: float) -> bool:
-        """Merge entries into the instance's metadata; False when there is no such lease."""
+        """Merge entries into the instance's metadata; False when there is no such lease.
+
+        Raises:
+            BadInstance: the merged metadata has too many keys or bytes.
+            TooManyLeases: there is no room for it.
+        """
         lease = self.get(app, instance_id)
         if lease is None:
             return False
         merged = {**lease.registration.metadata, **entries}
-        lease.registration = replace(lease.registration, metadata=merged)
+        if len(merged) > MAX_METADATA:
+            raise BadInstance(f"metadata would have {len(merged)} keys, more than {MAX_METADATA}")
+        size = sum(len(text.encode()) for entry in merged.items() for text in entry)
+        if size > MAX_REGISTRATION:
+            raise BadInstance(f"metadata would have {size} bytes, more than {MAX_REGISTRATION}")
+        changed = replace(lease.registration, metadata=merged)
+        weight = self._room_for(changed, lease)
+        self._weight += weight - lease.weight
+        lease.registration, lease.weight = changed, weight
         self._changed(lease, ADDED, now)
         return True
 
@@ -231,10 +258,19 @@ class LeaseRegistry:
             return registration
         return replace(registration, status=status, overridden=overridden)
 
+    def _room_for(self, registration: Registration, existing: Lease | None) -> int:
+        """The weight of a registration that would replace `existing`; raises `TooManyLeases` if it is too much."""
+        weight = registration.weight()
+        if self._weight + weight - (existing.weight if existing is not None else 0) > self._max_list:
+            raise TooManyLeases(f"the list of all instances would have more than {self._max_list} bytes")
+        return weight
+
     def _store(self, lease: Lease) -> None:
         app, instance_id = lease.registration.app, lease.registration.id
         leases = self._apps.setdefault(app, {})
-        self._size += instance_id not in leases
+        before = leases.get(instance_id)
+        self._size += before is None
+        self._weight += lease.weight - (before.weight if before is not None else 0)
         leases[instance_id] = lease
         heapq.heappush(self._ends, (lease.ends_at, app, instance_id))
         if len(self._ends) > 4 * self._size + 64:
@@ -246,6 +282,7 @@ class LeaseRegistry:
         lease = leases.pop(instance_id, None)
         if lease is not None:
             self._size -= 1
+            self._weight -= lease.weight
             self.version += 1
             if not leases:
                 del self._apps[app]

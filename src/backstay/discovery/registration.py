@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from backstay.discovery.instance import STATUSES, UNKNOWN, UP, Instance
+from backstay.discovery.instance import UNKNOWN, UP, Instance
 
 RENEWAL = 30  # seconds between heartbeats that a client without a say promises
 DURATION = 90  # seconds a lease lives after its last heartbeat
 MAX_DURATION = 86_400  # seconds
 DEFAULT_DATA_CENTER = "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo"
+AMAZON_DATA_CENTER = "com.netflix.appinfo.AmazonInfo"
+DATA_CENTERS = ("Amazon", "MyOwn", "Netflix")
 DETAILS = (
     "appGroupName",
     "homePageUrl",
@@ -19,6 +21,8 @@ DETAILS = (
     "secureVipAddress",
 )
 """Optional texts, under their wire names, in the order in which Eureka writes them."""
+_FRAME = 1200  # bytes of an instance in JSON without its texts: names of fields, numbers, braces
+_QUOTES = 4  # bytes around a text in a list of texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,9 @@ class Registration:
             self.app.lower(), self.id, self.host, port, self.status, dict(self.metadata), secure, self.dirty_at
         )
 
-
-def known_status(value: object) -> str:
-    """The status of that name; whatever else a client sends is UNKNOWN, as in Eureka."""
-    return value if isinstance(value, str) and value in STATUSES else UNKNOWN
+    def weight(self) -> int:
+        """No fewer bytes than it takes in the list in JSON: each byte of a text may need an escape."""
+        texts = [self.app, self.id, self.host, self.ip, self.sid or "", self.asg or "", *self.details.values()]
+        for entries in (self.metadata, self.data_center.metadata):
+            texts += [text for entry in entries.items() for text in entry]
+        return _FRAME + sum(2 * len(text.encode()) + _QUOTES for text in texts)

@@ -1,7 +1,8 @@
 """Eureka's REST interface over a lease registry: one request in, one answer out, no I/O.
 
-Both `/eureka/…` (Spring) and `/eureka/v2/…` or `/v2/…` (Netflix), with or without a slash at the end. JSON only for
-now: a request that insists on XML gets 406 or 415. The delta is answered 403, as by a Eureka server that has it
+Both `/eureka/…` (Spring) and `/eureka/v2/…` or `/v2/…` (Netflix), with or without a slash at the end. A
+registration is read from JSON only (XML gets 415). Answers are JSON if Accept asks for it, else XML, as Netflix's are:
+some clients send `*/*` and read nothing but XML. The delta is answered 403, as by a Eureka server that has it
 disabled: every client then takes the full list, which costs little here.
 
 With credentials every change needs one that is bound to its application; without a valid one it gets 401, with that of
@@ -12,8 +13,8 @@ instance, whatever the status.
 from collections.abc import Callable, Sequence
 from urllib.parse import parse_qsl, unquote
 
-from backstay.discovery import wire_json
-from backstay.discovery.answers import FullAnswer
+from backstay.discovery import registering, wire_json, wire_xml
+from backstay.discovery.answers import FullAnswer, Wire
 from backstay.discovery.credentials import CHALLENGE, Credentials
 from backstay.discovery.errors import BadInstance, TooManyLeases
 from backstay.discovery.instance import STATUSES, UNKNOWN
@@ -22,6 +23,7 @@ from backstay.http.messages import HttpReply, HttpRequest
 
 REGISTRY_HEADER = "x-backstay-registry"
 """Names the registry's present life in the answer to a fetch, so that clients see that it began anew."""
+MAX_QUERY = 100  # fields
 _PREFIXES = ("eureka", "v2")
 _OK = HttpReply()
 _NO_CONTENT = HttpReply(204)
@@ -47,7 +49,7 @@ class EurekaRest:
         """Requests refused for want of a valid credential."""
         self.forbidden = 0
         """Changes refused since the credential is another application's."""
-        self._full = FullAnswer(leases)
+        self._full: dict[Wire, FullAnswer] = {wire: FullAnswer(leases, wire) for wire in (wire_json, wire_xml)}
 
     def handle(self, request: HttpRequest) -> HttpReply | None:
         """The answer, or None if the path isn't one of Eureka's."""
@@ -96,7 +98,7 @@ class EurekaRest:
             case "DELETE", ["apps", app, instance_id, "status"]:
                 return self._remove_override(request, app, instance_id)
             case "PUT", ["apps", app, instance_id, "metadata"]:
-                entries = _query(request)
+                entries = registering.read_metadata(_query(request))
                 return _found(self._leases.add_metadata(app, instance_id, entries, self._now()))
             case _, ["apps", *_]:
                 return HttpReply(405)
@@ -105,24 +107,22 @@ class EurekaRest:
     def _register(self, request: HttpRequest, app: str) -> HttpReply:
         if "json" not in (request.headers.get("content-type") or ""):
             return _text(415, "register with Content-Type: application/json")
-        registration = wire_json.read_registration(request.body)
+        registration = registering.read_registration(request.body)
         if registration.app != app.upper():
             raise BadInstance(f"Mismatched appName, expecting {app.upper()} but was {registration.app}")
         self._leases.register(registration, self._now())
         return _NO_CONTENT
 
     def _renew(self, request: HttpRequest, app: str, instance_id: str) -> HttpReply:
-        dirty_at = _query(request).get("lastDirtyTimestamp", "")
-        known = int(dirty_at) if dirty_at.isdecimal() else None
-        return _found(self._leases.renew(app, instance_id, self._now(), dirty_at=known))
+        dirty_at = registering.read_timestamp(_query(request).get("lastDirtyTimestamp")) or None
+        return _found(self._leases.renew(app, instance_id, self._now(), dirty_at=dirty_at))
 
     def _override(self, request: HttpRequest, app: str, instance_id: str) -> HttpReply:
         query = _query(request)
         status = query.get("value", "")
         if status not in STATUSES:
             return _text(400, f"value must be one of {', '.join(sorted(STATUSES))}, not {status!r}")
-        dirty_at = query.get("lastDirtyTimestamp", "")
-        dirty = int(dirty_at) if dirty_at.isdecimal() else 0
+        dirty = registering.read_timestamp(query.get("lastDirtyTimestamp"))
         return _found(self._leases.override(app, instance_id, status, self._now(), dirty_at=dirty))
 
     def _remove_override(self, request: HttpRequest, app: str, instance_id: str) -> HttpReply:
@@ -132,65 +132,66 @@ class EurekaRest:
         return _found(self._leases.remove_override(app, instance_id, self._now(), status=status))
 
     def _fetch(self, request: HttpRequest, segments: list[str]) -> HttpReply | None:
-        accept = request.headers.get("accept") or ""
-        if "xml" in accept and "json" not in accept and "*/*" not in accept:
-            return _text(406, "only application/json is served")
+        wire: Wire = wire_json if "json" in (request.headers.get("accept") or "") else wire_xml
         match segments:
             case ["apps"]:
-                return self._all(request)
+                return self._all(request, wire)
             case ["apps", "delta"]:
                 return _DELTA_DISABLED
             case ["apps", app]:
-                return self._application(app)
+                return self._application(app, wire)
             case ["apps", app, instance_id]:
-                return _instance(self._leases.get(app, instance_id))
+                return _instance(self._leases.get(app, instance_id), wire)
             case ["instances", instance_id]:
-                return _instance(self._leases.find(instance_id))
+                return _instance(self._leases.find(instance_id), wire)
             case ["vips", vip]:
-                return self._vip(vip, "vipAddress")
+                return self._vip(vip, "vipAddress", wire)
             case ["svips", vip]:
-                return self._vip(vip, "secureVipAddress")
+                return self._vip(vip, "secureVipAddress", wire)
         return None
 
-    def _all(self, request: HttpRequest) -> HttpReply:
-        life = (REGISTRY_HEADER, self._life)
+    def _all(self, request: HttpRequest, wire: Wire) -> HttpReply:
+        headers = (REGISTRY_HEADER, self._life), ("vary", "accept, accept-encoding")
+        full = self._full[wire]
         if "gzip" in (request.headers.get("accept-encoding") or ""):
-            headers = (life, ("content-encoding", "gzip"), ("vary", "accept-encoding"))
-            return HttpReply(200, self._full.gzipped(), headers, wire_json.CONTENT_TYPE)
-        return HttpReply(200, self._full.plain(), (life, ("vary", "accept-encoding")), wire_json.CONTENT_TYPE)
+            return HttpReply(200, full.gzipped(), (*headers, ("content-encoding", "gzip")), wire.CONTENT_TYPE)
+        return HttpReply(200, full.plain(), headers, wire.CONTENT_TYPE)
 
-    def _application(self, app: str) -> HttpReply:
+    def _application(self, app: str, wire: Wire) -> HttpReply:
         leases = self._leases.app(app)
         if not leases:
             return _NOT_FOUND
-        written = wire_json.write_application(app.upper(), map(wire_json.write_instance, leases))
-        return _json(b'{"application":%b}' % written)
+        written = wire.write_application(app.upper(), map(wire.write_instance, leases))
+        return _answer(wire, wire.document("application", written))
 
-    def _vip(self, vip: str, detail: str) -> HttpReply:
+    def _vip(self, vip: str, detail: str, wire: Wire) -> HttpReply:
         applications, counts = [], dict[str, int]()
         for name, leases in self._leases.apps():
             found = [lease for lease in leases if vip in lease.registration.details.get(detail, "").split(",")]
             if found:
-                applications.append(wire_json.write_application(name, map(wire_json.write_instance, found)))
+                applications.append(wire.write_application(name, map(wire.write_instance, found)))
             for lease in found:
                 counts[lease.registration.status] = counts.get(lease.registration.status, 0) + 1
-        return _json(wire_json.write_applications(applications, wire_json.hash_code(counts)))
+        return _answer(wire, wire.write_applications(applications, wire_json.hash_code(counts)))
 
 
-def _instance(lease: Lease | None) -> HttpReply:
-    return _NOT_FOUND if lease is None else _json(b'{"instance":%b}' % wire_json.write_instance(lease))
+def _instance(lease: Lease | None, wire: Wire) -> HttpReply:
+    return _NOT_FOUND if lease is None else _answer(wire, wire.document("instance", wire.write_instance(lease)))
 
 
 def _query(request: HttpRequest) -> dict[str, str]:
-    return dict(parse_qsl(request.query, keep_blank_values=True, max_num_fields=100))
+    try:
+        return dict(parse_qsl(request.query, keep_blank_values=True, max_num_fields=MAX_QUERY))
+    except ValueError as error:
+        raise BadInstance(f"the query has more than {MAX_QUERY} fields") from error
 
 
 def _found(found: bool) -> HttpReply:
     return _OK if found else _NOT_FOUND
 
 
-def _json(body: bytes) -> HttpReply:
-    return HttpReply(200, body, content_type=wire_json.CONTENT_TYPE)
+def _answer(wire: Wire, body: bytes) -> HttpReply:
+    return HttpReply(200, body, (("vary", "accept"),), wire.CONTENT_TYPE)
 
 
 def _text(status: int, message: str) -> HttpReply:

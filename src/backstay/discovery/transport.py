@@ -7,12 +7,14 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from backstay.discovery import wire_json
 from backstay.discovery.errors import RegistryFault
+from backstay.discovery.limits import MAX_LIST
 from backstay.discovery.registration import Registration
 from backstay.errors import ConfigError
 from backstay.http import HttpClient, HttpError, HttpResponse
 
 PORT = 8761
 _HEADERS = (("accept", "application/json"),)
+_LIST_HEADERS = (*_HEADERS, ("accept-encoding", "gzip"))
 _BODY_HEADERS = (*_HEADERS, ("content-type", "application/json"))
 _REFUSED = {
     401: " (user and password in the registry's URL are missing or wrong)",
@@ -68,7 +70,8 @@ class Transport:
 
     async def register(self, held: Registration) -> None:
         """Register, or tell a change."""
-        await self._call("POST", f"/apps/{quote(held.app, safe='')}", body=wire_json.write_registration(held))
+        path = f"/apps/{quote(held.app, safe='')}"
+        await self._call("POST", path, headers=_BODY_HEADERS, body=wire_json.write_registration(held))
 
     async def renew(self, held: Registration) -> bool:
         """Send a heartbeat; False if the registry doesn't know the lease."""
@@ -89,14 +92,22 @@ class Transport:
         await self._call("DELETE", f"{_path(held)}/status?{urlencode({'value': status})}", missing_is_fine=True)
 
     async def fetch(self) -> HttpResponse:
-        """Every application."""
-        return await self._call("GET", "/apps/")
+        """Every application; compressed if the registry can do so, and not unpacked yet."""
+        return await self._call("GET", "/apps/", headers=_LIST_HEADERS)
 
-    async def _call(self, method: str, path: str, *, body: bytes = b"", missing_is_fine: bool = False) -> HttpResponse:
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Sequence[tuple[str, str]] = _HEADERS,
+        body: bytes = b"",
+        missing_is_fine: bool = False,
+    ) -> HttpResponse:
         problems = []
         for address in list(self._addresses):
             try:
-                response = await self._send(address, method, path, body)
+                response = await self._send(address, method, path, headers, body)
             except HttpError as error:
                 problems.append(str(error))
                 continue
@@ -109,13 +120,20 @@ class Transport:
             )
         raise RegistryFault("; ".join(problems))
 
-    async def _send(self, address: RegistryAddress, method: str, path: str, body: bytes) -> HttpResponse:
-        headers = _BODY_HEADERS if body else _HEADERS
+    async def _send(
+        self, address: RegistryAddress, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes
+    ) -> HttpResponse:
         if address.authorization is not None:
             headers = (*headers, ("authorization", address.authorization))
-        target = address.path + path
         return await self._http.request(
-            address.host, address.port, method, target, headers=headers, body=body, timeout=self._timeout
+            address.host,
+            address.port,
+            method,
+            address.path + path,
+            headers=headers,
+            body=body,
+            timeout=self._timeout,
+            max_body=MAX_LIST,
         )
 
     def _prefer(self, address: RegistryAddress) -> None:

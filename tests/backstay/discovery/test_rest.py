@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import xml.etree.ElementTree as ElementTree
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -166,9 +168,54 @@ async def test_the_full_answer_follows_each_change_at_once(eureka: Eureka) -> No
     assert b"orders-0" not in (await eureka.call("GET", "/eureka/apps")).body
 
 
-async def test_who_insists_on_xml_is_told_that_there_is_none(eureka: Eureka) -> None:
-    """Never an answer of a kind that wasn't asked for."""
-    assert (await eureka.call("GET", "/eureka/apps", headers=(("accept", "application/xml"),))).status == 406
+@pytest.mark.parametrize("accept", ["application/xml", "*/*", ""])
+async def test_who_does_not_ask_for_json_gets_xml(eureka: Eureka, accept: str) -> None:
+    """As from Netflix's server: some clients send `*/*` and read XML only."""
+    await eureka.register(replace(ORDERS, metadata={"zone_1": "<a&b>", "no name": "x", "m.port": "9"}, sid="na"))
+    headers = (("accept", accept),) if accept else ()
+
+    every = await eureka.call("GET", "/eureka/apps", headers=headers)
+    packed = await eureka.call("GET", "/eureka/apps", headers=(*headers, ("accept-encoding", "gzip")))
+    app = await eureka.call("GET", "/eureka/apps/orders", headers=headers)
+    one = await eureka.call("GET", "/eureka/apps/ORDERS/orders-1", headers=headers)
+    vip = await eureka.call("GET", "/eureka/vips/nobody", headers=headers)
+
+    assert {each.headers["content-type"] for each in (every, packed, app, one, vip)} == {"application/xml"}
+    assert gzip.decompress(packed.body) == every.body
+    root = ElementTree.fromstring(every.body)
+    assert (root.findtext("versions__delta"), root.findtext("apps__hashcode")) == ("1", "UP_1_")
+    (seen,) = root.iterfind("application/instance")
+    assert ElementTree.tostring(seen) == ElementTree.tostring(ElementTree.fromstring(one.body))
+    assert ElementTree.fromstring(app.body).findtext("name") == "ORDERS"
+    assert [(each.text, each.attrib) for each in seen.iterfind("port")] == [("80", {"enabled": "true"})]
+    assert {each.tag: each.text for each in seen.iterfind("metadata/*")} == {"zone__1": "<a&b>", "m.port": "9"}
+    assert ElementTree.fromstring(vip.body).findtext("apps__hashcode") == ""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "apps/ORDERS/orders-1/metadata?" + "&".join(f"k{n}=v" for n in range(65)),
+        "apps/ORDERS/orders-1/metadata?" + "&".join(f"k{n}=v" for n in range(101)),
+        "apps/ORDERS/orders-1/metadata?k=" + "v" * 5000 + "&l=" + "v" * 5000 + "&m=" + "v" * 5000 + "&n=" + "v" * 5000,
+        "apps/ORDERS/orders-1/metadata?k=%00",
+        "apps/ORDERS/orders-1/metadata?=v",
+        "apps/ORDERS/orders-1/status?value=DOWN&lastDirtyTimestamp=9223372036854775808",
+        "apps/ORDERS/orders-1/status?value=DOWN&lastDirtyTimestamp=" + "9" * 5000,
+        "apps/ORDERS/orders-1?status=UP&lastDirtyTimestamp=-1",
+        "apps/ORDERS/orders-1?status=UP&lastDirtyTimestamp=x",
+    ],
+    ids=range(9),
+)
+async def test_later_changes_are_bounded_like_the_registration(eureka: Eureka, path: str) -> None:
+    """400 with the reason; the instance stays as it was."""
+    await eureka.register()
+    before = await eureka.call("GET", "/eureka/apps")
+
+    answer = await eureka.call("PUT", f"/eureka/{path}")
+
+    assert (answer.status, answer.body == b"") in ((400, False), (414, False))
+    assert (await eureka.call("GET", "/eureka/apps")).body == before.body
 
 
 async def test_the_page_shows_instances_and_escapes_what_they_say(eureka: Eureka) -> None:

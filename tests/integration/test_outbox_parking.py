@@ -156,7 +156,7 @@ async def test_resume_races_with_gathering(db: Database) -> None:
 
 
 async def test_commands(db: Database, parked: MemoryBroker, database: str, tmp_path: Path) -> None:
-    """status, park, resume, skip and replay by command line; a mistake is one line and status 1."""
+    """status, park, resume, skip and replay by command line; a refusal is one line and status 1, a mistake in the command status 2."""
     run = CliRunner()
 
     async def backstay(*arguments: str) -> Any:
@@ -172,7 +172,7 @@ async def test_commands(db: Database, parked: MemoryBroker, database: str, tmp_p
     assert (await backstay("skip", database, "pours", "k")).exit_code == 1
     assert "goes on" in (await backstay("resume", database, "pours", "k")).output
     assert (await backstay("resume", database, "pours", "k")).exit_code == 1
-    assert (await backstay("skip", database, "pours", "k", "--event", "x")).exit_code == 1
+    assert (await backstay("skip", database, "pours", "k", "--event", "x")).exit_code == 2
     async with Outbox(db).relay(parked, **FAST):
         await eventually(lambda: seen(parked) == [1, "two", 3])
 

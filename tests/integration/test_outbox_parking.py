@@ -156,7 +156,7 @@ async def test_resume_races_with_gathering(db: Database) -> None:
 
 
 async def test_commands(db: Database, parked: MemoryBroker, database: str, tmp_path: Path) -> None:
-    """status, park, resume, skip and replay by command line; a refusal is one line and status 1, a mistake in the command status 2."""
+    """status, park, resume, skip and replay; a refusal is one line and status 1, a mistyped command status 2."""
     run = CliRunner()
 
     async def backstay(*arguments: str) -> Any:

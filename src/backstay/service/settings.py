@@ -76,7 +76,7 @@ class Settings:
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
-        """The settings that the environment asks for.
+        """The settings that the environment asks for; a variable without text counts as not set.
 
         Raises:
             ConfigError: lists each missing or wrong variable with its value and what is allowed.
@@ -84,16 +84,19 @@ class Settings:
         hints = get_type_hints(cls, include_extras=True)
         values: dict[str, Any] = {}
         problems: list[str] = []
+        wrong: set[str] = set()
         for field in fields(cls):
             try:
                 _read(field, hints[field.name], environ, values)
             except ValueError as error:
                 problems.append(str(error))
+                wrong.add(field.name)
+        required = {field.name for field in fields(cls) if field.default is field.default_factory is MISSING}
+        if not wrong & required:  # what is wrong by itself stays at its default for this look at the rest
+            settings = cls(**values)
+            problems += settings.problems()
         if problems:
             raise ConfigError(problems)
-        settings = cls(**values)
-        if contradictions := settings.problems():
-            raise ConfigError(contradictions)
         return settings
 
     def problems(self) -> list[str]:
@@ -105,7 +108,7 @@ def _read(field: Field[Any], kind: Any, environ: Mapping[str, str], values: dict
     key = field.name.upper()
     text = environ.get(key)
     is_text = isinstance(kind, type) and issubclass(kind, str)
-    if text is None or (not text.strip() and not is_text):
+    if text is None or not text.strip():
         if field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"{key} is not set: a value is required ({_allowed(kind)})")
         return

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from backstay.errors import ConfigError
 from backstay.service import Address, Seconds, ServiceSettings
 
 _SERVER = re.compile(r"smtps?://[^/\s]+|null:")
@@ -46,13 +45,12 @@ class Settings(ServiceSettings):
     send_interval: Seconds = 0.25
     """Between two looks for messages that are due."""
 
-    def __post_init__(self) -> None:
-        problems = tls_problems(self.smtp_url, self.smtp_tls, self.smtp_ca)
+    def problems(self) -> list[str]:
+        problems = super().problems() + tls_problems(self.smtp_url, self.smtp_tls, self.smtp_ca)
         if not _SERVER.fullmatch(self.smtp_url):
             problems.append(
                 f"SMTP_URL={self.smtp_url!r}: must be smtp://[user:password@]host[:port], smtps://… or null:"
             )
         if not _SENDER.fullmatch(self.mail_from):
             problems.append(f"MAIL_FROM={self.mail_from!r}: must be one plain address, name@domain")
-        if problems:
-            raise ConfigError(problems)
+        return problems

@@ -5,7 +5,6 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from backstay.errors import ConfigError
 from backstay.service import Seconds, ServiceSettings
 
 Count = Annotated[int, Meta(ge=1)]
@@ -91,11 +90,11 @@ class Settings(ServiceSettings):
     at_once: Count = 10
     """How many of them it works on at the same time."""
 
-    def __post_init__(self) -> None:
+    def problems(self) -> list[str]:
+        problems = super().problems()
         if self.checkout_locked_for <= self.checkout_deadline:
-            raise ConfigError(
-                [
-                    f"CHECKOUT_LOCKED_FOR={self.checkout_locked_for:g}: must be longer than "
-                    f"CHECKOUT_DEADLINE={self.checkout_deadline:g}, or a repeat would work on the same order"
-                ]
+            problems.append(
+                f"CHECKOUT_LOCKED_FOR={self.checkout_locked_for:g}: must be longer than "
+                f"CHECKOUT_DEADLINE={self.checkout_deadline:g}, or a repeat would work on the same order"
             )
+        return problems

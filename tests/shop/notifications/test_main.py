@@ -46,7 +46,7 @@ async def test_events_become_mails_and_mails_become_events(
     assert {mail.message_id for mail in mails} == ids
 
 
-@pytest.mark.parametrize("url", ["", "http://localhost", "smtp://", "smtp://a b", "localhost:25"])
+@pytest.mark.parametrize("url", ["localhost", "http://localhost", "smtp://", "smtp://a b", "localhost:25"])
 @pytest.mark.parametrize("sender", ["Shop <shop@backstay.example>", "shop", "shop@x\nBcc: eve@example.org"])
 def test_bad_settings_end_the_start(url: str, sender: str):
     """Mistakes in SMTP_URL and MAIL_FROM are reported together, with what is allowed, before anything runs."""

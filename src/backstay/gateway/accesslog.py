@@ -1,4 +1,4 @@
-"""The access log: one JSON line an exchange, gathered and written a few times a second."""
+"""The access log: one JSON line an exchange, gathered, and written a few times a second by a thread."""
 
 import asyncio
 import time
@@ -10,6 +10,7 @@ import msgspec
 
 from backstay.gateway.metrics import NO_ROUTE
 from backstay.gateway.plane import Outcome
+from backstay.telemetry.lines import LineWriter
 
 FLUSH_SECONDS = 0.25
 MAX_LINES = 2000  # gathered at most
@@ -39,7 +40,7 @@ class AccessLog:
     """Gathers lines and writes them to `stream`; `close` writes what is left."""
 
     def __init__(self, stream: BinaryIO, *, service: str = "gateway", format: Format = "json") -> None:  # noqa: A002
-        self._stream = stream
+        self._writer = LineWriter(stream)
         self._service = service
         self._json = format == "json"
         self._encode = msgspec.json.Encoder().encode
@@ -55,17 +56,24 @@ class AccessLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was gathered."""
+        """Hand what was gathered to the writer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             lines = [self._line(at, outcome) for at, outcome in waiting]
-            self._stream.write(b"\n".join(lines) + b"\n")
-            self._stream.flush()
+            self._writer.write(b"\n".join(lines) + b"\n")
 
-    close = flush
+    def close(self) -> None:
+        """Write what is left, in a second at most."""
+        self.flush()
+        self._writer.close()
+
+    @property
+    def dropped(self) -> int:
+        """Lines lost because whoever reads them stalled, or is gone."""
+        return self._writer.dropped
 
     def _line(self, at: float, outcome: Outcome) -> bytes:
         status, upstream = outcome.status, outcome.upstream

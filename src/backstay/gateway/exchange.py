@@ -69,7 +69,7 @@ class Exchange:
         self.head = head
         self.complete = not head.has_body
         """The request has arrived to its end."""
-        self.unasked = head.has_body and head.expects_continue
+        self.unasked = not self.complete and head.expects_continue
         """The client waits for 100 Continue and hasn't got it."""
         self.done = False
         """The answer is complete, or there will be none."""
@@ -183,6 +183,8 @@ class Exchange:
     def _limit_address(self) -> None:
         """Count the request against its address, before it costs anything; raises Refusal."""
         peer = self.inbound.peer
+        if peer.exempt and not peer.trusts:
+            return
         client = peer.client_key(self.head.index)
         if not peer.is_exempt(client):
             self.gateway.guard.limit_address(client, self._started)

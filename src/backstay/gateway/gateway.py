@@ -39,6 +39,8 @@ class GatewayStatistics:
 
     clients: int
     in_flight: int
+    log_lines_dropped: Count
+    """Lines of the access log that were lost because its reader stalled."""
     turned_away: Count
     """Clients that found too many others connected."""
     turned_away_of_address: Count
@@ -147,6 +149,7 @@ class Gateway:
         return GatewayStatistics(
             clients=clients.connections,
             in_flight=clients.busy,
+            log_lines_dropped=self._log.dropped if self._log is not None else 0,
             turned_away=clients.over_total,
             turned_away_of_address=clients.over_address,
             requests=requests,

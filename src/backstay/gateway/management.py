@@ -84,6 +84,7 @@ class Management:
         addresses = self._gateway.guard.addresses
         limited = addresses.statistics().refused if addresses is not None else 0
         counters = [
+            ("backstay_gateway_access_log_dropped_total", "Log lines whose reader stalled.", found.log_lines_dropped),
             ("backstay_gateway_turned_away_total", "Clients beyond the limit.", found.turned_away),
             (
                 "backstay_gateway_turned_away_of_address_total",

@@ -39,7 +39,7 @@ class ApplicationExchange:
         self.head = head
         self.complete = not head.has_body
         """The request has arrived to its end."""
-        self.unasked = head.has_body and head.expects_continue
+        self.unasked = not self.complete and head.expects_continue
         """The client waits for `100 Continue`, which it hasn't got: it may send the body or not."""
         self.gone = False
         """Nobody takes an answer any more."""

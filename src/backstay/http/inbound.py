@@ -273,7 +273,7 @@ class InboundConnection(RequestReader, asyncio.Protocol):
     # -- the reader's hooks
     def head_received(self, head: RequestHead) -> None:
         exchange = self._arriving = self.new_exchange(head)
-        if head.has_body:
+        if not exchange.complete:
             self._take_up(exchange)
 
     def body_received(self, data: bytes) -> None:
@@ -287,7 +287,7 @@ class InboundConnection(RequestReader, asyncio.Protocol):
         exchange, self._arriving = self._arriving, None
         if exchange is None:
             return
-        if not exchange.head.has_body:
+        if exchange.complete:  # it has no body
             self._take_up(exchange)
             return
         self._receive_deadline = NEVER
@@ -371,8 +371,12 @@ class InboundConnection(RequestReader, asyncio.Protocol):
                 self._linger()
         elif not keep:
             self.close()
-        else:
+        elif self._queue or self._unfed or not self.writable or self._refused is not None or self.listener.draining:
             self._advance()
+        else:
+            self._enter(Phase.IDLE if self.between_messages else Phase.HEAD)
+            if not self._reading:
+                self.update_reading()
 
     # -- the end
     def drain(self) -> None:
@@ -597,7 +601,14 @@ class InboundConnection(RequestReader, asyncio.Protocol):
         self._schedule()
 
     def _schedule(self) -> None:
-        self.deadline = min(self._phase_deadline, self._exchange_deadline, self._send_deadline, self._receive_deadline)
+        nearest = self._phase_deadline
+        if self._exchange_deadline < nearest:
+            nearest = self._exchange_deadline
+        if self._send_deadline < nearest:
+            nearest = self._send_deadline
+        if self._receive_deadline < nearest:
+            nearest = self._receive_deadline
+        self.deadline = nearest
 
 
 __all__ = ["BURST", "CONTINUE", "FEED_BYTES", "MIN_RATE", "Exchange", "InboundConnection", "Owner", "Phase", "Timeouts"]

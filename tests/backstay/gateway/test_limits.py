@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import re
 
 import pytest
@@ -14,6 +15,7 @@ from backstay.gateway.forwarding import Peer, address_key
 from backstay.gateway.metrics import Metrics
 from backstay.gateway.plane import Outcome
 from backstay.http.framing import RequestHead
+from backstay.telemetry.lines import LineWriter
 from backstay.testing import FakeClock, eventually
 
 
@@ -208,6 +210,36 @@ async def test_the_access_log_is_gathered():
 
     assert (first["path"], first["ms"], first["level"], "who" in first) == ('/a"b', 12.5, "info", False)
     assert (second["level"], second["who"]) == ("warning", "ada")
+
+
+async def test_a_reader_that_stalls_costs_lines_and_nothing_else():
+    """A full pipe stops no request: what the bounded buffer can't hold is dropped and counted; the rest comes whole."""
+    reading, writing = os.pipe()
+    with open(reading, "rb") as reader, open(writing, "wb") as stream:
+        writer = LineWriter(stream, limit=200_000)
+        line = b"x" * 999 + b"\n"
+        for _ in range(1000):
+            writer.write(line)
+        assert 0 < writer.dropped < 1000
+        read = asyncio.get_running_loop().run_in_executor(None, reader.read)
+        await asyncio.to_thread(writer.close)
+        dropped = writer.dropped
+        writer.write(line)
+        stream.close()
+
+        assert await read == line * (1000 - dropped)
+        assert writer.dropped == dropped + 1
+
+
+def test_a_reader_that_is_gone_costs_lines_only():
+    """A broken pipe is counted, and raises nothing."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as stream:
+        writer = LineWriter(stream)
+        writer.write(b"a\nb\n")
+        writer.close()
+    assert writer.dropped == 2
 
 
 async def test_the_access_log_writes_by_itself():

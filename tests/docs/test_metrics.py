@@ -26,6 +26,8 @@ MANAGEMENT = {
     "backstay_gateway_revoked_sessions",
     "backstay_gateway_turned_away_total",
     "backstay_gateway_turned_away_of_address_total",
+    "backstay_gateway_limited_of_address_total",
+    "backstay_gateway_access_log_dropped_total",
 }  # numbers that the gateway's management adds
 UNKNOWN = {"backstay_consumer_lag"}  # is not shown before it is known
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,10 +14,11 @@ import uvloop
 from backstay.auth import InvalidToken, KeysUnavailable, Principal
 from backstay.discovery import StaticRegistry
 from backstay.gateway import Gateway, GatewayOptions, RouteTable, read_definition
+from backstay.testing import scaled
 
 Behaviour = Callable[["Upstream", "Received", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Any]]
 
-PATIENCE = 5.0  # seconds a test waits for what must happen
+PATIENCE = scaled(5.0)  # seconds a test waits for what must happen
 
 
 @dataclass
@@ -182,6 +184,7 @@ class System:
         self.tokens.add("good", "ada", "orders:read")
         self.registry = StaticRegistry({})
         self._servers: list[asyncio.Server] = []
+        self._held: list[socket.socket] = []
         self._gateways: list[Gateway] = []
         self._wires: list[Wire] = []
 
@@ -195,12 +198,11 @@ class System:
         return upstream
 
     async def refused_address(self) -> str:
-        """An address where nobody listens."""
-        server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        server.close()
-        await server.wait_closed()
-        return f"127.0.0.1:{port}"
+        """An address that refuses connections: bound, so that nothing else takes it meanwhile, and not listening."""
+        held = socket.socket()
+        held.bind(("127.0.0.1", 0))
+        self._held.append(held)
+        return f"127.0.0.1:{held.getsockname()[1]}"
 
     async def gateway(self, routes: str, apps: dict[str, list[str]] | None = None, **options: Any) -> Gateway:
         """Routes as YAML list items below `routes:`."""
@@ -258,6 +260,8 @@ class System:
             await gateway.__aexit__(None, None, None)
         for server in self._servers:
             server.close()
+        for held in self._held:
+            held.close()
         await asyncio.sleep(0)
 
 

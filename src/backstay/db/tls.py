@@ -1,7 +1,7 @@
 """TLS to PostgreSQL: what is said beside a database's URL goes into it, so that every driver reads the same."""
 
 from pathlib import Path
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit, urlunsplit
 
 from backstay.errors import ConfigError
 
@@ -32,7 +32,8 @@ def secured(dsn: str, *, sslmode: str = "", ca: str = "") -> str:
         raise ConfigError(problems)
     if found == known:
         return dsn
-    more = urlencode({name: value for name, value in found.items() if name not in known}, safe="/")
+    wanted = {name: value for name, value in found.items() if name not in known}
+    more = urlencode(wanted, safe="/", quote_via=quote)  # libpq takes a plus sign for itself, not for a space
     return urlunsplit(parts._replace(query=f"{parts.query}&{more}" if parts.query else more))
 
 

@@ -1,8 +1,10 @@
 """What may be said of TLS to a database."""
 
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from backstay.db import secured
 from backstay.errors import ConfigError
@@ -49,3 +51,14 @@ def test_what_contradicts_itself_is_refused(dsn: str, sslmode: str, ca: str, rea
     if sslmode != "verify" and (sslmode or ca):
         with pytest.raises(ConfigError, match=reason):
             ServiceSettings.read({"DATABASE_URL": dsn, "DATABASE_SSLMODE": sslmode, "DATABASE_CA": ca})
+
+
+def test_every_driver_reads_the_same_path(tmp_path: Path) -> None:
+    """A space is %20 in the URL: libpq, which the WAL relay uses, takes a plus sign for itself."""
+    ca = tmp_path / "it's a folder+more" / "ca.pem"
+    ca.parent.mkdir()
+    ca.touch()
+    dsn = secured("postgresql://shop@db/orders", ca=str(ca))
+
+    assert conninfo_to_dict(dsn)["sslrootcert"] == str(ca)
+    assert parse_qs(urlsplit(dsn).query)["sslrootcert"] == [str(ca)]

@@ -1,6 +1,7 @@
 """What `make up` can be told, and what it says to nonsense."""
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -103,7 +104,7 @@ def test_tls_and_credentials_of_what_is_yours() -> None:
     )
 
     assert options.kafka_settings == SASL
-    expected = f"postgresql://shop@db/{{service}}?sslrootcert={__file__}&sslmode=verify-full"
+    expected = f"postgresql://shop@db/{{service}}?sslrootcert={quote(__file__)}&sslmode=verify-full"
     assert options.database_url == expected
     assert options.smtp_settings == {"SMTP_TLS": "starttls"}
     assert "hunter2" not in repr(options)

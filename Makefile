@@ -11,8 +11,7 @@ DIR ?= data/northwind
 CONCURRENCY ?= 16
 STOCK ?= enough
 STORM = $(if $(filter yes,$(CHAOS)),--chaos --seed $(or $(SEED),1) --kills $(KILLS) $(foreach each,$(SCALE),--scale $(each)))
-WORKERS ?= 2
-PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadgroup
+PYTEST = $(BIN)/pytest --dist loadgroup
 SHORT := tests/backstay tests/shop tests/conformance tests/docs tests/examples tests/typing tests/acceptance/test_shop.py
 MINUTES ?= 30
 EVENTS ?= 500000
@@ -25,16 +24,16 @@ up: $(READY) ## start everything, place orders, show their way; Ctrl-C stops it 
 	@$(BIN)/python -m shop up
 
 test: $(READY) ## the short test run, minutes (ARGS="-k checkout")
-	@$(PYTEST) -m "not outside and not upgrade" $(SHORT) $(ARGS)
+	@$(PYTEST) -n $(or $(WORKERS),3) -m "not outside and not upgrade" $(SHORT) $(ARGS)
 
 test-all: $(READY) ## every test: integration, the whole system, kill -9 (ARGS="tests/integration")
-	@$(PYTEST) -m "not outside and not upgrade" $(ARGS)
+	@$(PYTEST) -n $(or $(WORKERS),2) -m "not outside and not upgrade" $(ARGS)
 
 test-upgrade: $(READY) ## an earlier release stops, this one starts on its data: nothing lost, repeats the same (needs Java and Maven)
 	@$(BIN)/pytest -m upgrade tests/upgrade $(ARGS)
 
 test-outside: $(READY) ## tests beside servers, clients and tools of others that are installed here
-	@$(PYTEST) -m outside $(ARGS)
+	@$(PYTEST) -n $(or $(WORKERS),2) -m outside $(ARGS)
 
 lint: $(READY) ## check style, types and who may import whom
 	@$(BIN)/ruff check .

@@ -52,7 +52,11 @@ class TransactionalProducer(Protocol):
     ) -> None: ...
 
     async def marks(self) -> frozenset[str]:
-        """The marks of committed transactions of this id that the broker knows, the last one among them."""
+        """Return the marks of the transactions that this id had committed when it was opened, the last one among them.
+
+        Opening waits for the transaction before it. One that this producer commits itself may still be missing here:
+        a broker answers a commit first and writes its offsets afterwards.
+        """
         ...
 
     async def publish(self, records: Sequence[Record], mark: str) -> list[PublishError | None]:

@@ -1,15 +1,20 @@
 """Everything that speaks to Kafka does so over TLS with SASL: shown on an Apache Kafka that takes nothing else."""
 
 import asyncio
+import base64
+import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._scram import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 from tests.certificates import Certificates, make_certificates
 
 from backstay.db import Database
@@ -30,9 +35,13 @@ advertised.listeners=SASL_SSL://127.0.0.1:{port}
 listener.security.protocol.map=SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=SASL_SSL
 sasl.mechanism.inter.broker.protocol=PLAIN
-sasl.enabled.mechanisms=PLAIN
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
 listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
 username="broker" password="{password}" user_broker="{password}" user_shop="{password}";
+listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_ssl.oauthbearer.sasl.jaas.config=\
+org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";
 ssl.keystore.type=PEM
 ssl.keystore.location={keystore}
 ssl.truststore.type=PEM
@@ -112,9 +121,93 @@ async def test_nobody_gets_in_otherwise(secured: Secured, protocol: str, ca: str
         await broker.aclose()
 
 
-async def test_a_service_publishes_and_consumes(secured: Secured, database: str) -> None:
+@pytest.fixture
+async def token_url() -> AsyncIterator[str]:
+    """A token endpoint whose tokens the broker believes unsigned; it takes one client and one secret."""
+    expected = "Basic " + base64.b64encode(f"shop:{PASSWORD}".encode()).decode()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        now = int(time.time())
+        parts = ({"alg": "none"}, {"sub": "shop", "iat": now, "exp": now + 60})
+        token = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
+        known = expected in head
+        body = json.dumps({"access_token": f"{token}.", "expires_in": 60} if known else {"error": "invalid_client"})
+        status = "200 OK" if known else "401 Unauthorized"
+        writer.write(
+            f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
+        )
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/token"
+
+
+def oauth(url: str, secret: str = PASSWORD) -> dict[str, str]:
+    """How a client gets its tokens from an endpoint."""
+    options = {
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.client.id": "shop",
+        "sasl.oauthbearer.client.secret": secret,
+        "sasl.oauthbearer.token.endpoint.url": url,
+    }
+    return {
+        "KAFKA_SASL_MECHANISM": "OAUTHBEARER",
+        "KAFKA_SASL_USERNAME": "",
+        "KAFKA_SASL_PASSWORD": "",
+        "KAFKA_OPTIONS": json.dumps(options),
+    }
+
+
+@pytest.fixture
+async def mechanism(
+    request: pytest.FixtureRequest, secured: Secured, token_url: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Settings of one SASL mechanism: right ones, and ones with a wrong secret."""
+    name = str(request.param)
+    if name == "OAUTHBEARER":
+        return oauth(token_url), oauth(token_url, "wrong")
+    if name.startswith("SCRAM"):
+        kind = ScramMechanism[name.replace("-", "_")]
+        admin = AdminClient(secured.broker()._settings.admin())
+        wanted = UserScramCredentialUpsertion("shop", ScramCredentialInfo(kind, 4096), PASSWORD.encode())
+        for future in admin.alter_user_scram_credentials([wanted]).values():
+            await asyncio.wrap_future(future)
+    return {"KAFKA_SASL_MECHANISM": name}, {"KAFKA_SASL_MECHANISM": name, "KAFKA_SASL_PASSWORD": "wrong"}
+
+
+MECHANISMS = pytest.mark.parametrize(
+    "mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"], indirect=True
+)
+
+
+@MECHANISMS
+async def test_a_wrong_secret_is_refused_by_every_mechanism(
+    secured: Secured, mechanism: tuple[dict[str, str], dict[str, str]]
+) -> None:
+    """And the right one gets in."""
+    right, wrong = mechanism
+    good, bad = secured.broker(**right), secured.broker(**wrong)
+    try:
+        await good.ping(timeout=15.0)
+        with pytest.raises(BrokerUnavailable) as refused:
+            await bad.ping(timeout=3.0)
+        assert PASSWORD not in str(refused.value)
+    finally:
+        await good.aclose()
+        await bad.aclose()
+
+
+@MECHANISMS
+async def test_a_service_publishes_and_consumes(
+    secured: Secured, database: str, mechanism: tuple[dict[str, str], dict[str, str]]
+) -> None:
     """Told by its environment alone: producer, group and topics' creation."""
-    broker = secured.broker()
+    told = secured.environ(**mechanism[0])
+    broker = secured.broker(**mechanism[0])
     await broker.create_topics({"pours-tls": 2})
     await broker.aclose()
     handled: list[str] = []
@@ -126,7 +219,7 @@ async def test_a_service_publishes_and_consumes(secured: Secured, database: str)
     async def note(event: Poured, tx: Any) -> None:
         handled.append(event.id)
 
-    settings = ServiceSettings.read({**secured.environ(), "LOG_LEVEL": "error"})
+    settings = ServiceSettings.read({**told, "LOG_LEVEL": "error"})
     async with Service("bar", settings=settings, owns=[db, box.relay(), consumer]).running():
         async with db.transaction() as tx:
             await box.append(tx, Poured(id="one"))

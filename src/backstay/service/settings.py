@@ -154,7 +154,7 @@ class KafkaSettings(Settings):
     kafka_security_protocol: str = "PLAINTEXT"
     """`PLAINTEXT`, `SSL`, `SASL_SSL` or `SASL_PLAINTEXT`. With TLS the broker's certificate and name are verified."""
     kafka_sasl_mechanism: str = ""
-    """`PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or `OAUTHBEARER`."""
+    """`PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`, or `OAUTHBEARER`, with its `sasl.oauthbearer.*` in `KAFKA_OPTIONS`."""
     kafka_sasl_username: str = ""
     kafka_sasl_password: Secret = NO_SECRET
     kafka_ca: str = ""

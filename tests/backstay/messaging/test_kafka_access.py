@@ -16,6 +16,11 @@ SASL = {
     "KAFKA_SASL_USERNAME": "shop",
     "KAFKA_SASL_PASSWORD": "hunter2",
 }
+OAUTH = {
+    "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+    "KAFKA_SASL_MECHANISM": "OAUTHBEARER",
+    "KAFKA_OPTIONS": '{"sasl.oauthbearer.method": "oidc", "sasl.oauthbearer.client.secret": "hunter2"}',
+}
 
 
 def test_nothing_said_is_nothing_set() -> None:
@@ -43,6 +48,7 @@ def test_every_variable_reaches_the_clients(read: Any) -> None:
 
 def test_the_variables_can_be_handed_on() -> None:
     """To another process, which reads the same."""
+    assert KafkaAccess.read(OAUTH).environ() == OAUTH
     access = KafkaAccess.read({**SASL, "KAFKA_OPTIONS": '{"linger.ms": 5}', "KAFKA": "a:1", "OTHER": "x"})
 
     assert access.environ() == {**SASL, "KAFKA_OPTIONS": '{"linger.ms": 5}'}
@@ -56,6 +62,9 @@ def test_the_variables_can_be_handed_on() -> None:
         ({**SASL, "KAFKA_SASL_MECHANISM": "GSSAPI"}, "KAFKA_SASL_MECHANISM='GSSAPI': must be one of PLAIN, SCRAM"),
         ({**SASL, "KAFKA_SASL_MECHANISM": ""}, "KAFKA_SASL_MECHANISM is not set"),
         ({**SASL, "KAFKA_SASL_PASSWORD": ""}, "SCRAM-SHA-512 needs both"),
+        ({**SASL, "KAFKA_SASL_MECHANISM": "OAUTHBEARER"}, "KAFKA_SASL_PASSWORD have no effect with OAUTHBEARER"),
+        ({**OAUTH, "KAFKA_OPTIONS": ""}, "OAUTHBEARER needs sasl.oauthbearer.method=oidc"),
+        ({**OAUTH, "KAFKA_OPTIONS": '{"sasl.oauthbearer.method": "default"}'}, "needs sasl.oauthbearer.method=oidc"),
         ({"KAFKA_SASL_USERNAME": "shop"}, r"KAFKA_SASL_\* has no effect with KAFKA_SECURITY_PROTOCOL=PLAINTEXT"),
         ({"KAFKA_CA": "/ca.pem"}, "KAFKA_CA has no effect"),
         ({"KAFKA_OPTIONS": "acks=0"}, "must be a JSON object"),

@@ -130,6 +130,8 @@ class KafkaAccess:
             yield f"KAFKA_SASL_MECHANISM is not set: KAFKA_SECURITY_PROTOCOL={self.security_protocol} needs one"
         if sasl and self.sasl_mechanism not in ("", "OAUTHBEARER") and not (self.sasl_username and self.sasl_password):
             yield f"KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD: {self.sasl_mechanism} needs both"
+        if sasl and self.sasl_mechanism == "OAUTHBEARER":
+            yield from self._token_problems()
         if self.ca and not self.security_protocol.endswith("SSL"):
             yield f"KAFKA_CA has no effect with KAFKA_SECURITY_PROTOCOL={self.security_protocol}: use SSL or SASL_SSL"
         try:
@@ -140,6 +142,20 @@ class KafkaAccess:
             yield from (f"KAFKA_OPTIONS: {problem}" for problem in option_problems(others))
             twice = sorted(_canonical(others) & _canonical(self._own()))
             yield from (f"KAFKA_OPTIONS: {name} is given by a setting of its own, too" for name in twice)
+
+    def _token_problems(self) -> Iterable[str]:
+        """A client with OAUTHBEARER and no source of tokens would wait for one for ever."""
+        if self.sasl_username or self.sasl_password:
+            yield "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD have no effect with OAUTHBEARER: use KAFKA_OPTIONS"
+        try:
+            others = self._others()
+        except ConfigError:
+            return  # reported already
+        if str(others.get("sasl.oauthbearer.method", "")).lower() != "oidc":
+            yield (
+                "KAFKA_OPTIONS: OAUTHBEARER needs sasl.oauthbearer.method=oidc with sasl.oauthbearer.client.id, "
+                "sasl.oauthbearer.client.secret and sasl.oauthbearer.token.endpoint.url"
+            )
 
 
 def option_problems(options: Mapping[str, Any]) -> list[str]:

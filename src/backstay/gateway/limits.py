@@ -2,6 +2,9 @@
 
 A bucket of `burst` tokens that refills with `rate` tokens a second is the same as a schedule on which each token takes
 1/rate seconds: all that has to be kept is when the schedule is free again. A bucket that is full again is forgotten.
+
+Requests that are refused in a row are told one place of that schedule after the other: if all were told the same
+second, they would come back in it together, and all but a few for nothing.
 """
 
 from dataclasses import dataclass
@@ -10,6 +13,8 @@ from math import ceil
 from backstay.metrics import Count
 
 MAX_KEYS = 100_000
+LONGEST_WAIT = 10.0
+"""Seconds after which a refused request may try again, however many were refused before it: they may have given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +25,7 @@ class Decision:
     remaining: int
     """Whole tokens left."""
     retry_after: int
-    """Whole seconds until there are enough tokens; 0 if allowed."""
+    """Whole seconds until there are enough tokens, also for those that were refused before it; 0 if allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class TokenBuckets:
         self.cost = cost
         self._max_keys = max_keys
         self._free_at: dict[str, float] = {}
+        self._told: dict[str, float] = {}  # the last place that a refused request of the key was told
         self._allowed = 0
         self._refused = 0
 
@@ -53,7 +59,7 @@ class TokenBuckets:
         tokens = self.burst - (free_at - now) * self.rate
         if tokens + 1e-9 < self.cost:
             self._refused += 1
-            return Decision(False, int(tokens), max(1, ceil((self.cost - tokens) / self.rate - 1e-9)))
+            return Decision(False, int(tokens), max(1, ceil(self._wait(key, tokens, now) - 1e-9)))
         self._allowed += 1
         if len(self._free_at) >= self._max_keys and key not in self._free_at:
             self._forget(now)
@@ -68,6 +74,18 @@ class TokenBuckets:
     def statistics(self) -> LimiterStatistics:
         """How many callers are known, and how many requests went on or didn't."""
         return LimiterStatistics(len(self._free_at), self._allowed, self._refused)
+
+    def _wait(self, key: str, tokens: float, now: float) -> float:
+        """Seconds until a refused request has its turn, after those that were told to wait before it."""
+        soonest = (self.cost - tokens) / self.rate
+        told = self._told.get(key, 0.0)
+        wait = max(soonest, told - now + self.cost / self.rate) if told > now else soonest
+        if wait > LONGEST_WAIT:  # the first half of them have come by then: the second lap is behind these
+            wait = max(soonest, LONGEST_WAIT / 2)
+        if len(self._told) >= self._max_keys and key not in self._told:
+            self._told = {other: told for other, told in self._told.items() if told > now and other in self._free_at}
+        self._told[key] = now + wait
+        return wait
 
     def _forget(self, now: float) -> None:
         """Drop full buckets; if all are in use, the oldest tenth, whose callers then start afresh."""

@@ -1,6 +1,7 @@
 """Token buckets, the deny list, addresses, the log and the counters, each without a socket."""
 
 import asyncio
+import heapq
 import io
 import json
 import os
@@ -92,6 +93,38 @@ def test_a_caller_who_waits_as_told_passes(rate, burst, pauses):
         if not decision.allowed:
             now += decision.retry_after
             assert buckets.take("a", now).allowed
+
+
+def test_a_crowd_behind_one_bucket_is_told_different_seconds():
+    """1,900 requests at once at 100 a second, each obeying what it is told: few come for nothing, no second is lost."""
+    buckets = TokenBuckets(rate=100, burst=200)
+    callers, refused, last = [0.0] * 1900, 0, 0.0
+    while callers:
+        now = heapq.heappop(callers)
+        decision = buckets.take("a", now)
+        if decision.allowed:
+            last = now
+        else:
+            refused += 1
+            heapq.heappush(callers, now + decision.retry_after)
+
+    assert refused <= 3 * 1900
+    assert last <= 1.2 * (1900 - 200) / 100
+
+
+def test_what_was_told_has_a_bound():
+    """One who asks without waiting doesn't put off the others for long, and is forgotten."""
+    buckets = TokenBuckets(rate=1, burst=1, max_keys=10)
+    waits = [buckets.take("greedy", 0.0).retry_after for _ in range(1000)]
+
+    assert max(waits) == 10
+    assert waits[1:6] == [1, 2, 3, 4, 5]
+    assert buckets.take("greedy", 20.0).allowed
+    assert buckets.take("greedy", 20.0).retry_after == 1
+    for number in range(1000):
+        buckets.take(str(number), float(number))
+        buckets.take(str(number), float(number))
+    assert len(buckets._told) <= 10
 
 
 def test_the_deny_list_forgets_what_has_expired():

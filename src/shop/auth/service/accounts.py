@@ -19,6 +19,7 @@ from backstay.errors import ConfigError
 from backstay.ids import uuid7
 from backstay.metrics import Count
 from backstay.outbox import Outbox
+from backstay.resilience import STOP_HEADER
 from backstay.service import (
     Conflict,
     FieldError,
@@ -160,6 +161,7 @@ class Accounts:
 
     async def login(self, email: str, password: str, address: str) -> Grant:
         """Open a session. Raises Unauthorized, TooManyRequests after too many failures, Unavailable when too busy."""
+        self._check_room()  # nothing is looked up for those who can't be served
         key = email_key(email)
         limits = failure_limits(key, address)
         login = await store.find_login(self._db, key, limits, address)
@@ -354,6 +356,12 @@ class Accounts:
         except TooBusy as error:
             raise _too_busy(error) from error
 
+    def _check_room(self) -> None:
+        try:
+            self._passwords.check_room()
+        except TooBusy as error:
+            raise _too_busy(error) from error
+
     def _check_block(self, until: datetime | None) -> None:
         wait = (until - self._clock.now()).total_seconds() if until is not None else 0.0
         if wait > 0:
@@ -362,7 +370,7 @@ class Accounts:
 
 
 def _too_busy(error: TooBusy) -> Unavailable:
-    return Unavailable(str(error), slug="too-busy", retry_after=error.retry_after)
+    return Unavailable(str(error), slug="too-busy", retry_after=error.retry_after, headers={STOP_HEADER: "1"})
 
 
 def _unknown_login() -> Unauthorized:

@@ -69,7 +69,7 @@ from backstay.resilience.retry import (
     current_attempt,
     repeated_request,
 )
-from backstay.resilience.state_machine import BreakerStatistics
+from backstay.resilience.statistics import BreakerStatistics
 from backstay.resilience.thread_pool import ThreadPoolBulkhead, ThreadPoolStatistics
 from backstay.resilience.time_limiter import TimeLimiter, TimeLimiterStatistics
 from backstay.resilience.verdict import Verdict

@@ -12,9 +12,9 @@ A refusal is returned by `acquire` and raised here: each frame that an exception
 """
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, ClassVar, NamedTuple, ParamSpec, TypeVar
 
 from backstay.resilience.deadline import check, scope, within_deadline
 from backstay.resilience.policy import AsyncItems, Block, Call, Guarded, Items, Plain, Policy, gives_awaitable, misused
@@ -27,6 +27,9 @@ Admitted = tuple[Any, ...]
 
 class Admission(Policy):
     """A policy that admits each call, and learns how it ended."""
+
+    settles: ClassVar[bool] = True
+    """Whether `settle` does anything; without, a stack leaves it out."""
 
     @abstractmethod
     def acquire(self) -> Admitted | Exception | None:
@@ -102,14 +105,13 @@ def _coroutine(call: Call[P, R], policy: Admission) -> Guarded[P, R]:
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         run = call if scope() is None else within_deadline(call)
         token = acquire()
-        if token.__class__ is not tuple:  # cheaper than isinstance
-            if token is None or token.__class__ is _Held:
-                token = await policy.wait(token)
-            else:
+        if type(token) is not tuple:  # cheaper than isinstance
+            if isinstance(token, Exception):
                 try:
                     raise token
                 finally:
                     token = None  # else this frame and its error would keep each other
+            token = await policy.wait(token)
         try:
             result: R = await (run(*args, **kwargs) if kwargs else run(*args))  # type: ignore[call-arg]  # an empty ** is slow
         except BaseException as error:
@@ -128,7 +130,7 @@ def _plain(call: Callable[P, R], policy: Admission) -> Plain[P, R]:
         if scope() is not None:
             check()
         token = acquire()
-        if token.__class__ is not tuple:  # cheaper than isinstance
+        if type(token) is not tuple:
             if isinstance(token, Exception):
                 try:
                     raise token
@@ -200,64 +202,79 @@ def async_generator(
 
 
 class Stack(Admission):
-    """Two admissions as one: one shell around a coroutine function instead of two.
+    """Several admissions as one, the first outermost: one wrapper around a coroutine function instead of several.
 
-    The outer one is acquired first and settled last, with what the inner one has made of the ending, as if nested.
+    They are acquired from the outermost to the innermost and settled in the opposite order, each with what those
+    inside it have made of the ending, as if nested.
     """
 
-    def __init__(self, outer: Admission, inner: Admission) -> None:
-        self._outer, self._inner = outer, inner
-        self._acquire_outer, self._settle_outer = outer.functions()
-        self._acquire_inner, self._settle_inner = inner.functions()
+    def __init__(self, *policies: Admission) -> None:
+        self._policies = policies
+        functions = [policy.functions() for policy in policies]
+        self._acquires = [acquire for acquire, _ in functions]
+        settling = [(index, settle) for index, (_, settle) in enumerate(functions) if policies[index].settles]
+        self._settles = settling[::-1]
 
     def acquire(self) -> Any:
-        """Acquire both; `_Held` where one of them has to wait."""
-        outer = self._acquire_outer()
-        if outer.__class__ is not tuple:
-            return outer if isinstance(outer, Exception) else _Held(None, outer)
-        try:
-            inner = self._acquire_inner()
-        except BaseException as error:
-            self._settle_outer(outer, error)
-            raise
-        if inner.__class__ is tuple:
-            return outer, inner
-        if not isinstance(inner, Exception):
-            return _Held(outer, inner)
-        self._settle_outer(outer, inner)
-        return inner
+        """Acquire all; `_Held` where one of them has to wait."""
+        held: list[Admitted] = []
+        for acquire in self._acquires:
+            try:
+                token = acquire()
+            except BaseException as error:
+                self._settle_some(held, error)
+                raise
+            if type(token) is not tuple:
+                if not isinstance(token, Exception):
+                    return _Held(held)
+                self._settle_some(held, token)
+                return token
+            held.append(token)
+        return tuple(held)
 
     async def wait(self, held: Any = None) -> Admitted:
         """Acquire what isn't held yet, waiting where need be."""
-        outer = held.outer
-        if outer is None:
-            outer = await self._outer.wait(held.waiting)
-            return outer, await self._wait_inner(outer, self._inner.admitted())
-        return outer, await self._wait_inner(outer, self._inner.wait(held.waiting))
-
-    async def _wait_inner(self, outer: Admitted, wait: Awaitable[Admitted]) -> Admitted:
+        tokens: list[Admitted] = held.tokens
+        waiting, *rest = self._policies[len(tokens) :]
         try:
-            return await wait
+            tokens.append(await waiting.wait())
+            for policy in rest:
+                tokens.append(await policy.admitted())  # noqa: PERF401 - what was acquired is settled if one refuses
         except BaseException as error:
-            self._settle_outer(outer, error)
+            self._settle_some(tokens, error)
             raise
+        return tuple(tokens)
 
     def settle(self, token: Any, error: BaseException | None, result: object = None) -> None:
-        """Settle both, the inner one first."""
-        outer, inner = token
+        """Settle all, the innermost first."""
+        _settle_all(self._settles, token, error, result)
+
+    def _settle_some(self, held: list[Admitted], error: BaseException) -> None:
+        """Settle the outer ones, which are held already."""
+        _settle_all([each for each in self._settles if each[0] < len(held)], held, error, None)
+
+
+def _settle_all(
+    settles: Sequence[tuple[int, Callable[..., None]]],
+    tokens: Sequence[Admitted],
+    error: BaseException | None,
+    result: object,
+) -> None:
+    """Settle in this order; an error that one of them raises takes the place of `error` for those after it."""
+    raised = None
+    for index, settle in settles:
         try:
-            self._settle_inner(inner, error, result)
-        except BaseException as other:  # in place of the former ending
-            self._settle_outer(outer, other)
-            raise
-        self._settle_outer(outer, error, result)
+            settle(tokens[index], error, result)
+        except BaseException as other:  # noqa: BLE001 - raised below
+            error = raised = other
+    if raised is not None:
+        raise raised
 
 
 class _Held(NamedTuple):
-    """What a stack holds, and what the one that has to wait gave instead of a tuple."""
+    """What a stack holds already, when the next of its policies has to wait."""
 
-    outer: Admitted | None
-    waiting: Any
+    tokens: list[Admitted]
 
 
 class AdmittedBlock(Block):

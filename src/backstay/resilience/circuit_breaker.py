@@ -18,12 +18,11 @@ from backstay.resilience.errors import CallNotPermitted, DeadlineTimeout
 from backstay.resilience.events import State
 from backstay.resilience.foreign import ask, report
 from backstay.resilience.policy import Block
-from backstay.resilience.state_machine import BreakerStatistics, StateMachine
+from backstay.resilience.state_machine import StateMachine, Token
+from backstay.resilience.statistics import BreakerStatistics
 from backstay.resilience.verdict import Verdict, verdict_on
 
 E = TypeVar("E", bound=events.Event)
-Token = tuple[int, float]
-"""An admitted call: the era of its permit, and when it began."""
 
 FAILURE, IGNORED, GIVEN_BACK, SUCCESS = Verdict
 HALF_OPEN = State.HALF_OPEN
@@ -169,24 +168,19 @@ class CircuitBreaker(Admission):
     def acquire(self) -> Token | CallNotPermitted:
         """Admit a call, or refuse it."""
         machine, started = self.machine, self.now()
-        era = machine.free
-        if not era:
-            wait = self._wait_after_visit(started) if machine.state is HALF_OPEN else None
-            admitted = machine.acquire(started, wait)
-            if not isinstance(admitted, int):
-                return admitted
-            era = admitted
-        return era, started
+        wait = self._wait_after_visit(started) if machine.state is HALF_OPEN else None
+        return machine.acquire(started, wait)
 
     def functions(self) -> tuple[Callable[[], Any], Callable[..., None]]:
         """`acquire` and `settle` with what a call through a closed breaker needs at hand."""
-        machine, now, request, judge = self.machine, self.now, self.acquire, self.settle
+        machine, now, judge = self.machine, self.now, self.settle
+        admit, wait_after_visit = machine.acquire, self._wait_after_visit
 
         def acquire() -> Token | CallNotPermitted:
-            era = machine.free
+            era, started = machine.free, now()
             if era:
-                return era, now()
-            return request()
+                return era, started
+            return admit(started, wait_after_visit(started) if machine.state is HALF_OPEN else None)
 
         def settle(token: Any, error: BaseException | None, result: object = None) -> None:
             if error is None:

@@ -19,13 +19,13 @@ Source of the rules: `CircuitBreakerStateMachine` and `CircuitBreakerMetrics` of
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 from backstay.resilience import events
 from backstay.resilience.config import CircuitBreakerConfig, opening
 from backstay.resilience.errors import CallNotPermitted, IllegalTransition
 from backstay.resilience.events import State
+from backstay.resilience.statistics import BreakerStatistics
 from backstay.resilience.windows import FAILED, SLOW, CountWindow, NoWindow, Window, open_window
 
 PASSED = float("-inf")  # the end of a wait that there is none of
@@ -45,26 +45,8 @@ UNCOUNTED = (DISABLED, FORCED_OPEN)  # no window, and no events but their transi
 FORCED_EVENTS = (events.StateTransition, events.BreakerReset)
 _NO_LOCK = nullcontext()
 
-
-@dataclass(frozen=True, slots=True)
-class BreakerStatistics:
-    """A snapshot. Rates are percent, −1.0 while there are too few calls for a verdict."""
-
-    state: State
-    failure_rate: float
-    slow_call_rate: float
-    buffered_calls: int
-    failed_calls: int
-    slow_calls: int
-    slow_failed_calls: int
-    not_permitted_calls: int  # as long as the window shown lives
-    succeeded_total: int
-    failed_total: int
-    ignored_total: int
-    not_permitted_total: int
-    slow_succeeded_total: int
-    slow_failed_total: int
-    impatient_total: int = 0  # calls that ended because their callers had no more time
+Token = tuple[int, float]
+"""An admitted call: the era of its permit, and when it began (monotonic seconds)."""
 
 
 class StateMachine:
@@ -135,8 +117,8 @@ class StateMachine:
 
     # -- calls ----------------------------------------------------------------------------------------------------
 
-    def acquire(self, now: float, wait: float | None = None) -> int | CallNotPermitted:
-        """A permit for one call (its era), to be handed to `settle` or `release`; or the refusal.
+    def acquire(self, now: float, wait: float | None = None) -> Token | CallNotPermitted:
+        """A permit for one call, its era to be handed to `settle` or `release`; or the refusal.
 
         `wait`: the seconds of the opening that `expiring` has named.
         """
@@ -144,10 +126,10 @@ class StateMachine:
         if lock is not None:
             lock.acquire()
         try:
-            found: int | CallNotPermitted
+            found: Token | CallNotPermitted
             left = self._open_until - now
             if left < 0.0 and (self.free or self._may_try(now, wait)):
-                found = self.era
+                found = self.era, now
             else:
                 if left < 0.0:
                     left = max(0.0, self._open_until - now)  # moving on may have opened it again
@@ -162,8 +144,8 @@ class StateMachine:
             try:
                 self.publisher.deliver(self.name)
             except BaseException:  # a listener was interrupted: the call isn't made
-                if isinstance(found, int):
-                    self.release(found)
+                if isinstance(found, tuple):
+                    self.release(found[0])
                 raise
         return found
 
@@ -521,4 +503,4 @@ def _reaching(rate: float, total: int) -> int:
     return calls
 
 
-__all__ = ["BreakerStatistics", "StateMachine"]
+__all__ = ["StateMachine", "Token"]

@@ -28,6 +28,8 @@ Predicate = Callable[[Any], Any]
 FROM_OUTSIDE = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 """Endings that come from the caller's side."""
 
+_GIVING_BACK = (*FROM_OUTSIDE, Misused)
+
 
 class Verdict(Enum):
     """What the ending of a call says about the dependency."""
@@ -55,7 +57,7 @@ def verdict_on(
         rules: dict[str, Any] = {"record": record, "ignore": ignore, "record_if": record_if, "ignore_if": ignore_if}
         found = {verdict_on(each, slow=slow, **rules) for each in members(error)}
         return min(found, key=lambda each: each.value)
-    if isinstance(error, (*FROM_OUTSIDE, Misused)):
+    if isinstance(error, _GIVING_BACK):
         return GIVEN_BACK
     if isinstance(error, DeadlineTimeout):
         return FAILURE if slow else GIVEN_BACK

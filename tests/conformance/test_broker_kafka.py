@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ class Recorder:
     assignments: list[Partition] = field(default_factory=list)
     revocations: list[Partition] = field(default_factory=list)
     values: list[bytes | None] = field(default_factory=list)
+    begun: list[Partition] = field(default_factory=list)
     done: Callable[[Partition, int, int], None] = lambda *_: None
 
     def assigned(self, partitions: Sequence[Partition], counts: Mapping[str, int]) -> None:
@@ -43,7 +45,8 @@ class Recorder:
 
     def reached_end(self, partition: Partition) -> None: ...
 
-    def started(self, partitions: Sequence[Partition]) -> None: ...
+    def started(self, partitions: Sequence[Partition]) -> None:
+        self.begun += partitions
 
     async def revoked(self, partitions: Sequence[Partition]) -> None:
         self.revocations += partitions
@@ -235,6 +238,10 @@ class Node:
     def stop(self) -> None:
         stop(self._process, self._program)
 
+    def pause(self) -> None:
+        """Let it answer nothing, with its connections open."""
+        self._process.send_signal(signal.SIGSTOP)
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -272,3 +279,23 @@ async def test_nothing_is_lost_or_doubled_when_the_broker_dies_and_returns(node:
 
     assert tailed == [record.value for record in first + second]
     assert list(dict.fromkeys(sink.values)) == tailed
+
+
+@pytest.mark.apache
+async def test_a_member_whose_first_commit_meets_a_dead_broker_reports_the_outage(node: Node, topic: str) -> None:
+    """No call of the poll thread waits for a broker longer than the next look at its health."""
+    broker = KafkaBroker(node.kafka.bootstrap)
+    await broker.create_topics({topic: 1})
+    subscription, sink = subscribed(broker, topic)
+    sink.done = lambda *_: None
+    async with broker.producer() as producer, subscription:
+        assert await producer.publish([Record(topic, b"k", b"1")]) == [None]
+        await eventually(lambda: sink.values == [b"1"], timeout=30)
+        node.pause()
+        subscription.done(Partition(topic, 0), 1, 1)
+        await eventually(lambda: not subscription._state.marks)  # its commit is on the way
+        node.kill()
+        await eventually(lambda: subscription.status().problem, timeout=10)
+        sink.done = subscription.done
+        await asyncio.to_thread(node.start)
+        await eventually(lambda: not subscription.status().problem and sink.begun == [Partition(topic, 0)], timeout=40)

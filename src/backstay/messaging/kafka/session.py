@@ -7,7 +7,7 @@ nothing of a partition arrives after the loop was asked to let go of it.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -260,8 +260,8 @@ class Session:
     def _let_go(self, client: Any, places: list[Place], *, commit: bool) -> None:
         partitions = [Partition(place.topic, place.partition) for place in places]
         self._wait_until_released(partitions)
-        if commit and self._state.broker.problem is None:
-            self._commit_now(self._state.take_marks(partitions))
+        if commit:
+            self._commit_last(partitions)
         self._state.forget(partitions)
         for partition in partitions:
             self._ends.pop(partition, None)
@@ -284,33 +284,43 @@ class Session:
     # -- offsets and health ----------------------------------------------------------------------------------------
 
     def _commit_marks(self) -> None:
+        """Commit what is done, without waiting for the answer: a broker that dies meanwhile gives none for a minute."""
         marks = self._state.take_marks()
         if not marks:
-            return
-        if marks.keys() - self._started:
-            self._commit_now(marks)
             return
         try:
             self._client.commit(offsets=_places_at(marks), asynchronous=True)
         except KafkaException as error:
             self._commit_failed(marks, cause(error))
 
-    def _commit_now(self, marks: dict[Partition, int]) -> None:
+    def _commit_last(self, partitions: list[Partition]) -> None:
+        """Commit what is done in partitions that are taken away; their next owner begins there."""
+        self._state.broker.ask(self._client, self._topics[0])
+        if self._state.broker.problem is not None:
+            return
+        marks = self._state.take_marks(partitions)
         if not marks:
             return
         try:
             self._client.commit(offsets=_places_at(marks), asynchronous=False)
         except KafkaException as error:
             self._commit_failed(marks, cause(error))
-            return
-        fresh = sorted(marks.keys() - self._started)
+        else:
+            self._committed(marks)
+
+    def _on_commit(self, error: KafkaError | None, places: list[Place]) -> None:
+        marks = {Partition(p.topic, p.partition): p.offset for p in places if p.offset >= 0}
+        if error is not None:
+            self._commit_failed(marks, error)
+        else:
+            self._committed([Partition(p.topic, p.partition) for p in places if p.error is None])
+
+    def _committed(self, partitions: Iterable[Partition]) -> None:
+        """The group has offsets in these partitions now, so that it has started there."""
+        fresh = sorted(set(partitions) - self._started)
         if fresh:
             self._started.update(fresh)
             self._post(self._sink.started, fresh)
-
-    def _on_commit(self, error: KafkaError | None, places: list[Place]) -> None:
-        if error is not None:
-            self._commit_failed({Partition(p.topic, p.partition): p.offset for p in places if p.offset >= 0}, error)
 
     def _commit_failed(self, marks: dict[Partition, int], error: KafkaError) -> None:
         """Nothing is lost: the marks are tried again, and what is delivered twice the inbox knows."""

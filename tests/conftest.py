@@ -78,7 +78,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Start the broker before the first test if one of them needs it: it boots while the others run."""
     if any("kafka" in getattr(item, "fixturenames", ()) for item in session.items):
-        session.config.stash[BROKER] = start_broker(Path(tempfile.mkdtemp(prefix="backstay-broker-")))
+        session_broker(session.config)
+
+
+def session_broker(config: pytest.Config) -> "Broker":
+    """The broker of this pytest process, started by the first call."""
+    broker = config.stash.get(BROKER, None)
+    if broker is None:
+        broker = config.stash[BROKER] = start_broker(Path(tempfile.mkdtemp(prefix="backstay-broker-")))
+    return broker
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -139,7 +147,7 @@ def database(postgres_cluster: Cluster) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def kafka(request: pytest.FixtureRequest) -> KafkaForTests:
     """A running, warmed broker of this pytest process; `flavor` says which kind."""
-    broker = request.config.stash[BROKER]
+    broker = session_broker(request.config)  # a test that asks for it by name only (`getfixturevalue`) starts it here
     broker.wait_until_ready()
     exercise(broker.bootstrap)
     return KafkaForTests(broker.bootstrap, flavor())

@@ -47,12 +47,9 @@ class BrokerHealth:
             self.problem = None
 
     def probe(self, client: Any, topic: str) -> None:
-        """Ask the broker if there is a problem or a doubt."""
-        if self.problem is not None or self.doubted:
-            self.ask(client, topic)
-
-    def ask(self, client: Any, topic: str) -> None:
-        """Ask the broker about a topic; takes at most `PROBE_TIMEOUT`."""
+        """Ask the broker about a topic if there is a problem or a doubt; takes at most `PROBE_TIMEOUT`."""
+        if self.problem is None and not self.doubted:
+            return
         try:
             client.list_topics(topic, timeout=PROBE_TIMEOUT)
         except KafkaException as error:

@@ -295,7 +295,6 @@ class Session:
 
     def _commit_last(self, partitions: list[Partition]) -> None:
         """Commit what is done in partitions that are taken away; their next owner begins there."""
-        self._state.broker.ask(self._client, self._topics[0])
         if self._state.broker.problem is not None:
             return
         marks = self._state.take_marks(partitions)

@@ -17,6 +17,14 @@ MINUTES ?= 30
 EVENTS ?= 500000
 KILLS ?= 100
 
+# Run a script by the first Python that is new enough.
+define with-python
+for python in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then exec $$python $(1); fi; \
+done; \
+echo "no Python 3.11 or newer found: install one, then run make again" >&2; exit 2
+endef
+
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -72,12 +80,7 @@ chaos-outbox: $(READY) ## catch seeded bugs, then kill everything for a while an
 	@PYTHONPATH=.:src $(BIN)/python -m tests.chaos.run $(if $(SEED),--seed $(SEED)) --events $(EVENTS) --kills $(KILLS)
 
 clean: ## remove what was made here: environment, state, caches
-	@[ ! -e $(READY) ] || BACKSTAY_HOME= $(BIN)/python -m shop clean
-	@rm -rf .venv .venv.new .venv.old .backstay .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
-	@find src tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	@$(call with-python,.ci/clean.py)
 
 $(READY): requirements.lock pyproject.toml
-	@for python in python3 python3.13 python3.12 python3.11 python3.14 python; do \
-		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-			exec $$python .ci/install.py; fi; done; \
-	echo "no Python 3.11 or newer found: install one, then run make again"; exit 1
+	@$(call with-python,.ci/install.py)

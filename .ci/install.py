@@ -10,13 +10,20 @@ everything. Both use the indexes and certificates that pip is configured for on 
 
 import signal
 
-for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    signal.signal(_number, signal.SIG_DFL)  # until `main` handles them: an end without a traceback
+SIGNALS = tuple(
+    number
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN  # as nohup sets it
+)
+if __name__ == "__main__":
+    for _number in SIGNALS:
+        signal.signal(_number, signal.SIG_DFL)  # until `main` handles them: an end without a traceback
 
 import ast  # noqa: E402
 import contextlib  # noqa: E402
 import ctypes  # noqa: E402
 import fcntl  # noqa: E402
+import importlib.util  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
 import selectors  # noqa: E402
@@ -39,11 +46,9 @@ LOCK = INPUTS[0]
 PYTHON = NEW / "bin" / "python"
 LOG = NEW / "install.log"
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 1.0  # seconds between SIGTERM and SIGKILL to a child
 TICK = 0.2  # seconds between two updates of the progress line
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
-PIP_WITH_PYTHON_OPTION = (22, 3)
 OFFLINE_BACKEND = ("--no-deps", "--no-build-isolation", "-e", str(ROOT))
 
 HEADER = re.compile(rb"#!(/bin/sh\n'''exec' [^\n]*\n' '''|[^\n]*/python[0-9.]*)\n")
@@ -192,11 +197,9 @@ def _with_pip(pip: list[str], progress: "Progress", total: int) -> str:
 def _pip() -> list[str]:
     """Return the command for a pip that installs into the new environment: this Python's, or one of its own."""
     options = ["--disable-pip-version-check", "--no-input"]
-    asked = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, text=True, check=False)
-    words = asked.stdout.split()
-    version = tuple(int(part) for part in words[1].split(".")[:2] if part.isdigit()) if len(words) > 1 else ()
-    if asked.returncode == 0 and version >= PIP_WITH_PYTHON_OPTION:
-        return [sys.executable, "-m", "pip", "--python", str(PYTHON), *options]
+    found = importlib.util.find_spec("pip")
+    if found and found.origin and (runner := Path(found.origin).with_name("__pip-runner__.py")).exists():
+        return [str(PYTHON), str(runner), *options]  # what `pip --python` starts; without a process of its own between
     if _run([str(PYTHON), "-m", "ensurepip"], dict(os.environ), lambda _line: "making pip", Progress(time.monotonic())):
         raise Failed(
             f"{sys.executable} has neither pip nor ensurepip. Install them (on Debian and Ubuntu: the packages "

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import timeit
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from shop.demo import seed
 from shop.demo.stage import in_process
 from shop.load.depths import Depths, Gauge
 from shop.load.plot import Line, percentiles
-from shop.local import apache
+from shop.local import account, apache
 from shop.local.options import APACHE, Options
 from shop.local.processes import Cost, costs
 from shop.local.screen import Screen
@@ -116,8 +116,8 @@ def cost_of(system: System) -> dict[str, Cost]:
 
 
 async def run(arguments: argparse.Namespace, *, mails: bool) -> list[Row]:
-    with tempfile.TemporaryDirectory(prefix="backstay-bench-", dir="/tmp") as home:
-        os.chmod(home, 0o755)
+    with tempfile.TemporaryDirectory(prefix="backstay-bench-", dir="/tmp") as home, ExitStack() as leaving:
+        leaving.callback(account.remove_bases, Path(home))
         options = Options(
             home=Path(home),
             kafka=APACHE,

@@ -21,7 +21,7 @@ from tests.documented import DocumentedWeb
 from backstay.db import Database
 from backstay.testing import eventually
 from shop.demo.shopper import Shopper
-from shop.local import apache, control, mailbox, registry
+from shop.local import account, apache, control, mailbox, registry
 from shop.local.environment import ADMIN_EMAIL
 from shop.local.home import Home, Running
 from shop.local.ports import free_port
@@ -248,6 +248,7 @@ def running_system(home: Path, flavor: str, *, seeded: bool = True) -> Iterator[
                 process.communicate(timeout=60)
             process.kill()
             proxy.close()
+    account.remove_bases(home)
     shutil.rmtree(home, ignore_errors=True)
 
 

@@ -130,17 +130,6 @@ def run(
         _fail(f"{service} can't start:\n{error}", 2)
 
 
-@app.command(hidden=True)
-def clean() -> None:
-    """Remove the databases of this home, also those that lie outside of it; `make clean` removes the rest."""
-    from shop.local import infrastructure
-
-    home = _home()
-    if home.is_locked():
-        _fail(f"a system is running on {home.path}: stop it first (./shop down)")
-    infrastructure.remove_databases(home)
-
-
 @app.command()
 def demo() -> None:
     """Place an order on the running system and tell its story, and the failure story."""

@@ -59,6 +59,7 @@ def home() -> Iterator[Path]:
 
     path = Path("/tmp") / f"backstay-home-{uuid4().hex[:12]}"
     yield path
+    account.remove_bases(path)
     shutil.rmtree(path, ignore_errors=True)
 
 

@@ -17,7 +17,7 @@ from shop.demo import seed
 from shop.demo.shopper import Shopper
 from shop.demo.stage import in_process
 from shop.load.depths import Gauge
-from shop.local import apache, registry
+from shop.local import account, apache, registry
 from shop.local.instances import read_scale
 from shop.local.options import Options
 from shop.local.system import System
@@ -86,6 +86,7 @@ async def system() -> AsyncIterator[System]:
         async with System(options) as system:
             yield system
     finally:
+        account.remove_bases(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 

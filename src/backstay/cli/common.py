@@ -23,6 +23,7 @@ _BROKERS = re.compile(r"(kafka://)?[\w.\-\[\]]+:\d+(,[\w.\-\[\]]+:\d+)*/?\Z")
 MISUSED = 2
 """Exit status where the command line, a setting or the surroundings have to change first."""
 REACH_TIMEOUT = 5.0  # seconds for a connection to a server that a command needs
+LAST_PORT = 65535
 EXTRAS = {
     "relay": "outbox",
     "outbox": "outbox",
@@ -69,6 +70,8 @@ def _extra_missing(error: ModuleNotFoundError) -> str:
 @contextmanager
 def listening(host: str, port: int) -> Iterator[None]:
     """Name the address when a server can't listen on it; raises ConfigError."""
+    if not 0 <= port <= LAST_PORT:  # the system would take the rest of a division
+        raise ConfigError(f"--port {port}: must be a port from 1 to {LAST_PORT}, or 0 for a free one")
     try:
         yield
     except socket.gaierror as error:
@@ -165,7 +168,7 @@ async def database(dsn: str) -> "AsyncIterator[Database]":
 
     name = database_name(dsn)
     await reach(dsn)
-    async with Database(name, dsn=dsn) as opened:
+    async with Database(name, dsn=dsn, startup_timeout=0.0) as opened:
         yield opened
 
 

@@ -105,9 +105,9 @@ async def _relay(dsn: str, kafka: str, name: str, source: str, flavor: str, opti
     log_to_stderr()
     if flavor not in ("apache", "embedded"):
         raise ConfigError(f"--flavor {flavor!r}: must be apache or embedded")
+    db = Database(database_name(dsn), dsn=dsn, max_size=2)
     await reach(dsn, connect=False)
     await reach(address(kafka), connect=False)
-    db = Database(database_name(dsn), dsn=dsn, max_size=2)
     broker = KafkaBroker(
         address(kafka),
         flavor=flavor,  # type: ignore[arg-type]

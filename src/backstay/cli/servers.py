@@ -85,9 +85,13 @@ def _credentials(file: Path | None, private_reads: bool) -> "Credentials | None"
     try:
         text = os.environ.get("REGISTRY_CREDENTIALS", "") if file is None else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: {error}") from error
+        raise ConfigError(f"--credentials {file}: {getattr(error, 'strerror', None) or error}") from error
     if file is not None or text:
-        return Credentials.read(text, private_reads=private_reads)
+        try:
+            return Credentials.read(text, private_reads=private_reads)
+        except ConfigError as error:
+            origin = "REGISTRY_CREDENTIALS" if file is None else f"--credentials {file}"
+            raise ConfigError(f"{origin}: {error}") from error
     if private_reads:
         raise ConfigError("--private-reads needs credentials: give --credentials or set REGISTRY_CREDENTIALS")
     return None

@@ -1,6 +1,7 @@
 """A service's database: its pool, its migrations, its transactions."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +22,8 @@ from backstay.db.tls import secured
 from backstay.db.transaction import Executor, Statement, Transaction, roll_back
 from backstay.errors import ConfigError
 from backstay.metrics import Count
+
+log = logging.getLogger("backstay.db")
 
 CONNECT_TIMEOUT = 5.0  # seconds for one connection attempt
 STARTUP_TIMEOUT = 30.0  # seconds to wait for a database that isn't there yet
@@ -248,18 +251,22 @@ class Database:
     async def _when_there(self, step: Callable[[], Awaitable[None]]) -> None:
         """Take a step of starting, again and again while the database isn't there."""
         loop = asyncio.get_running_loop()
-        deadline, pause = loop.time() + self._startup_timeout, 0.1
+        deadline, pause, reported = loop.time() + self._startup_timeout, 0.1, False
         while True:
             try:
                 await step()
                 return
             except DatabaseError as error:
-                if not error.transient or loop.time() + pause > deadline:
-                    raise
+                problem = error
             except DRIVER_ERRORS as error:
                 problem = translate(error)
-                if not problem.transient or loop.time() + pause > deadline:
-                    raise problem from error
+                problem.__cause__ = error
+            if not problem.transient or loop.time() + pause > deadline:
+                raise problem
+            if not reported:
+                reported = True
+                seconds = f"{self._startup_timeout:g}"
+                log.warning("db.unreachable-at-start", extra={"reason": f"{problem}; trying for {seconds} s"})
             await asyncio.sleep(pause)
             pause = min(pause * 2, 1.0)
 

@@ -16,6 +16,8 @@ ACCOUNTS = ("nobody", "postgres", "daemon")
 """Accounts to fall back to under root, first found first used; initdb insists that the account has a name."""
 STATE = Path("/var/lib/backstay")
 """Where root keeps what an account without rights has to reach, when the folder meant for it is a private one."""
+ORIGIN = "origin"
+"""A file in each folder of `STATE` with data: the path of the folder in whose place it is."""
 
 
 class NoAccount(RuntimeError):
@@ -73,9 +75,31 @@ def reachable_base(wanted: Path, account: Account | None) -> Path:
     base.mkdir(mode=0o711, exist_ok=True)
     _check_ours(base)
     base.chmod(0o711)
+    (base / ORIGIN).write_bytes(os.fsencode(wanted.resolve()))
     for entry in wanted.iterdir():
         _move(entry, base / entry.name)
     return base
+
+
+def remove_bases(folder: Path) -> None:
+    """Remove what `reachable_base` has put under `STATE` in the place of folders in `folder`, also of removed ones.
+
+    Nothing may use it. Raises OSError for what can't be removed.
+    """
+    within = folder.resolve()
+    digests = {_digest(str(path)) for path in within.rglob("data/*/postgres")}
+    bases = (base for state in _states() for base in state.glob("data-*")) if os.geteuid() == 0 else ()
+    for base in bases:
+        if base.name.removeprefix("data-") in digests or _origin(base).is_relative_to(within):
+            _check_ours(base)
+            shutil.rmtree(base)
+
+
+def _origin(base: Path) -> Path:
+    try:
+        return Path(os.fsdecode((base / ORIGIN).read_bytes()))
+    except OSError:  # made by a release that wrote none
+        return base
 
 
 def reachable_copy(original: Path, parts: Iterable[Path], account: Account | None) -> Path:
@@ -99,9 +123,14 @@ def reachable_copy(original: Path, parts: Iterable[Path], account: Account | Non
     return copy / original.resolve().relative_to(top)
 
 
+def _states() -> tuple[Path, Path]:
+    """Return the folders for what has to lie outside of private folders: the first that can be made is taken."""
+    return STATE, Path(tempfile.gettempdir()) / f"backstay-{os.geteuid()}"
+
+
 def _state() -> Path:
-    """Return the folder for what has to lie outside of private folders: `STATE`, or a temporary one."""
-    for folder in (STATE, Path(tempfile.gettempdir()) / f"backstay-{os.geteuid()}"):
+    """Return the first of `_states` that can be had, made if need be."""
+    for folder in _states():
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
             _check_ours(folder)

@@ -74,12 +74,6 @@ def tidy(home: Home) -> None:
         shutil.rmtree(base, ignore_errors=True)
 
 
-def remove_databases(home: Home) -> None:
-    """Remove every database that a system left on this home; nothing may run on it."""
-    for folder in (home.path / "data").glob("*/postgres"):
-        shutil.rmtree(account.reachable_base(folder, account.unprivileged()), ignore_errors=True)
-
-
 async def _databases(options: Options, home: Home, supervisor: Supervisor) -> Mapping[str, str]:
     if options.database_url:
         return {name: options.database_url.replace("{service}", name) for name in topology.DATABASES}

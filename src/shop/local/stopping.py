@@ -1,4 +1,4 @@
-"""Ctrl-C, once and twice: the first stops in order, the second at once."""
+"""Ctrl-C, once and twice: the first stops in order, the second at once. Under nohup the end of a terminal doesn't."""
 
 import asyncio
 import os
@@ -38,7 +38,8 @@ async def until_stopped(work: Awaitable[T], *, at_once: Callable[[], None], tell
         end_helpers()
 
     loop = asyncio.get_running_loop()
-    for number in SIGNALS:
+    heeded = [number for number in SIGNALS if number != signal.SIGHUP or not _is_ignored(number)]
+    for number in heeded:
         loop.add_signal_handler(number, stop)
     try:
         return await task
@@ -47,5 +48,10 @@ async def until_stopped(work: Awaitable[T], *, at_once: Callable[[], None], tell
             raise Stopped from None
         raise
     finally:
-        for number in SIGNALS:
+        for number in heeded:
             loop.remove_signal_handler(number)
+
+
+def _is_ignored(number: int) -> bool:
+    """Return whether we were started with the signal ignored, as nohup does with SIGHUP."""
+    return signal.getsignal(number) == signal.SIG_IGN

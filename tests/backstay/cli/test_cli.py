@@ -212,9 +212,48 @@ def test_an_address_that_cannot_be_had_is_one_sentence(server: str, tmp_path: Pa
     assert all(len(answer.stderr.splitlines()) == 1 for answer in answers)
 
 
+@pytest.mark.parametrize("server", ["gateway", "registry"])
+@pytest.mark.parametrize("port", ["99999", "65536", "-1"])
+def test_a_port_that_there_isnt_is_refused(server: str, port: str, tmp_path: Path) -> None:
+    """The system would take the rest of a division by 65536, and serve on a port that nobody named."""
+    file = tmp_path / "application.yml"
+    file.write_text(ROUTES)
+    answer = backstay(server, *([str(file)] if server == "gateway" else []), "--open", f"--port={port}")
+
+    assert answer.returncode == 2
+    assert answer.stderr == f"backstay: --port {port}: must be a port from 1 to 65535, or 0 for a free one\n"
+
+
+async def test_a_server_that_never_answers_ends_a_command() -> None:
+    """What accepts a connection and says nothing isn't waited for half a minute."""
+    silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    async with silent:
+        port = silent.sockets[0].getsockname()[1]
+        answer = await asyncio.to_thread(backstay, "outbox", "status", f"postgresql://u:secret@127.0.0.1:{port}/x")
+
+    assert answer.returncode == 2
+    assert "secret" not in answer.stderr
+    assert answer.stderr.startswith("backstay: the database")
+    assert len(answer.stderr.splitlines()) == 1
+
+
+def test_a_file_of_credentials_is_named(tmp_path: Path) -> None:
+    """Which file or variable is wrong, and how."""
+    file = tmp_path / "users.json"
+    file.write_text("[{")
+    answers = [backstay("registry", "--credentials", str(each)) for each in (file, tmp_path)]
+    answers.append(backstay("registry", REGISTRY_CREDENTIALS="["))
+
+    assert [answer.returncode for answer in answers] == [2, 2, 2]
+    assert answers[0].stderr.startswith(f"backstay: --credentials {file}: ")
+    assert answers[1].stderr == f"backstay: --credentials {tmp_path}: Is a directory\n"
+    assert answers[2].stderr.startswith("backstay: REGISTRY_CREDENTIALS: ")
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
+        (["relay", "garbage", "127.0.0.1:1"], "'garbage' is no database"),
         (["outbox", "status", "postgresql://u:secret@nowhere.invalid/x"], "host 'nowhere.invalid' is unknown"),
         (["outbox", "status", DSN], "127.0.0.1:1 can't be reached"),
         (["dead-letters", "list", DSN], "127.0.0.1:1 can't be reached"),

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from shop.local import account, infrastructure, postgres
+from shop.local import account, postgres
 from shop.local.account import Account
 from shop.local.home import Home
 from shop.local.ports import free_port
@@ -98,22 +98,26 @@ def test_data_moves_to_another_file_system_too(tmp_path: Path, state: Path, monk
     tmp_path.chmod(0o700)
     base = account.reachable_base(tmp_path, Account(65534, 65534))
 
-    assert [path.name for path in base.iterdir()] == ["data"]
+    assert sorted(path.name for path in base.iterdir()) == ["data", account.ORIGIN]
     assert (base / "data" / "PG_VERSION").read_text() == "18"
     assert not (tmp_path / "data").exists()
 
 
-def test_clean_removes_what_lies_outside_of_the_home(tmp_path: Path, state: Path) -> None:
-    """Databases of every kind of broker go, wherever root had to put them."""
-    home = Home(tmp_path / "home")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has databases outside of the home")
+def test_databases_outside_of_a_home_go_with_it(tmp_path: Path, state: Path) -> None:
+    """Of every kind of broker and of homes in it, also when their folders are gone; another home's stay."""
+    home, other = Home(tmp_path / "home"), Home(tmp_path / "other")
     tmp_path.chmod(0o700)
-    for broker in ("embedded", "apache"):
-        base = account.reachable_base(home.data(broker) / "postgres", account.unprivileged())
+    folders = [at.data("embedded") / "postgres" for at in (home, Home(home.path / "replay"))]
+    folders += [home.data("apache") / "postgres", other.data("apache") / "postgres"]
+    bases = [account.reachable_base(folder, account.unprivileged()) for folder in folders]
+    for base in bases:
         (base / "data").mkdir()
-    infrastructure.remove_databases(home)
+    (bases[0] / account.ORIGIN).unlink()  # as an earlier release left it
+    shutil.rmtree(home.data("apache"))
+    account.remove_bases(home.path)
 
-    assert list(state.glob("data-*")) == []
-    assert list((home.path / "data").glob("*/postgres/*")) == []
+    assert list(state.glob("data-*")) == bases[3:]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another account")

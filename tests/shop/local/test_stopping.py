@@ -49,6 +49,19 @@ def test_the_first_signal_stops_in_order() -> None:
         assert process.returncode == 0
 
 
+def test_under_nohup_the_end_of_the_terminal_is_ignored() -> None:
+    """What was started to outlive its terminal does so, and still stops by SIGTERM."""
+    argv = ["nohup", sys.executable, "-c", CODE.format(leaving="pass")]
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "working\n"
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=20)
+
+    assert output.splitlines() == ["stopping; once more to stop at once", "left in order", "stopped"]
+
+
 HELPED = """
 import asyncio
 from shop.local.program import run

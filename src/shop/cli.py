@@ -65,7 +65,7 @@ def status() -> None:
     from shop.local.status import show
 
     home, running = _running()
-    asyncio.run(show(home, running, Screen()))
+    _run(show(home, running, Screen()))
 
 
 @app.command()
@@ -163,10 +163,7 @@ def audit(
     except ValueError as error:
         _fail(str(error), 2)
     home, running = _running()
-    try:
-        sound = asyncio.run(show(home, running, Screen(), first))
-    except (BackstayError, RuntimeError, OSError) as error:
-        _fail(str(error))
+    sound = _run(show(home, running, Screen(), first))
     raise typer.Exit(0 if sound else 1)
 
 
@@ -271,7 +268,7 @@ def soak(
         options = _options()
     except ConfigError as error:
         _fail(str(error), 2)
-    raise typer.Exit(asyncio.run(start(options, Screen(), minutes=minutes, seed_of_storm=seed, rate=rate)))
+    raise typer.Exit(_run(start(options, Screen(), minutes=minutes, seed_of_storm=seed, rate=rate)))
 
 
 @app.command()
@@ -286,7 +283,7 @@ def healing(
         options = _options()
     except ConfigError as error:
         _fail(str(error), 2)
-    raise typer.Exit(asyncio.run(start(options, Screen(), only=only or ())))
+    raise typer.Exit(_run(start(options, Screen(), only=only or ())))
 
 
 async def _order(running: Any, order: str, seconds: float, screen: Any) -> None:
@@ -340,9 +337,15 @@ def _running() -> Any:
     return home, running
 
 
-def _run(work: Any) -> None:
+def _run(work: Any) -> Any:
+    from shop.local.stopping import INTERRUPTED, Stopped
+
     try:
-        asyncio.run(work)
+        return asyncio.run(work)
+    except Stopped as stopped:
+        raise typer.Exit(INTERRUPTED) from stopped
+    except BaseExceptionGroup as group:
+        _fail("\n".join(map(str, group.exceptions)))
     except (BackstayError, RuntimeError, OSError) as error:
         _fail(str(error))
 

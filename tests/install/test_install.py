@@ -274,3 +274,12 @@ def _digest(text: str) -> str:
 def _children(pid: int) -> list[int]:
     listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
     return [int(word) for word in listed.stdout.split()]
+
+
+def test_the_command_line_before_the_installation_says_what_to_run(tmp_path: Path) -> None:
+    """One sentence and status 2, not the shell's own."""
+    shutil.copy(ROOT / "shop", tmp_path)
+    done = subprocess.run([tmp_path / "shop", "status"], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert done.stderr == f"nothing is installed in {tmp_path}: run make up first\n"

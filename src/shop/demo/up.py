@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from backstay.errors import BackstayError
 from shop.chaos.faults import Faults
 from shop.demo import story
-from shop.local.home import HomeInUse
+from shop.local.home import HomeInUse, HomeUnusable
 from shop.local.options import Options
 from shop.local.ports import PortTaken
 from shop.local.screen import Screen
@@ -17,15 +17,16 @@ from shop.local.system import System
 
 
 async def up(options: Options, screen: Screen) -> int:
-    """Run a system until it is stopped; returns the exit status."""
+    """Run a system until it is stopped; returns the exit status: 2 for what has to change first."""
     system = System(replace(options, faults=options.faults or options.home / "faults"), screen)
     try:
         await until_stopped(_live(system), at_once=system.kill, tell=screen.note)
     except Stopped:
         screen.say("all stopped")
         return 0
-    except (HomeInUse, PortTaken) as error:
+    except (HomeInUse, HomeUnusable, PortTaken) as error:
         screen.problem(str(error))
+        return 2
     except (BackstayError, RuntimeError, OSError) as error:
         screen.problem(f"{error}\n\nEverything was stopped.")
     return 1

@@ -69,9 +69,15 @@ def default_cache() -> Path:
     return Path(os.environ.get("BACKSTAY_CACHE") or Path(__file__).parents[3] / ".cache")
 
 
+def missing_programs() -> list[str]:
+    """Return what the machine lacks: a Java, and a Maven unless the jars were fetched before."""
+    wanted = ["java"] if _jars_are_there(default_cache()) else ["java", "mvn"]
+    return [program for program in wanted if not shutil.which(program)]
+
+
 def is_available() -> bool:
-    """Whether the machine has what it takes: a Java, and a Maven or jars fetched before."""
-    return bool(shutil.which("java")) and (bool(shutil.which("mvn")) or _jars_are_there(default_cache()))
+    """Whether the machine has what it takes."""
+    return not missing_programs()
 
 
 def is_fetched(cache: Path | None = None) -> bool:

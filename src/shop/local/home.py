@@ -31,6 +31,10 @@ class HomeInUse(RuntimeError):
     """Another system runs on this home."""
 
 
+class HomeUnusable(RuntimeError):
+    """The folder can't be made or written; the message says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """A child on record: with its start time a pid names one process for ever."""
@@ -88,9 +92,14 @@ class Home:
         return self.path / "data" / "".join(c if c.isalnum() or c in ".-" else "_" for c in broker)
 
     def lock(self) -> None:
-        """Take the home or raise HomeInUse; then end what a killed supervisor left on it."""
-        self._close_to_others()
-        lock = (self.path / "lock").open("a+")
+        """Take the home; raises HomeInUse, and HomeUnusable for a folder that can't be one."""
+        try:
+            self._close_to_others()
+            lock = (self.path / "lock").open("a+")
+        except OSError as error:
+            raise HomeUnusable(
+                f"{self.path} can't hold a system: {error.strerror}. Name a folder with BACKSTAY_HOME"
+            ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

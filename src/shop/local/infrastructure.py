@@ -125,6 +125,11 @@ async def _start_broker(options: Options, home: Home, supervisor: Supervisor) ->
 
 
 async def _fetch_kafka(screen: Screen) -> None:
+    if missing := apache.missing_programs():
+        raise apache.KafkaError(
+            f"Apache Kafka needs Java and Maven; not found in PATH: {', '.join(missing)}. Install them, or leave out "
+            "KAFKA=apache for the embedded broker"
+        )
     if not apache.is_fetched():
         with screen.step("Apache Kafka from Maven (45 MB, once)"):
             await asyncio.to_thread(apache.fetch)

@@ -90,3 +90,14 @@ def test_wrong_options_stop_before_anything_starts(tmp_path: Path) -> None:
     assert "KAFKA='somewhere'" in answer.stdout
     assert "GATEWAY_PORT='x'" in answer.stdout
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("command", ["up", "replay", "soak", "healing"])
+def test_a_home_that_cannot_be_one_is_a_sentence(command: str, tmp_path: Path) -> None:
+    """Every command that starts a system says why it can't, without a traceback."""
+    (tmp_path / "file").touch()
+    answer = shop(command, BACKSTAY_HOME=str(tmp_path / "file"), GATEWAY_PORT="0", DISCOVERY_PORT="0")
+
+    assert answer.returncode == (2 if command == "up" else 1)
+    assert "can't hold a system" in answer.stdout + answer.stderr
+    assert "Traceback" not in answer.stderr

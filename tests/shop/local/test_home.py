@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shop.local.home import Home, HomeInUse, Recorded, Running
+from shop.local.home import Home, HomeInUse, HomeUnusable, Recorded, Running
 from shop.local.ports import release
 from shop.local.processes import started_at
 
@@ -170,3 +170,11 @@ def test_a_folder_with_other_things_in_it_keeps_its_mode(tmp_path: Path) -> None
     assert tmp_path.stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "logs").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "mail").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_home_that_cannot_be_one_is_named(tmp_path: Path) -> None:
+    """A file in its place, or a folder in which nothing can be made."""
+    (tmp_path / "file").touch()
+    for path, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "home", "Not a directory")):
+        with pytest.raises(HomeUnusable, match=f"{path} can't hold a system: {reason}.*BACKSTAY_HOME"):
+            Home(path).lock()

@@ -19,6 +19,9 @@ PACE = {"HEARTBEAT_INTERVAL": "5", "LEASE_DURATION": "15", "FETCH_INTERVAL": "2"
 HEAP = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576"}
 """Of the C library in each process. Few arenas: Kafka's many threads would otherwise have one each, mostly empty.
 Blocks of a megabyte go back to the system when they are freed: else a hash of a password keeps its 19 MB for ever."""
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""For a process that hashes passwords: the 19 MB that come and go with each are then a few pages of 2 MB instead of
+4,864 small ones, whose faults cost a fifth of the whole hash. A kernel or C library that can't do it ignores this."""
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LOG_LEVEL", "LOG_FORMAT")
 """Nothing else of the caller's environment reaches a service: what runs here does not depend on the shell."""
 
@@ -67,7 +70,7 @@ def environment(
     if service.mail:
         told |= {"SMTP_URL": resources.smtp_url, **options.smtp_settings}
     if service.name == "auth":
-        told |= _identities(home)
+        told |= _identities(home) | HUGE_PAGES
     if options.faults is not None:
         told["FAULTS_FILE"] = str(options.faults / process)
     return told | dict(options.settings)

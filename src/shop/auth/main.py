@@ -10,7 +10,7 @@ from shop.auth.api import routes
 from shop.auth.config import Settings
 from shop.auth.jobs import jobs
 from shop.auth.providers import KeySafe, Passwords
-from shop.auth.service import Accounts, Clients, FirstAdmin, KeyRing, Tokens
+from shop.auth.service import Accounts, Clients, FirstAdmin, KeyRing, SharedClock, Tokens
 
 
 def settings(environ: Mapping[str, str]) -> Settings:
@@ -22,14 +22,16 @@ def build(settings: Settings) -> Service:
     """The service, ready to run."""
     db = Database("auth", migrations="migrations")
     outbox = Outbox(db)
+    clock = SharedClock(db)
     passwords = _passwords(settings)
-    keys = _keys(db, settings)
+    keys = _keys(db, settings, clock)
     tokens = Tokens(
         keys,
         issuer=settings.token_issuer,
         audience=settings.token_audience,
         access_life=settings.access_token_life,
         service_life=settings.service_token_life,
+        clock=clock,
     )
     accounts = Accounts(
         db,
@@ -41,19 +43,21 @@ def build(settings: Settings) -> Service:
         registration_beat=settings.registration_beat,
         refresh_grace=settings.refresh_grace,
         first_admin=FirstAdmin(settings.admin_email, settings.admin_password) if settings.admin_email else None,
+        clock=clock,
     )
     return Service(
         "auth",
         settings=settings,
         routes=routes(accounts, keys, Clients(settings.service_clients, tokens)),
-        owns=[db, keys, passwords, accounts, outbox.relay()],
-        jobs=jobs(accounts, keys),
+        owns=[db, clock, keys, passwords, accounts, outbox.relay()],
+        jobs=jobs(accounts, keys, clock),
         verifier=TokenVerifier(
             settings.token_issuer,
             settings.token_audience,
             keys,
             service="auth",
             max_lifetime=settings.token_max_lifetime,
+            now=lambda: clock.now().timestamp(),
         ),
     )
 
@@ -68,11 +72,12 @@ def _passwords(settings: Settings) -> Passwords:
     )
 
 
-def _keys(db: Database, settings: Settings) -> KeyRing:
+def _keys(db: Database, settings: Settings, clock: SharedClock) -> KeyRing:
     return KeyRing(
         db,
         KeySafe(settings.key_encryption_secret),
         rotation=settings.key_rotation,
         token_life=max(settings.access_token_life, settings.service_token_life),
         max_age=settings.jwks_max_age,
+        clock=clock,
     )

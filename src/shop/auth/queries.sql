@@ -1,3 +1,7 @@
+-- name: now
+-- The time by the database's clock.
+SELECT clock_timestamp()
+
 -- name: insert_user
 -- A new user; no row comes back when the address is known.
 INSERT INTO users (id, email, email_key, name, password_hash, roles, created_at)

@@ -31,6 +31,12 @@ class Login:
     """Last login from the same address, noted once a day; None if there was none."""
 
 
+async def now(db: Database) -> datetime:
+    """The time by the database's clock."""
+    at: datetime = await db.fetchval(sql.now)
+    return at
+
+
 async def insert_user(tx: Transaction, user: User, key: str, password_hash: str) -> bool:
     """Save a new user; False when the address is known."""
     saved = await tx.fetchval(

@@ -121,8 +121,8 @@ FAULTS = (
     Fault(
         "clock-offset",
         "a process lives in another time",
-        "beyond 30 s ahead {on} refuses tokens (401) or issues ones that nobody takes; events carry wrong times; "
-        "leases and order stay right, since the database's clock decides them",
+        "beyond 30 s {on} refuses tokens (401), auth excepted; events carry wrong times; leases, order, sessions and "
+        "blocks stay right, since the database's clock decides them",
         "payments",
         120.0,
         "seconds",

@@ -1,8 +1,10 @@
 """Who may register: HTTP Basic (RFC 7617), as Eureka's own clients send the user and password of their URL.
 
 A credential is bound to application names. With it an instance of these applications is registered, renewed, cancelled,
-or given another status; of any other application the request is refused (403). Two passwords of a user are valid at the
-same time, so that they are changed without a gap: add the new one, restart the clients, remove the old one.
+or given another status; of any other application the request is refused (403). So is a registration under a virtual
+address (`vipAddress`, `secureVipAddress`) of another application, since Spring's clients find instances by it. Two
+passwords of a user are valid at the same time, so that they are changed without a gap: add the new one, restart the
+clients, remove the old one.
 
 Only digests are kept. A header that was verified once is recognised by one look into a dictionary, so a heartbeat costs
 no digest.
@@ -20,6 +22,7 @@ from typing import Annotated, Self
 import msgspec
 from msgspec import Meta
 
+from backstay.discovery.registration import Registration
 from backstay.errors import ConfigError
 
 MIN_PASSWORD = 12  # characters
@@ -37,6 +40,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     user: Annotated[str, Meta(pattern=r"^[!-9;-~]{1,64}$")]
     passwords: Annotated[list[str], Meta(min_length=1, max_length=PASSWORDS)]
     apps: list[Annotated[str, Meta(min_length=1, max_length=255)]]
+    vips: list[Annotated[str, Meta(min_length=1, max_length=255)]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,21 @@ class Credential:
     """SHA-256 of each valid password."""
     apps: frozenset[str]
     """Applications in upper case that it may change; `*` means all of them, and none at all that it only reads."""
+    vips: frozenset[str] = frozenset()
+    """Virtual addresses in upper case that its instances may have, besides the names of its applications."""
 
     def may_change(self, app: str) -> bool:
         """Whether the credential is bound to that application."""
         return app.upper() in self.apps or ANY_APP in self.apps
+
+    def foreign_address(self, registration: Registration) -> str | None:
+        """A virtual address that the registration asks for and the credential doesn't allow; None if there is none.
+
+        Java's clients look addresses up in upper case, and a comma separates several.
+        """
+        asked = (registration.details.get(each, "") for each in ("vipAddress", "secureVipAddress"))
+        names = (name for each in asked if each for name in each.split(","))
+        return next((name for name in names if name.upper() not in self.vips and not self.may_change(name)), None)
 
 
 class Credentials:
@@ -72,6 +87,7 @@ class Credentials:
     def read(cls, text: str, *, private_reads: bool = False) -> Self:
         """The users in a JSON array: `[{"user": "orders", "passwords": ["…"], "apps": ["orders"]}]`.
 
+        With `"vips": ["pay.example"]` its instances may have these virtual addresses, too.
         A password is the text itself (at least `MIN_PASSWORD` visible ASCII characters) or `sha256:` and the digest of
         it in hexadecimal, for passwords of 128 random bits and more.
 
@@ -151,7 +167,11 @@ def _usable(password: str) -> bool:
 
 
 def _credential(entry: _Entry) -> Credential:
-    return Credential(entry.user, tuple(map(_digest, entry.passwords)), frozenset(app.upper() for app in entry.apps))
+    return Credential(entry.user, tuple(map(_digest, entry.passwords)), _upper(entry.apps), _upper(entry.vips))
+
+
+def _upper(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(name.upper() for name in names)
 
 
 def _digest(password: str) -> bytes:

@@ -7,7 +7,7 @@ disabled: every client then takes the full list, which costs little here.
 
 With credentials every change needs one that is bound to its application; without a valid one it gets 401, with that of
 another application 403. Their bodies are empty: Netflix's client parses the body of any answer to a heartbeat as an
-instance, whatever the status.
+instance, whatever the status. A registration under another's virtual address is 403, too, and says so.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +19,7 @@ from backstay.discovery.credentials import CHALLENGE, Credentials
 from backstay.discovery.errors import BadInstance, TooManyLeases
 from backstay.discovery.instance import STATUSES, UNKNOWN
 from backstay.discovery.leases import Lease, LeaseRegistry
+from backstay.discovery.registration import Registration
 from backstay.http.messages import HttpReply, HttpRequest
 
 REGISTRY_HEADER = "x-backstay-registry"
@@ -110,8 +111,17 @@ class EurekaRest:
         registration = registering.read_registration(request.body)
         if registration.app != app.upper():
             raise BadInstance(f"Mismatched appName, expecting {app.upper()} but was {registration.app}")
+        if (foreign := self._foreign_address(request, registration)) is not None:
+            self.forbidden += 1
+            return _text(
+                403, f"the credential is not bound to the virtual address {foreign!r}, neither by apps nor vips"
+            )
         self._leases.register(registration, self._now())
         return _NO_CONTENT
+
+    def _foreign_address(self, request: HttpRequest, registration: Registration) -> str | None:
+        user = self._credentials and self._credentials.identify(request.headers.get("authorization"))
+        return user.foreign_address(registration) if user else None
 
     def _renew(self, request: HttpRequest, app: str, instance_id: str) -> HttpReply:
         dirty_at = registering.read_timestamp(_query(request).get("lastDirtyTimestamp")) or None

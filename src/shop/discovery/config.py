@@ -17,7 +17,7 @@ class DiscoverySettings(Settings):
     discovery_port: Port = 8761
     """Port to listen on; 0 takes a free one."""
     registry_credentials: Secret = NO_SECRET
-    """Who may register: a JSON array of `{"user": …, "passwords": [one or two], "apps": [names]}`."""
+    """Who may register: a JSON array of `{"user": …, "passwords": [one or two], "apps": [names]}`, optional `vips`."""
     registry_private_reads: bool = False
     """Reading needs a credential, too."""
     open_registry: bool = False

@@ -4,6 +4,7 @@ import hashlib
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,7 @@ OLD, NEW, PAYMENTS = "orders-old-password", "p@ss:word/%, long", "payments-passw
 HASHED = "sha256:" + hashlib.sha256(NEW.encode()).hexdigest()
 USERS = json.dumps(
     [
-        {"user": "orders", "passwords": [OLD, HASHED], "apps": ["orders"]},
+        {"user": "orders", "passwords": [OLD, HASHED], "apps": ["orders"], "vips": ["buy.example"]},
         {"user": "payments", "passwords": [PAYMENTS], "apps": ["payments", "refunds"]},
         {"user": "operator", "passwords": ["operator-password"], "apps": ["*"]},
         {"user": "console", "passwords": ["console-password"], "apps": []},
@@ -52,7 +53,7 @@ class Caller:
             "127.0.0.1", self.server.port, method, path, headers=headers, body=body, timeout=5
         )
         assert (answer.status == 401) == ("www-authenticate" in answer.headers)
-        assert answer.status not in (401, 403) or answer.body == b""
+        assert answer.status not in (401, 403) or answer.body == b"" or b"virtual address" in answer.body
         return answer.status
 
 
@@ -98,6 +99,32 @@ async def test_others_change_nothing(caller: Caller, given: tuple[str, ...], sta
 
     assert {200 if each == 204 else each for each in statuses} == {status}
     assert (caller.server.leases.version == version) == (status != 200)
+
+
+@pytest.mark.parametrize("detail", ["vipAddress", "secureVipAddress"])
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("orders", 204),
+        ("Orders,BUY.example", 204),
+        ("", 204),
+        ("payments", 403),
+        ("PAYMENTS", 403),
+        ("orders,payments", 403),
+        ("orders, payments", 403),
+        ("orders,", 403),
+        ("unknown", 403),
+    ],
+)
+async def test_a_registration_answers_to_addresses_of_its_own_only(
+    caller: Caller, detail: str, address: str, status: int
+) -> None:
+    """Spring's discovery client finds instances by virtual address, not by application."""
+    body = wire_json.write_registration(replace(ORDERS, details={detail: address}))
+
+    assert await caller.status("POST", "/eureka/apps/ORDERS", basic("orders", OLD), body=body) == status
+    assert caller.server.statistics().leases == (status == 204)
+    assert await caller.status("POST", "/eureka/apps/ORDERS", basic("operator", "operator-password"), body=body) == 204
 
 
 async def test_reading_needs_a_credential_if_it_is_private(caller: Caller) -> None:

@@ -140,7 +140,7 @@ class FunctionExchange(ApplicationExchange):
         """The handler isn't needed any longer."""
         super().client_gone()
         if self._task is not None:
-            self._task.cancel()
+            self.listener.give_up(self._task)
 
     def _handle(self) -> None:
         request = self._request()
@@ -163,6 +163,8 @@ class FunctionExchange(ApplicationExchange):
             raise
         except Exception:  # noqa: BLE001 - logged there
             reply = _failed(request)
+        finally:
+            self.listener.over()
         if not self.gone:
             self._reply(reply)
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any
@@ -122,7 +122,7 @@ class Listener:
         """Cancel the tasks that still answer, and await them: they must not use what is stopped next."""
         tasks = list(self._tasks)
         for task in tasks:
-            task.cancel()
+            self.give_up(task)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def abort(self) -> None:
@@ -184,15 +184,25 @@ class Listener:
                 self._by_address.pop(key, None)
         self._changed()
 
-    def run(self, work: Any) -> asyncio.Task[None]:
-        """Run a coroutine that answers a request."""
+    def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine that answers a request; its last act is to call `over`."""
         # A request that waited begins inside the task of the one before it, whose context it must not inherit.
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, context=self.context.copy())
         self._tasks.add(task)
-        task.add_done_callback(self._task_done)
         return task
 
-    def _task_done(self, task: asyncio.Task[None]) -> None:
+    def over(self) -> None:
+        """The task that calls this has answered. Not a callback of the task: that costs a turn of the event loop."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._forget(task)
+
+    def give_up(self, task: asyncio.Task[None]) -> None:
+        """Cancel a task that answers a request."""
+        task.add_done_callback(self._forget)  # cancelled before its first step, it never comes to call `over`
+        task.cancel()
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         self._changed()
 

@@ -4,9 +4,8 @@ A context variable alone would be copied into each task that is made inside, and
 So the variable holds a scope that the end of its block closes: a task that outlives the block no longer has the value.
 """
 
-import contextlib
-from collections.abc import Iterator
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
@@ -38,17 +37,30 @@ class Ambient(Generic[V]):
             scope = scope.outer
         return None if scope is None else scope.value
 
-    @contextlib.contextmanager
-    def holding(self, value: V | None) -> Iterator[None]:
+    def holding(self, value: V | None) -> "Holding[V]":
         """Give everything inside this value; None hides that of the blocks around."""
-        scope = Scope(value, self._variable.get())
-        token = self._variable.set(scope)
-        try:
-            yield
-        finally:
-            scope.closed = True
-            with contextlib.suppress(ValueError):  # left in another context, such as another task's
-                self._variable.reset(token)
+        return Holding(self._variable, value)
 
 
-__all__ = ["Ambient", "Scope"]
+class Holding(Generic[V]):
+    """Context manager of one block; no generator, since every request goes through two or three."""
+
+    __slots__ = ("_scope", "_token", "_value", "_variable")
+
+    def __init__(self, variable: ContextVar[Scope[V] | None], value: V | None) -> None:
+        self._variable = variable
+        self._value = value
+
+    def __enter__(self) -> None:
+        self._scope = Scope(self._value, self._variable.get())
+        self._token = self._variable.set(self._scope)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._scope.closed = True
+        try:  # noqa: SIM105 - suppress() would be a second block for each of these
+            self._variable.reset(self._token)
+        except ValueError:  # left in another context, such as another task's
+            pass
+
+
+__all__ = ["Ambient", "Holding", "Scope"]

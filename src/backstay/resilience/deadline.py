@@ -10,7 +10,8 @@ its own, so that no policy takes the caller's impatience for the dependency's fa
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
 
@@ -31,8 +32,7 @@ current = _deadline.get
 """The deadline in force on the monotonic clock, or None."""
 
 
-@contextlib.contextmanager
-def deadline(seconds: Seconds | None) -> Iterator[None]:
+def deadline(seconds: Seconds | None) -> AbstractContextManager[None]:
     """Everything inside must be done within `seconds` (a number or `timedelta`); an outer, earlier deadline stays.
 
     None takes the deadline away, for work that outlives the request. A task made inside keeps to the deadline until
@@ -46,8 +46,7 @@ def deadline(seconds: Seconds | None) -> Iterator[None]:
         outer = _deadline.get()
         end = time.monotonic() + left
         end = end if outer is None or end < outer else outer
-    with _deadline.holding(end):
-        yield
+    return _deadline.holding(end)
 
 
 def remaining() -> float | None:

@@ -259,6 +259,8 @@ class Exchange(ApplicationExchange):
         except Exception as error:
             log.error("http.app-failed", error=type(error).__name__, exc_info=error)
             self._fail()
+        finally:
+            self.listener.over()
 
     def _fail(self) -> None:
         """The application gave up: say so if nothing has been said, else let nobody take a part for the whole."""

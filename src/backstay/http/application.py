@@ -164,7 +164,7 @@ class FunctionExchange(ApplicationExchange):
         except Exception:  # noqa: BLE001 - logged there
             reply = _failed(request)
         finally:
-            self.listener.over()
+            self.listener.over(self._task)
         if not self.gone:
             self._reply(reply)
 

@@ -185,26 +185,22 @@ class Listener:
         self._changed()
 
     def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a coroutine that answers a request; its last act is to call `over`."""
+        """Run a coroutine that answers a request; its last act is to call `over` with this task."""
         # A request that waited begins inside the task of the one before it, whose context it must not inherit.
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, context=self.context.copy())
         self._tasks.add(task)
         return task
 
-    def over(self) -> None:
-        """The task that calls this has answered. Not a callback of the task: that costs a turn of the event loop."""
-        task = asyncio.current_task()
-        if task is not None:
-            self._forget(task)
+    def over(self, task: asyncio.Task[Any] | None) -> None:
+        """This task, from within, has answered. Not a callback of it: that costs a turn of the event loop."""
+        self._tasks.discard(task)  # type: ignore[arg-type]
+        if self.draining:
+            self._finished.set()
 
     def give_up(self, task: asyncio.Task[None]) -> None:
         """Cancel a task that answers a request."""
-        task.add_done_callback(self._forget)  # cancelled before its first step, it never comes to call `over`
+        task.add_done_callback(self.over)  # cancelled before its first step, it never comes to call `over`
         task.cancel()
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        self._changed()
 
     def _changed(self) -> None:
         if self.draining:

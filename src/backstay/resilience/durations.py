@@ -13,6 +13,8 @@ def in_seconds(value: Seconds) -> float:
 
 def duration(value: object) -> float | None:
     """`value` as a finite number of seconds, which may be negative; None if it isn't one."""
+    if type(value) is float:  # as every request brings one
+        return value if isfinite(value) else None
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not isfinite(seconds):
         return None

@@ -44,6 +44,7 @@ class Exchange(ApplicationExchange):
         "_pieces",
         "_status",
         "_taken",
+        "_task",
         "addresses",
         "broken",
         "buffered",
@@ -62,6 +63,7 @@ class Exchange(ApplicationExchange):
         self.buffered = 0
         """Bytes of the body that the application hasn't taken."""
         self._app = app
+        self._task: asyncio.Task[None] | None = None
         self._pieces: list[bytes] = []
         self._arrived: asyncio.Event | None = None
         self._taken: asyncio.Event | None = None
@@ -80,7 +82,7 @@ class Exchange(ApplicationExchange):
 
     def begin(self) -> None:
         """Let the application answer."""
-        self.listener.run(self._answer())
+        self._task = self.listener.run(self._answer())
 
     def body_received(self, data: bytes) -> None:
         """More of the body; dropped if the answer is finished, for nobody will ask for it."""
@@ -260,7 +262,7 @@ class Exchange(ApplicationExchange):
             log.error("http.app-failed", error=type(error).__name__, exc_info=error)
             self._fail()
         finally:
-            self.listener.over()
+            self.listener.over(self._task)
 
     def _fail(self) -> None:
         """The application gave up: say so if nothing has been said, else let nobody take a part for the whole."""

@@ -136,3 +136,24 @@ async def test_leaving_waits_for_requests_in_flight() -> None:
 
         assert (await call).body == b"done"
         await asyncio.wait_for(leaving, 5)
+
+
+async def test_a_request_cancelled_before_its_first_step_is_forgotten() -> None:
+    """A task that never ran can't report its end itself; nobody may wait for it."""
+
+    async def answer() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            listener.over(asyncio.current_task())
+
+    async with HttpServer(hello) as server:
+        listener = server.listener
+        unstarted = listener.run(answer())
+        started = listener.run(answer())
+        listener.give_up(unstarted)
+        await asyncio.wait({unstarted})
+        assert listener._tasks == {started}
+        listener.give_up(started)
+        await asyncio.wait({started})
+        assert not listener._tasks

@@ -191,9 +191,9 @@ class Listener:
         self._tasks.add(task)
         return task
 
-    def over(self, task: asyncio.Task[Any] | None) -> None:
+    def over(self, task: asyncio.Task[None] | None) -> None:
         """This task, from within, has answered. Not a callback of it: that costs a turn of the event loop."""
-        self._tasks.discard(task)  # type: ignore[arg-type]
+        self._tasks.discard(task)
         if self.draining:
             self._finished.set()
 

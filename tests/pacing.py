@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from backstay.testing.waiting import SCALE_VARIABLE, scaled
 
@@ -21,9 +22,12 @@ SECTION_LINES = 40  # of a captured section that a report shows
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Measure once: the workers of a run inherit what its first process found."""
+    """Measure once (the workers of a run inherit what its first process found); let Hypothesis judge no times."""
     if SCALE_VARIABLE not in os.environ:
         os.environ[SCALE_VARIABLE] = f"{wait_scale():.1f}"
+    # Both would fail a test because the machine is slow: the time of one example, and of making examples.
+    settings.register_profile("machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("machine")
 
 
 def wait_scale() -> float:

@@ -31,8 +31,13 @@ asyncio.run(main())
 """
 
 
+HEEDED = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+"""Whatever these tests were started with: nohup's children inherit that the signal is ignored."""
+
+
 def start(leaving: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, "-c", CODE.format(leaving=leaving)], stdout=subprocess.PIPE, text=True)
+    argv = [sys.executable, "-c", HEEDED + CODE.format(leaving=leaving)]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     assert process.stdout.readline() == "working\n"
     return process

@@ -199,6 +199,7 @@ class Connection(asyncio.Protocol):
         sink, self.sink = self.sink, None
         if sink is not None:
             sink.response_failed(ConnectionLost(str(exc or ""), answered=self.answered))
+        del self._parser  # it refers back to the connection: both would wait for the garbage collector
 
     def pause_writing(self) -> None:
         if self.sink is not None:

@@ -167,6 +167,10 @@ class RequestReader:
         self._body_limit = self._body_seen + limit
         return head.length is None or head.length <= self._body_limit
 
+    def let_go_of_parser(self) -> None:
+        """The input is over. The parser refers back to the reader: with it, both wait for the garbage collector."""
+        del self._parser
+
     def feed(self, data: bytes) -> None:
         """Read the next bytes of the connection."""
         rest: bytes | memoryview | None = data

@@ -234,6 +234,7 @@ class InboundConnection(RequestReader, asyncio.Protocol):
         self.deadline = NEVER
         self.listener.closed(self)
         self._let_go()
+        self.let_go_of_parser()
 
     def eof_received(self) -> bool:
         self._let_go()
@@ -513,7 +514,7 @@ class InboundConnection(RequestReader, asyncio.Protocol):
     # -- what can't be understood, or doesn't arrive
     def _refuse(self, error: FramingError) -> None:
         """Nothing more can be read: say so, after the answers that are owed, and end."""
-        self._refused = error
+        self._refused = FramingError(error.status, error.reason)  # without the frames, which hold all that was read
         self._unfed = b""
         self._receive_deadline = NEVER
         arriving, self._arriving = self._arriving, None

@@ -5,6 +5,7 @@ All servers stand on the same connection; these tests run against each of them a
 """
 
 import asyncio
+import gc
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, closing
@@ -445,3 +446,33 @@ async def test_many_requests_of_one_client_leave_room_for_others(served: Served)
 
     assert found.count(b"small") == 700
     await served.reaches(Phase.IDLE)
+
+
+ENDED = {
+    "answered": SMALL.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
+    "pipelined": SMALL * 5 + b"nonsense\r\n\r\n",
+    "not HTTP": b"nonsense\r\n\r\n",
+    "too many fields": b"GET /small HTTP/1.1\r\nHost: a\r\n" + b"x: y\r\n" * 300 + b"\r\n",
+    "a head too large": b"GET /small HTTP/1.1\r\nHost: a\r\n" + b"x: y\r\n" * 30_000,
+    "a body that isn't chunked": POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+}
+
+
+@pytest.mark.parametrize("sent", ENDED.values(), ids=ENDED)
+async def test_nothing_is_kept_of_a_connection_that_has_ended(served: Served, sent: bytes) -> None:
+    """Its memory is free at once, not when the garbage collector looks: that is seldom, and what it keeps is large."""
+    gc.collect()
+    gc.disable()
+    try:
+        wire = await served.connect()
+        flood = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(wire, sent))
+        await read_all(wire)
+        wire.close()
+        await asyncio.gather(flood, return_exceptions=True)
+        await served.emptied()
+        await asyncio.sleep(0)
+        found = [each for each in gc.get_objects() if isinstance(each, InboundConnection)]
+        kept = sum(each.listener is served.listener for each in found)
+    finally:
+        gc.enable()
+    assert kept == 0

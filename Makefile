@@ -12,7 +12,7 @@ CONCURRENCY ?= 16
 STOCK ?= enough
 STORM = $(if $(filter yes,$(CHAOS)),--chaos --seed $(or $(SEED),1) --kills $(KILLS) $(foreach each,$(SCALE),--scale $(each)))
 PYTEST = $(BIN)/pytest --dist loadgroup
-SHORT := tests/backstay tests/shop tests/conformance tests/docs tests/examples tests/typing tests/acceptance/test_shop.py
+SHORT := tests/backstay tests/shop tests/lab tests/conformance tests/docs tests/examples tests/typing tests/acceptance/test_shop.py
 MINUTES ?= 30
 EVENTS ?= 500000
 KILLS ?= 100
@@ -29,7 +29,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: $(READY) ## start everything, place orders, show their way; Ctrl-C stops it (DEMO=no, KAFKA=apache)
-	@$(BIN)/python -m shop up
+	@$(BIN)/python -m lab up
 
 test: $(READY) ## the short test run, minutes (ARGS="-k checkout")
 	@$(PYTEST) -n $(or $(WORKERS),3) -m "not outside and not upgrade" $(SHORT) $(ARGS)
@@ -55,16 +55,16 @@ format: $(READY) ## put the code into its form
 	@$(BIN)/ruff format .
 
 replay: $(READY) ## replay a real shop's orders and reconcile to the cent (DIR, CONCURRENCY, STOCK=as-is, KAFKA, CHAOS=yes SEED KILLS)
-	@$(BIN)/python -m shop replay "$(DIR)" --concurrency $(CONCURRENCY) --stock $(STOCK) $(STORM)
+	@$(BIN)/python -m lab replay "$(DIR)" --concurrency $(CONCURRENCY) --stock $(STOCK) $(STORM)
 
 soak: $(READY) ## constant load with a fault every 30 s; memory, descriptors and depths plotted (MINUTES)
-	@$(BIN)/python -m shop soak --minutes $(MINUTES)
+	@$(BIN)/python -m lab soak --minutes $(MINUTES)
 
 bench-checkout: $(READY) ## orders a second, CPU and memory of the whole checkout, on Apache Kafka (ARGS)
-	@$(BIN)/python benchmarks/bench_checkout.py $(ARGS)
+	@$(BIN)/python benchmarks/checkout/bench_checkout.py $(ARGS)
 
 chaos-payments: $(READY) ## checkouts while payments is slow, failing, dead, flapping; with a plot (RATE SECONDS ONLY="slow dead")
-	@RATE=$(RATE) SECONDS=$(SECONDS) ONLY="$(ONLY)" $(BIN)/python -m shop.drill
+	@RATE=$(RATE) SECONDS=$(SECONDS) ONLY="$(ONLY)" $(BIN)/python -m lab.experiments
 
 bench-resilience: $(READY) ## resilience beside its rivals, with every Python at hand; writes benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks.bench_resilience
@@ -73,7 +73,7 @@ bench-outbox: $(READY) ## the outbox's relays and Debezium on one table; writes 
 	@$(BIN)/python benchmarks/bench_outbox.py $(ARGS)
 
 bench: $(READY) ## measure what the design promises
-	@for file in benchmarks/bench_*.py; do [ -e "$$file" ] || continue; $(BIN)/python "$$file" || exit 1; done
+	@for file in benchmarks/bench_*.py benchmarks/*/bench_*.py; do [ -e "$$file" ] || continue; $(BIN)/python "$$file" || exit 1; done
 
 chaos-outbox: $(READY) ## catch seeded bugs, then kill everything for a while and prove that nothing was lost (SEED, EVENTS, KILLS)
 	@PYTHONPATH=.:src $(BIN)/python -m tests.chaos.run --mutants $(if $(SEED),--seed $(SEED))

@@ -16,7 +16,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import install  # noqa: E402
-from shop.local import account  # noqa: E402 - needs the standard library alone
+from backstay.dev import account  # noqa: E402 - needs the standard library alone
 
 ROOT = install.ROOT
 

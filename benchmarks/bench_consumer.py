@@ -19,10 +19,10 @@ from uuid import uuid4
 import msgspec
 
 from backstay.db import Component, Database, Transaction
+from backstay.dev import apache, postgres
+from backstay.dev.ports import free_port
+from backstay.dev.program import spawn, stop, wait_until
 from backstay.messaging import Consumer, Envelope, Event, KafkaBroker, Locks
-from shop.local import apache, postgres
-from shop.local.ports import free_port
-from shop.local.program import spawn, stop, wait_until
 
 SKUS = 1000
 PARTITIONS = 6

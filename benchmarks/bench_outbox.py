@@ -21,8 +21,8 @@ from typing import Any
 
 import debezium
 import outbox_stage
+from backstay.dev import apache
 from outbox_stage import PARTITIONS, Drain, Running, Stage, paused, rates
-from shop.local import apache
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("BACKSTAY_CACHE") or ROOT / ".cache") / "bench-outbox.json"

@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from shop.local import apache
-from shop.local.program import Program
+from backstay.dev import apache
+from backstay.dev.program import Program
 
 VERSION = "3.6.0.Final"
 CONNECTOR = Path(__file__).parents[1] / "deploy" / "kafka" / "debezium-outbox.properties"

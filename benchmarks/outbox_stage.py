@@ -24,10 +24,10 @@ from confluent_kafka.cimpl import NewTopic
 
 import debezium
 from backstay.db import Database
+from backstay.dev import apache, postgres
+from backstay.dev.ports import free_port
+from backstay.dev.program import Program, spawn, stop, wait_until
 from backstay.outbox import Outbox, empty_at_once
-from shop.local import apache, postgres
-from shop.local.ports import free_port
-from shop.local.program import Program, spawn, stop, wait_until
 
 PARTITIONS = 6
 KEYS = 5000

@@ -15,11 +15,11 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from backstay.dev import apache, postgres, tansu
+from backstay.dev.ports import free_port, is_open
+from backstay.dev.postgres import Cluster
+from backstay.dev.program import Program, spawn, stop, wait_until
 from backstay.testing import scaled
-from shop.local import apache, postgres, tansu
-from shop.local.ports import free_port, is_open
-from shop.local.postgres import Cluster
-from shop.local.program import Program, spawn, stop, wait_until
 
 pytest_plugins = ("tests.world", "tests.pacing", "tests.interrupts")
 

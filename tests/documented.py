@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from shop.local.web import Reply, Web
+from backstay.dev.web import Reply, Web
 
 PUBLIC = ("auth", "catalog", "orders", "inventory", "notifications", "analytics")
 

@@ -19,13 +19,15 @@ import pytest
 from tests.documented import DocumentedWeb
 
 from backstay.db import Database
+from backstay.dev import account, apache, registry
+from backstay.dev import mail_catcher as mailbox
+from backstay.dev.home import Home, Running
+from backstay.dev.ports import free_port
+from backstay.dev.web import Reply, Web
 from backstay.testing import eventually
-from shop.demo.shopper import Shopper
-from shop.local import account, apache, control, mailbox, registry
-from shop.local.environment import ADMIN_EMAIL
-from shop.local.home import Home, Running
-from shop.local.ports import free_port
-from shop.local.web import Reply, Web
+from lab.client.user import Shopper
+from lab.system import control
+from lab.system.environment import ADMIN_EMAIL
 
 START = Path(__file__).parent / "acceptance" / "start.py"
 SETTLE = 60.0  # seconds

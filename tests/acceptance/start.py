@@ -8,12 +8,12 @@ import asyncio
 import sys
 from pathlib import Path
 
-from shop.demo import seed
-from shop.demo.stage import Stage, in_process
-from shop.local.options import Options
-from shop.local.stopping import Stopped, until_stopped
-from shop.local.system import System
-from shop.local.web import Web
+from backstay.dev.stopping import Stopped, until_stopped
+from backstay.dev.web import Web
+from lab.system import seed
+from lab.system.context import Stage, in_process
+from lab.system.options import Options
+from lab.system.system import System
 
 SETTINGS = {
     "FIRST_CHECK": "1",

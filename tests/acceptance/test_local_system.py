@@ -13,29 +13,29 @@ from uuid import uuid4
 import pytest
 from rich.console import Console
 
+from backstay.dev import account, registry
+from backstay.dev.home import Home, HomeInUse
+from backstay.dev.ports import PortTaken, is_open
+from backstay.dev.processes import started_at
+from backstay.dev.screen import Screen
+from backstay.dev.supervisor import Died
+from backstay.dev.web import Web
 from backstay.testing import eventually
+from lab.system.control import ControlRefused, tell
+from lab.system.options import Options
+from lab.system.system import System
 from shop import topology
-from shop.local import account, registry
-from shop.local.control import ControlRefused, tell
-from shop.local.home import Home, HomeInUse
-from shop.local.options import Options
-from shop.local.ports import PortTaken, is_open
-from shop.local.processes import started_at
-from shop.local.screen import Screen
-from shop.local.supervisor import Died
-from shop.local.system import System
-from shop.local.web import Web
 
 SERVICES = (topology.DISCOVERY, topology.CATALOG)
 ALONE = """
 import asyncio, sys
 from pathlib import Path
 from shop import topology
-from shop.demo import up
-from shop.local.options import Options
-from shop.local.system import System
-from shop.local.screen import Screen
-from shop.local.stopping import until_stopped
+from lab.demo import up
+from lab.system.options import Options
+from lab.system.system import System
+from backstay.dev.screen import Screen
+from backstay.dev.stopping import until_stopped
 
 async def main():
     options = Options(home=Path(sys.argv[1]), gateway_port=0, discovery_port=0)
@@ -192,7 +192,7 @@ async def _shows_what_runs(home: Path, one: System) -> None:
     env = {**os.environ, "BACKSTAY_HOME": str(home), "LOG_LEVEL": "error", "KAFKA": "elsewhere:1"}
 
     async def shop(*words: str) -> str:
-        argv = [sys.executable, "-m", "shop", *words]
+        argv = [sys.executable, "-m", "lab", *words]
         done = await asyncio.to_thread(subprocess.run, argv, env=env, capture_output=True, text=True, check=False)
         return done.stdout + done.stderr
 

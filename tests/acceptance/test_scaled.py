@@ -12,16 +12,16 @@ from uuid import uuid4
 import pytest
 
 from backstay.db import Database
+from backstay.dev import account, apache, registry
+from backstay.dev.web import HttpError, Web
 from backstay.testing import eventually
-from shop.demo import seed
-from shop.demo.shopper import Shopper
-from shop.demo.stage import in_process
-from shop.load.depths import Gauge
-from shop.local import account, apache, registry
-from shop.local.instances import read_scale
-from shop.local.options import Options
-from shop.local.system import System
-from shop.local.web import HttpError, Web
+from lab.client.user import Shopper
+from lab.load.depths import Gauge
+from lab.system import seed
+from lab.system.context import in_process
+from lab.system.instances import read_scale
+from lab.system.options import Options
+from lab.system.system import System
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.kafka, pytest.mark.xdist_group("scaled"), pytest.mark.timeout(420)]
 

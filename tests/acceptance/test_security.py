@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 
 from backstay.auth.signing import SigningKey
+from backstay.dev.web import HttpError, Reply
 from shop.auth.providers import KeySafe
-from shop.local.web import HttpError, Reply
 
 pytestmark = [
     pytest.mark.acceptance,

@@ -6,10 +6,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from backstay.dev.registry import instances
+from backstay.dev.web import Web
 from backstay.testing import eventually
 from shop import topology
-from shop.local.registry import instances
-from shop.local.web import Web
 
 pytestmark = [
     pytest.mark.acceptance,

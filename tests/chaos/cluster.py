@@ -12,10 +12,10 @@ from pathlib import Path
 
 from tests.chaos.proxy import Proxy
 
-from shop.local import apache, postgres
-from shop.local.ports import HOST, free_port
-from shop.local.postgres import Cluster
-from shop.local.program import Program, kill_session, spawn, stop, wait_until
+from backstay.dev import apache, postgres
+from backstay.dev.ports import HOST, free_port
+from backstay.dev.postgres import Cluster
+from backstay.dev.program import Program, kill_session, spawn, stop, wait_until
 
 ROOT = Path(__file__).parents[2]
 PG_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "on", "max_wal_size": "2GB"}

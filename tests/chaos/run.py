@@ -30,10 +30,10 @@ from tests.chaos.nemesis import Nemesis
 from tests.chaos.proxy import Proxy
 
 from backstay.db import Database, DatabaseError
+from backstay.dev.ports import free_port
+from backstay.dev.program import stop
 from backstay.messaging import KafkaBroker
 from backstay.testing.history import Checker, Kind, Verdict, Written, read
-from shop.local.ports import free_port
-from shop.local.program import stop
 
 SETTLE = 240.0  # seconds for everything to arrive when the faults are over
 SETTLE_MUTANT = 25.0  # the same where something is expected to be lost

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shop.local import apache
+from backstay.dev import apache
 
 ROOT = Path(__file__).parents[2]
 WHAT = "--seed 11 --events 4000 --kills 3 --brokers 1 --rate 1000 --interval 1.5"

@@ -13,15 +13,15 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import KafkaError
 
+from backstay.dev import apache
+from backstay.dev.ports import free_port
+from backstay.dev.program import spawn, stop, wait_until
 from backstay.errors import ConfigError
 from backstay.messaging import BrokerUnavailable, KafkaBroker, Partition, Record, TopicError
 from backstay.messaging.kafka.faults import publish_error
 from backstay.messaging.kafka.producer import KafkaProducer
 from backstay.messaging.kafka.settings import Settings
 from backstay.testing import eventually
-from shop.local import apache
-from shop.local.ports import free_port
-from shop.local.program import spawn, stop, wait_until
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 

@@ -9,12 +9,12 @@ import pytest
 from benchmarks import debezium
 
 from backstay.db import Database, Transaction
+from backstay.dev.postgres import Cluster
+from backstay.dev.program import spawn, stop
 from backstay.messaging import SHARED, Consumer, Envelope, Event, KafkaBroker
 from backstay.outbox import Outbox
 from backstay.telemetry import TraceContext, use
 from backstay.testing import eventually
-from shop.local.postgres import Cluster
-from shop.local.program import spawn, stop
 
 pytestmark = [
     pytest.mark.kafka,

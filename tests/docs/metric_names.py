@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, get_args, get_type_hints
 
 import backstay
+import lab
 import shop
 from backstay.metrics import COUNTER
 from backstay.resilience.meters import HELP
@@ -36,7 +37,7 @@ NO_PARTS = {
 
 def modules() -> Iterator[Any]:
     """Import every module of the platform and the shop but the commands."""
-    for package in (backstay, shop):
+    for package in (backstay, shop, lab):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not found.name.endswith("__main__"):
                 yield importlib.import_module(found.name)

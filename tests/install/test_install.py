@@ -19,8 +19,8 @@ from types import ModuleType
 
 import pytest
 
+from backstay.dev.processes import started_at
 from backstay.testing import eventually
-from shop.local.processes import started_at
 
 ROOT = Path(__file__).parents[2]
 SOON = 2.0  # seconds that a signal may take to have its effect

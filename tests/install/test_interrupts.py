@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from backstay.dev.processes import started_at
 from backstay.testing import eventually
-from shop.local.processes import started_at
 
 ROOT = Path(__file__).parents[2]
 BUSY = """

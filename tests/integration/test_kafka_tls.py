@@ -18,12 +18,12 @@ from confluent_kafka.admin._scram import ScramCredentialInfo, ScramMechanism, Us
 from tests.certificates import Certificates, make_certificates
 
 from backstay.db import Database
+from backstay.dev import apache
+from backstay.dev.program import spawn, stop, wait_until
 from backstay.messaging import BrokerUnavailable, Consumer, Event, KafkaAccess, KafkaBroker
 from backstay.outbox import Outbox, append
 from backstay.service import Service, ServiceSettings
 from backstay.testing import eventually
-from shop.local import apache
-from shop.local.program import spawn, stop, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.apache, pytest.mark.xdist_group("kafka-tls"), pytest.mark.timeout(240)]
 
@@ -262,7 +262,7 @@ async def test_make_up_runs_on_it(secured: Secured, tmp_path: Path) -> None:
     home = tmp_path / "home"
     ours = {"BACKSTAY_HOME": str(home), "GATEWAY_PORT": "0", "DISCOVERY_PORT": "0"}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "shop", "up"),
+        *(sys.executable, "-m", "lab", "up"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, **secured.environ(), **ours},

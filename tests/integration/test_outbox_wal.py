@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import KafkaForTests, Postgres
 
 from backstay.db import Database, Unavailable
+from backstay.dev.postgres import Cluster
 from backstay.errors import ConfigError
 from backstay.messaging import Event, KafkaBroker, MemoryBroker, PublishError, Record
 from backstay.outbox import Outbox, OutboxError, Relay, WalOptions, empty_at_once, list_parked, resume
@@ -25,7 +26,6 @@ from backstay.outbox.wal.feed import Feed
 from backstay.outbox.wal.replication import SlotTaken, Stream
 from backstay.outbox.wal.shards import shard_of
 from backstay.testing import armed, eventually
-from shop.local.postgres import Cluster
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("wal")]
 FAST: dict[str, float] = {"lease": 1.0, "gather": 0.01, "max_idle": 0.02}

@@ -17,15 +17,15 @@ import pytest
 from tests.certificates import Certificates, make_certificates
 
 from backstay.db import Database, DatabaseError, secured
+from backstay.dev import apache, postgres
+from backstay.dev.ports import free_port, is_open
+from backstay.dev.postgres import Cluster
+from backstay.dev.program import spawn, stop, wait_until
 from backstay.messaging import MemoryBroker, Record
 from backstay.outbox import Outbox, append
 from backstay.outbox.wal import replication
 from backstay.service import Service, ServiceSettings
 from backstay.testing import eventually
-from shop.local import apache, postgres
-from shop.local.ports import free_port, is_open
-from shop.local.postgres import Cluster
-from shop.local.program import spawn, stop, wait_until
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("postgres-tls")]
 

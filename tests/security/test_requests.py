@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from shop.local.web import HttpError
+from backstay.dev.web import HttpError
 
 pytestmark = [
     pytest.mark.acceptance,

@@ -16,10 +16,10 @@ from uuid import UUID, uuid4
 import pytest
 from tests.world import World, agreed, running_system
 
+from backstay.dev.web import Web
 from backstay.http import HttpClient
 from backstay.testing import eventually, scaled
-from shop.demo.shopper import Shopper
-from shop.local.web import Web
+from lab.client.user import Shopper
 
 RELEASE = "2e33c58"
 ROOT = Path(__file__).parents[2]

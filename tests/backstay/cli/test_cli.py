@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from backstay import cli
 from backstay.cli import common
+from backstay.dev.ports import free_port, is_open
 from backstay.http import HttpClient, HttpReply, HttpServer
 from backstay.testing import eventually
 from backstay.testing.issuer import TokenIssuer
-from shop.local.ports import free_port, is_open
 
 run = CliRunner()
 

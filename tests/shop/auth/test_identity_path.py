@@ -2,12 +2,12 @@
 
 import json
 
+from backstay.dev.ports import free_port
 from backstay.http import HttpClient, HttpResponse
 from backstay.service import Principal, Service, ServiceSettings, client, get
 from backstay.testing import eventually
 from backstay.testing.issuer import TokenIssuer
 from shop.auth.main import build, settings
-from shop.local.ports import free_port
 
 PASSWORD = "correct horse battery"
 TARGETS = ("payments", "inventory")

@@ -7,13 +7,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from backstay.dev.mail_catcher import Mailbox, kept
+from backstay.dev.ports import free_port
 from backstay.errors import ConfigError
 from backstay.testing import eventually
 from shop.contracts.payments import PaymentRefunded
 from shop.contracts.users import UserRegistered
 from shop.kernel import Money
-from shop.local.mailbox import Mailbox, kept
-from shop.local.ports import free_port
 from shop.notifications.config import Settings
 from shop.notifications.main import build, settings
 

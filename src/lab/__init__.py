@@ -1,0 +1,1 @@
+"""The laboratory: what starts, feeds, loads, hurts and audits the shop."""

@@ -1,0 +1,1 @@
+"""Checks on a shop's books after an experiment."""

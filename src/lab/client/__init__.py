@@ -1,0 +1,1 @@
+"""A customer of the shop over HTTP, with retries."""

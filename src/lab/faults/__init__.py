@@ -1,0 +1,1 @@
+"""Faults to inject: their catalogue, a seeded schedule, and a run of one."""

@@ -1,0 +1,1 @@
+"""A whole shop on this machine: its options, environment, processes and data."""

@@ -1,1 +1,0 @@
-"""Trouble on purpose: faults to order, storms of them with a seed, and what must be true after one."""

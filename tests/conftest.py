@@ -21,7 +21,7 @@ from backstay.dev.postgres import Cluster
 from backstay.dev.program import Program, spawn, stop, wait_until
 from backstay.testing import scaled
 
-pytest_plugins = ("tests.world", "tests.pacing", "tests.interrupts")
+pytest_plugins = ("tests.world", "tests.secured_kafka", "tests.pacing", "tests.interrupts")
 
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """Tests kill processes, never the machine: what reached the operating system survives that."""

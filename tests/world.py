@@ -19,8 +19,7 @@ import pytest
 from tests.documented import DocumentedWeb
 
 from backstay.db import Database
-from backstay.dev import account, apache, registry
-from backstay.dev import mail_catcher as mailbox
+from backstay.dev import account, apache, mail_catcher, registry
 from backstay.dev.home import Home, Running
 from backstay.dev.ports import free_port
 from backstay.dev.web import Reply, Web
@@ -150,9 +149,9 @@ class World:
 
             await eventually(ready, timeout=SETTLE, interval=0.1)
 
-    def mails(self, to: str) -> list[mailbox.Mail]:
+    def mails(self, to: str) -> list[mail_catcher.Mail]:
         """What was sent to an address."""
-        return mailbox.kept(Path(self.running.mail), to=to)
+        return mail_catcher.kept(Path(self.running.mail), to=to)
 
     @contextlib.asynccontextmanager
     async def instance(self, service: str) -> AsyncIterator[Web]:

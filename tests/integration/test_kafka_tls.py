@@ -7,93 +7,21 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._scram import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
-from tests.certificates import Certificates, make_certificates
+from tests.secured_kafka import PASSWORD, Secured
 
 from backstay.db import Database
-from backstay.dev import apache
-from backstay.dev.program import spawn, stop, wait_until
-from backstay.messaging import BrokerUnavailable, Consumer, Event, KafkaAccess, KafkaBroker
+from backstay.messaging import BrokerUnavailable, Consumer, Event
 from backstay.outbox import Outbox, append
 from backstay.service import Service, ServiceSettings
 from backstay.testing import eventually
 
 pytestmark = [pytest.mark.kafka, pytest.mark.apache, pytest.mark.xdist_group("kafka-tls"), pytest.mark.timeout(240)]
-
-PASSWORD = "a-password-of-the-broker"
-READY, STOPPED = 150.0, 60.0  # seconds
-SECURED = """
-listeners=SASL_SSL://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=SASL_SSL://127.0.0.1:{port}
-listener.security.protocol.map=SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=SASL_SSL
-sasl.mechanism.inter.broker.protocol=PLAIN
-sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
-listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
-username="broker" password="{password}" user_broker="{password}" user_shop="{password}";
-listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
-listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
-listener.name.sasl_ssl.oauthbearer.sasl.jaas.config=\
-org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";
-ssl.keystore.type=PEM
-ssl.keystore.location={keystore}
-ssl.truststore.type=PEM
-ssl.truststore.location={ca}
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Secured:
-    """A broker that takes TLS with SASL only."""
-
-    bootstrap: str
-    certificates: Certificates
-
-    def environ(self, **changes: str) -> dict[str, str]:
-        return {
-            "KAFKA": self.bootstrap,
-            "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
-            "KAFKA_SASL_MECHANISM": "PLAIN",
-            "KAFKA_SASL_USERNAME": "shop",
-            "KAFKA_SASL_PASSWORD": PASSWORD,
-            "KAFKA_CA": str(self.certificates.ca),
-            **changes,
-        }
-
-    def broker(self, **changes: str) -> KafkaBroker:
-        return KafkaBroker(self.bootstrap, options=KafkaAccess.read(self.environ(**changes)).client_options())
-
-
-@pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    if not apache.is_available():
-        pytest.skip("needs Java and Maven")
-    apache.fetch()
-    folder = tmp_path_factory.mktemp("kafka-tls")
-    certificates = make_certificates(folder)
-    keystore = folder / "keystore.pem"
-    keystore.write_bytes(certificates.key.read_bytes() + certificates.certificate.read_bytes())
-    node = apache.create(folder / "node", log=folder / "kafka.log")
-    properties = node.folder / "server.properties"
-    kept = [line for line in properties.read_text().splitlines() if not line.startswith(("listen", "advert", "inter."))]
-    more = SECURED.format(
-        port=node.port, controller=node.controller, password=PASSWORD, keystore=keystore, ca=certificates.ca
-    )
-    properties.write_text("\n".join(kept) + more)
-    program = node.program()
-    process = spawn(program)
-    try:
-        wait_until(node.is_ready, process, program, timeout=60)
-        yield Secured(node.bootstrap, certificates)
-    finally:
-        stop(process, program)
 
 
 class Poured(Event, topic="pours-tls", type="pour.done", key="id"):
@@ -255,33 +183,3 @@ async def test_the_relay_command_publishes(secured: Secured, database: str) -> N
     assert process.returncode == 0, err.decode()
     assert "stopped: 1 published" in out.decode()
     assert PASSWORD not in (out + err).decode()
-
-
-async def test_make_up_runs_on_it(secured: Secured, tmp_path: Path) -> None:
-    """`make up KAFKA=host:port` with these variables: topics, nine services, the demonstration, until Ctrl-C."""
-    home = tmp_path / "home"
-    ours = {"BACKSTAY_HOME": str(home), "GATEWAY_PORT": "0", "DISCOVERY_PORT": "0"}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "lab", "up"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, **secured.environ(), **ours},
-    )
-    assert process.stdout is not None
-    shown: list[str] = []
-    try:
-        async with asyncio.timeout(READY):
-            while not shown or "Ctrl-C stops everything" not in shown[-1]:
-                line = await process.stdout.readline()
-                assert line, "".join(shown)
-                shown.append(line.decode())
-        process.send_signal(signal.SIGINT)
-        rest, _ = await asyncio.wait_for(process.communicate(), STOPPED)
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGINT)
-            await process.communicate()
-    assert process.returncode == 0
-    everything = "".join(shown) + rest.decode() + "".join(log.read_text() for log in (home / "logs").glob("*.log"))
-    assert "order confirmed" in everything
-    assert PASSWORD not in everything

@@ -10,7 +10,7 @@ from backstay.dev.ports import PortTaken
 from backstay.dev.screen import Screen
 from backstay.dev.stopping import Stopped, until_stopped
 from backstay.errors import BackstayError
-from lab.demo import walkthrough as story
+from lab.demo import walkthrough
 from lab.faults.catalog import Faults
 from lab.system.options import Options
 from lab.system.system import System
@@ -37,7 +37,7 @@ async def _live(system: System) -> NoReturn:
     faults = Faults(system)
     system.teach("fault", faults.order)
     async with system, contextlib.aclosing(faults):
-        telling = asyncio.create_task(story.tell(system), name="story")
+        telling = asyncio.create_task(walkthrough.tell(system), name="story")
         try:
             both: list[asyncio.Future[Any]] = [telling, system.supervisor.failure]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)

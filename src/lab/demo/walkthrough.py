@@ -5,9 +5,7 @@ import time
 from backstay.dev.home import Home, Running
 from backstay.dev.screen import Screen
 from backstay.dev.web import Web
-from lab.demo import outage as failure
-from lab.demo import summary as farewell
-from lab.demo import timeline
+from lab.demo import outage, summary, timeline
 from lab.system import seed
 from lab.system.context import CUSTOMER_NAME, Stage, in_process, remote
 from lab.system.system import System
@@ -23,7 +21,7 @@ async def tell(system: System) -> None:
             with system.screen.step("catalog and stock, known to orders") as step:
                 step.text = f"catalog and stock: {await seed.seed(stage)} products, known to orders"
             await _perform(stage, started=system.started)
-        farewell.show(stage, filled=system.options.demo)
+        summary.show(stage, filled=system.options.demo)
         if (memory := system.memory()) is not None:
             system.screen.say(f"memory of all processes: {memory / MEGABYTE:,.0f} MB")
 
@@ -47,4 +45,4 @@ async def _perform(stage: Stage, *, started: float | None = None) -> None:
     if started is not None:
         stage.screen.say("")
         stage.screen.say(f"from `make up` to here {time.monotonic() - started:.1f} s")
-    await failure.show(stage, customer)
+    await outage.show(stage, customer)

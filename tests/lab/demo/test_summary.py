@@ -14,7 +14,7 @@ from backstay.dev.home import Home, Recorded, Running
 from backstay.dev.screen import Screen
 from backstay.dev.web import Web
 from backstay.http import HttpReply, HttpServer
-from lab.demo import summary as farewell
+from lab.demo import summary
 from lab.system.context import Stage
 
 RUNNING = Running(
@@ -40,10 +40,10 @@ async def test_printed_commands_survive_spaces_and_quotes(tmp_path: Path) -> Non
     system = HttpServer(lambda request: HttpReply(200, request.body), "127.0.0.1", 0)
     async with system, Web(f"http://127.0.0.1:{system.port}") as web:
         stage = Stage(running=RUNNING, home=home, screen=Screen(), web=web, stop=nobody, start=nobody)
-        login = farewell.curl_lines(replace(stage, running=replace(RUNNING, gateway=web.base)))[1]
+        login = summary.curl_lines(replace(stage, running=replace(RUNNING, gateway=web.base)))[1]
         read = login.removeprefix("TOKEN=$(").partition(" | sed")[0]
         answer = await asyncio.to_thread(subprocess.run, ["sh", "-c", read], capture_output=True, check=True)
-    command = f"{farewell.shop_command(home.path)} status".replace("./shop", "sh -c 'echo $BACKSTAY_HOME'")
+    command = f"{summary.shop_command(home.path)} status".replace("./shop", "sh -c 'echo $BACKSTAY_HOME'")
     printed = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
 
     assert json.loads(answer.stdout)["password"] == home.secret("customer")
@@ -58,7 +58,7 @@ async def test_only_what_is_there_is_offered(tmp_path: Path, filled: bool) -> No
     async with Web(RUNNING.gateway) as web:
         screen = Screen(Console(file=shown, width=300))
         stage = Stage(running=RUNNING, home=Home(tmp_path), screen=screen, web=web, stop=nobody, start=nobody)
-        farewell.show(stage, filled=filled)
+        summary.show(stage, filled=filled)
 
     offered = ["ada@shop.example" in shown.getvalue(), "curl " in shown.getvalue(), "shop seed" in shown.getvalue()]
     assert offered == [filled, filled, not filled]

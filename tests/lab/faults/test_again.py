@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from backstay.messaging import KafkaBroker, Record
-from lab.faults import catalog as faults
+from lab.faults import catalog
 
 
 class Busy:
@@ -26,9 +26,9 @@ class Busy:
 
 async def test_what_comes_meanwhile_keeps_nobody_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what was there is taken, and the end is found although the topic never falls silent."""
-    monkeypatch.setattr(faults, "NEXT", 0.05)
+    monkeypatch.setattr(catalog, "NEXT", 0.05)
     broker: Any = Busy()
 
-    found = await faults._since(cast(KafkaBroker, broker), "orders", datetime.now(UTC) - timedelta(seconds=5))
+    found = await catalog._since(cast(KafkaBroker, broker), "orders", datetime.now(UTC) - timedelta(seconds=5))
 
     assert [record.value for record in found] == [b"old"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.replay import expected
-from lab.system import dataset as files
+from lab.system import dataset
 
 FILES = {
     "products.csv": "sku,name,category,supplier,unit,price,stock,reorder_level,discontinued\n"
@@ -25,7 +25,7 @@ def folder(path: Path, **changed: str) -> Path:
 
 def test_northwind_adds_up() -> None:
     """The project's own copy holds 830 orders, 51,317 units, worth 1,449,367.31."""
-    history = files.read(files.NORTHWIND)
+    history = dataset.read(dataset.NORTHWIND)
     all_of_it = expected.totals(history, history.orders)
 
     assert (all_of_it.orders, all_of_it.units, all_of_it.money) == (830, 51_317, Decimal("1449367.31"))
@@ -35,7 +35,7 @@ def test_northwind_adds_up() -> None:
 
 def test_sums_by_product_and_customer(tmp_path: Path) -> None:
     """Each order counts for its customer, each unit for its product at the files' price."""
-    history = files.read(folder(tmp_path))
+    history = dataset.read(folder(tmp_path))
     sums = expected.totals(history, history.orders)
 
     assert sums.units_by_product == {"A": 7, "B": 1}
@@ -46,7 +46,7 @@ def test_sums_by_product_and_customer(tmp_path: Path) -> None:
 
 def test_enough_stock_is_at_least_what_is_asked_for(tmp_path: Path) -> None:
     """Missing stock is filled up, and more than enough stays."""
-    history = files.read(folder(tmp_path))
+    history = dataset.read(folder(tmp_path))
 
     assert expected.starting_stock(history, enough=True) == {"A": 7, "B": 1}
     assert expected.starting_stock(history, enough=False) == {"A": 3, "B": 0}
@@ -65,11 +65,11 @@ def test_enough_stock_is_at_least_what_is_asked_for(tmp_path: Path) -> None:
 )
 def test_an_inconsistent_history_is_refused(tmp_path: Path, changed: dict[str, str], words: str) -> None:
     """The message names what doesn't fit."""
-    with pytest.raises(files.BadFile, match=words):
-        files.read(folder(tmp_path, **changed))
+    with pytest.raises(dataset.BadFile, match=words):
+        dataset.read(folder(tmp_path, **changed))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """A folder without the files says which one is missing."""
-    with pytest.raises(files.BadFile, match=r"products\.csv isn't there"):
-        files.read(tmp_path)
+    with pytest.raises(dataset.BadFile, match=r"products\.csv isn't there"):
+        dataset.read(tmp_path)

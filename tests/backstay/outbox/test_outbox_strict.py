@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -12,10 +13,12 @@ from backstay.outbox.strict import GROUPS, by_group, group_of, shards_of
 from backstay.testing import armed, eventually
 
 FAST = RelayOptions(lease=0.6, gather=0.01, max_idle=0.02, drain=1.0, strict=True)
+UNDISTURBED = replace(FAST, lease=60.0)
+"""A lease that no busy machine lets pass."""
 
 
-def relay_of(store: MemoryStore, broker: MemoryBroker, name: str = "one") -> Relay:
-    return Relay(store, broker, name=name, source="/service/test", options=FAST)
+def relay_of(store: MemoryStore, broker: MemoryBroker, name: str = "one", options: RelayOptions = FAST) -> Relay:
+    return Relay(store, broker, name=name, source="/service/test", options=options)
 
 
 def ids(broker: MemoryBroker, topic: str = "orders") -> list[str]:
@@ -30,7 +33,7 @@ async def test_publishes_each_row_once() -> None:
     """Every committed row is in a committed transaction once, in order per key, whatever group its shard is in."""
     store, broker = MemoryStore(), MemoryBroker()
     written = fill(store, 3000)
-    async with relay_of(store, broker) as relay:
+    async with relay_of(store, broker, options=UNDISTURBED) as relay:
         await eventually(lambda: not store.rows, timeout=30)
         statistics = relay.statistics()
 

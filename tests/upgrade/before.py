@@ -15,16 +15,16 @@ from typing import Any
 from uuid import uuid4
 
 from confluent_kafka import Producer
+from shop.demo import seed
 from shop.demo.shopper import Shopper
 from shop.demo.stage import in_process
+from shop.local import apache
 from shop.local.options import Options
 from shop.local.system import System
 from shop.local.web import Web
 
 from backstay.db import Database
 from backstay.http import HttpClient, HttpError
-from shop.demo import seed
-from shop.local import apache
 
 SETTINGS = {
     "FIRST_CHECK": "1",

@@ -29,8 +29,8 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("clean.py", "install.py"):
         (root / ".ci").mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / ".ci" / name, root / ".ci")
-    shutil.copytree(ROOT / "src" / "shop" / "local", root / "src" / "shop" / "local")
-    shutil.copy(ROOT / "src" / "shop" / "__init__.py", root / "src" / "shop")
+    shutil.copytree(ROOT / "src" / "backstay" / "dev", root / "src" / "backstay" / "dev")
+    shutil.copy(ROOT / "src" / "backstay" / "__init__.py", root / "src" / "backstay")
     for folder in MADE:
         (root / folder).mkdir(parents=True)
     return root

@@ -12,9 +12,9 @@ A refusal is returned by `acquire` and raised here: each frame that an exception
 """
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import aclosing
-from typing import Any, ClassVar, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from backstay.resilience.deadline import check, scope, within_deadline
 from backstay.resilience.policy import AsyncItems, Block, Call, Guarded, Items, Plain, Policy, gives_awaitable, misused
@@ -27,9 +27,6 @@ Admitted = tuple[Any, ...]
 
 class Admission(Policy):
     """A policy that admits each call, and learns how it ended."""
-
-    settles: ClassVar[bool] = True
-    """Whether `settle` does anything; without, a stack leaves it out."""
 
     @abstractmethod
     def acquire(self) -> Admitted | Exception | None:
@@ -202,79 +199,64 @@ def async_generator(
 
 
 class Stack(Admission):
-    """Several admissions as one, the first outermost: one wrapper around a coroutine function instead of several.
+    """Two admissions as one: one shell around a coroutine function instead of two.
 
-    They are acquired from the outermost to the innermost and settled in the opposite order, each with what those
-    inside it have made of the ending, as if nested.
+    The outer one is acquired first and settled last, with what the inner one has made of the ending, as if nested.
     """
 
-    def __init__(self, *policies: Admission) -> None:
-        self._policies = policies
-        functions = [policy.functions() for policy in policies]
-        self._acquires = [acquire for acquire, _ in functions]
-        settling = [(index, settle) for index, (_, settle) in enumerate(functions) if policies[index].settles]
-        self._settles = settling[::-1]
+    def __init__(self, outer: Admission, inner: Admission) -> None:
+        self._outer, self._inner = outer, inner
+        self._acquire_outer, self._settle_outer = outer.functions()
+        self._acquire_inner, self._settle_inner = inner.functions()
 
     def acquire(self) -> Any:
-        """Acquire all; `_Held` where one of them has to wait."""
-        held: list[Admitted] = []
-        for acquire in self._acquires:
-            try:
-                token = acquire()
-            except BaseException as error:
-                self._settle_some(held, error)
-                raise
-            if type(token) is not tuple:
-                if not isinstance(token, Exception):
-                    return _Held(held)
-                self._settle_some(held, token)
-                return token
-            held.append(token)
-        return tuple(held)
+        """Acquire both; `_Held` where one of them has to wait."""
+        outer = self._acquire_outer()
+        if type(outer) is not tuple:
+            return outer if isinstance(outer, Exception) else _Held(None, outer)
+        try:
+            inner = self._acquire_inner()
+        except BaseException as error:
+            self._settle_outer(outer, error)
+            raise
+        if type(inner) is tuple:
+            return outer, inner
+        if not isinstance(inner, Exception):
+            return _Held(outer, inner)
+        self._settle_outer(outer, inner)
+        return inner
 
     async def wait(self, held: Any = None) -> Admitted:
         """Acquire what isn't held yet, waiting where need be."""
-        tokens: list[Admitted] = held.tokens
-        waiting, *rest = self._policies[len(tokens) :]
+        outer = held.outer
+        if outer is None:
+            outer = await self._outer.wait(held.waiting)
+            return outer, await self._wait_inner(outer, self._inner.admitted())
+        return outer, await self._wait_inner(outer, self._inner.wait(held.waiting))
+
+    async def _wait_inner(self, outer: Admitted, wait: Awaitable[Admitted]) -> Admitted:
         try:
-            tokens.append(await waiting.wait())
-            for policy in rest:
-                tokens.append(await policy.admitted())  # noqa: PERF401 - what was acquired is settled if one refuses
+            return await wait
         except BaseException as error:
-            self._settle_some(tokens, error)
+            self._settle_outer(outer, error)
             raise
-        return tuple(tokens)
 
     def settle(self, token: Any, error: BaseException | None, result: object = None) -> None:
-        """Settle all, the innermost first."""
-        _settle_all(self._settles, token, error, result)
-
-    def _settle_some(self, held: list[Admitted], error: BaseException) -> None:
-        """Settle the outer ones, which are held already."""
-        _settle_all([each for each in self._settles if each[0] < len(held)], held, error, None)
-
-
-def _settle_all(
-    settles: Sequence[tuple[int, Callable[..., None]]],
-    tokens: Sequence[Admitted],
-    error: BaseException | None,
-    result: object,
-) -> None:
-    """Settle in this order; an error that one of them raises takes the place of `error` for those after it."""
-    raised = None
-    for index, settle in settles:
+        """Settle both, the inner one first."""
+        outer, inner = token
         try:
-            settle(tokens[index], error, result)
-        except BaseException as other:  # noqa: BLE001 - raised below
-            error = raised = other
-    if raised is not None:
-        raise raised
+            self._settle_inner(inner, error, result)
+        except BaseException as other:  # in place of the former ending
+            self._settle_outer(outer, other)
+            raise
+        self._settle_outer(outer, error, result)
 
 
 class _Held(NamedTuple):
-    """What a stack holds already, when the next of its policies has to wait."""
+    """What a stack holds, and what the one that has to wait gave instead of a tuple."""
 
-    tokens: list[Admitted]
+    outer: Admitted | None
+    waiting: Any
 
 
 class AdmittedBlock(Block):

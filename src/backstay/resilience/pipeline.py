@@ -5,8 +5,7 @@ The order that serves a remote call: fallback ( retry ( circuit breaker ( bulkhe
 
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
-from itertools import groupby
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 from backstay.errors import ConfigError
 from backstay.resilience.admission import Admission, Stack
@@ -161,12 +160,11 @@ class _Nested(Block):
 def _stacked(policies: Sequence[Policy]) -> list[Policy]:
     """The same policies, admissions that stand side by side as one."""
     found: list[Policy] = []
-    for is_admission, group in groupby(policies, lambda policy: isinstance(policy, Admission)):
-        side_by_side = list(group)
-        if is_admission and len(side_by_side) > 1:
-            found.append(Stack(*cast("list[Admission]", side_by_side)))
+    for policy in reversed(policies):
+        if found and isinstance(policy, Admission) and isinstance(found[0], Admission):
+            found[0] = Stack(policy, found[0])
         else:
-            found += side_by_side
+            found.insert(0, policy)
     return found
 
 

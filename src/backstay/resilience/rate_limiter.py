@@ -55,8 +55,6 @@ class RateLimiter(Admission):
     a plain function or block it is so by itself.
     """
 
-    settles = False
-
     def __init__(
         self,
         limit: int,

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Protocol, cast
 
 from backstay.auth import FixedEndpoints, JwksCache, ServiceTokens, TokenVerifier, parse_jwks, parse_token
@@ -34,6 +35,10 @@ READY_LOOKS = 4
 """Looks in a row that must fail before a service that was ready says that it isn't."""
 STEP_TIMEOUT = 60.0
 """Seconds one part may take to stop; then it is given up."""
+RESTART_FIRST = 0.5
+"""Seconds before a background task that ended is begun again; each further time twice as long."""
+RESTART_MOST = 30.0
+"""Longest such pause. A task that has run for longer begins with the first again."""
 
 _ROLES = {"backstay.messaging": ("Consumer", "consumer"), "backstay.outbox": ("Relay", "relay")}
 
@@ -68,6 +73,7 @@ class Running:
         """By the audience, the service that is called with it."""
         self.readiness = Readiness([*checks_of(service.owns), *service.ready])
         self._eureka: EurekaClient | None = None
+        self._told_up = False
         self._server: Server | None = None
         self._front: Front | None = None
 
@@ -230,7 +236,7 @@ class Running:
         if "jobs" not in self.roles:
             return
         for job in self.service.jobs:
-            _spawn(stack, f"job {job.name}", job.run())
+            _spawn(stack, f"job {job.name}", job.run)
 
     async def open_doors(self, stack: AsyncExitStack, listening: socket.socket) -> None:
         """Answer HTTP from now on."""
@@ -264,15 +270,18 @@ class Running:
         stack.push_async_callback(_politely, "registry entry", self._leave)
         ready = await self.readiness.passed()
         self._eureka.announce(self.service.name, self.port, host=host, status="UP" if ready else "STARTING")
-        _spawn(stack, "readiness", self._tell_readiness(self._eureka, up=ready))
+        self._told_up = ready
+        _spawn(stack, "readiness", partial(self._tell_readiness, self._eureka))
 
-    async def _tell_readiness(self, eureka: EurekaClient, *, up: bool) -> None:
+    async def _tell_readiness(self, eureka: EurekaClient) -> None:
         """Look with every heartbeat whether we are ready, and tell the registry when that has changed."""
         while True:
+            up = self._told_up
             await SYSTEM.sleep(self.settings.heartbeat_interval if up else READY_EVERY)
             if await self._ready(looks=READY_LOOKS if up else 1) != up:
                 up = not up
                 await eureka.set_status("UP" if up else "DOWN")
+                self._told_up = up
                 log.info("service.ready") if up else log.warning("service.not-ready")
 
     async def _ready(self, looks: int) -> bool:
@@ -326,14 +335,31 @@ async def _politely(name: str, leave: Callable[[], Awaitable[object]], timeout: 
         log.error("service.stop-failed", part=name, error=f"{type(error).__name__}: {error}", exc_info=error)
 
 
-def _spawn(stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) -> None:
-    task = asyncio.create_task(work, name=name)
+def _spawn(stack: AsyncExitStack, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    task = asyncio.create_task(_keep_at(name, work), name=name)
 
     async def end() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
     stack.push_async_callback(_politely, name, end)
+
+
+async def _keep_at(name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do work that has no end; if it ends by itself, say so and begin it again after a pause."""
+    pause = RESTART_FIRST
+    while True:
+        begun = SYSTEM.monotonic()
+        why, broke = "it returned", None
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - supervised: logged, and begun again
+            why, broke = f"{type(error).__name__}: {error}", error
+        if SYSTEM.monotonic() - begun > RESTART_MOST:
+            pause = RESTART_FIRST
+        log.error("service.task-ended", task=name, error=why, again_in=pause, exc_info=broke)
+        await SYSTEM.sleep(pause)
+        pause = min(2 * pause, RESTART_MOST)
 
 
 def role_of(thing: object) -> str | None:

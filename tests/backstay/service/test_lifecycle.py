@@ -13,7 +13,8 @@ import pytest
 from backstay.db import Database
 from backstay.discovery import EurekaClient, NoInstance, RegistryServer
 from backstay.errors import ConfigError
-from backstay.service import Check, IdempotencyKey, Service, ServiceSettings, client, every, get, post
+from backstay.service import Check, IdempotencyKey, Service, ServiceSettings, client, every, get, lifecycle, post
+from backstay.service.jobs import Job
 from backstay.testing import eventually
 from backstay.testing.api import Api
 
@@ -283,6 +284,57 @@ async def test_registry_entry_follows_readiness(discovery_url: str) -> None:
             missing.clear()
             await eventually(lambda: status(registry) == "UP")
         await eventually(lambda: status(registry) is None)
+
+
+async def test_failed_telling_is_repeated(discovery_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readiness that couldn't be told to the registry is told again."""
+    missing: list[str] = ["the copy"]
+    told: list[str] = []
+    really = EurekaClient.set_status
+
+    async def check() -> str | None:
+        return missing[0] if missing else None
+
+    async def tell(eureka: EurekaClient, status: str) -> None:
+        told.append(status)
+        if len(told) == 1:
+            raise RuntimeError("not told")
+        await really(eureka, status)
+
+    monkeypatch.setattr(EurekaClient, "set_status", tell)
+    monkeypatch.setattr(lifecycle, "RESTART_FIRST", 0.01)
+    settings = ServiceSettings.read({"DISCOVERY_URL": discovery_url, "LOG_LEVEL": "error"})
+    service = Service("beans", routes=[hello], ready=[Check("copy", check)], settings=settings)
+    async with service.running():
+        missing.clear()
+        await eventually(lambda: told == ["UP", "UP"])
+
+
+async def test_task_that_ends_is_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A background task that breaks or returns is logged with its name, and begun again."""
+    begun: list[str] = []
+
+    async def run(job: Job) -> None:
+        begun.append(job.name)
+        if len(begun) == 1:
+            raise RuntimeError("broken")
+        if len(begun) > 2:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(Job, "run", run)
+    monkeypatch.setattr(lifecycle, "RESTART_FIRST", 0.01)
+    said: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(lifecycle.log, "error", lambda event, **more: said.append((event, more)))
+    service = Service("a", jobs=[every(60, lambda: _note([]), name="note")], settings=QUIET)
+    async with service.running(["jobs"]):
+        await eventually(lambda: len(begun) == 3)
+        await asyncio.sleep(0.05)
+
+    assert len(begun) == 3
+    assert [(event, more["task"], more["error"]) for event, more in said] == [
+        ("service.task-ended", "job note", "RuntimeError: broken"),
+        ("service.task-ended", "job note", "it returned"),
+    ]
 
 
 async def test_process_without_api_is_not_registered(discovery_url: str) -> None:

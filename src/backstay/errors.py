@@ -6,7 +6,11 @@ BackstayError
 ├── ...                  one tree per package, drawn in its own `errors.py`
 """
 
+import re
 from collections.abc import Sequence
+
+_USER_INFO = re.compile(r"(?<=://)([^:@/\s]*):(?:(?!://)\S)*@")
+"""User and password of each URL in a text, up to the last `@`: a password may hold `/` and `@` as they are."""
 
 
 class BackstayError(Exception):
@@ -27,4 +31,9 @@ class ConfigError(BackstayError):
         super().__init__("\n".join(self.problems))
 
 
-__all__ = ["BackstayError", "ConfigError"]
+def masked(text: str) -> str:
+    """Return the text with the passwords of the URLs in it replaced by `***`."""
+    return _USER_INFO.sub(r"\1:***@", text)
+
+
+__all__ = ["BackstayError", "ConfigError", "masked"]

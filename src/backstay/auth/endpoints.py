@@ -13,7 +13,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from backstay.auth.errors import EndpointsUnavailable
-from backstay.errors import ConfigError
+from backstay.errors import ConfigError, masked
 from backstay.http import HttpClient, HttpError
 
 ATTEMPT_TIMEOUT = 2.0  # seconds for one address; the next one gets its turn
@@ -36,15 +36,15 @@ class Endpoint:
         parts = urlsplit(url)
         if parts.scheme == "lb":
             raise ValueError(
-                f"{url!r} is looked up in the registry, and whoever can write there would choose whom this process "
-                "trusts; name the fixed address"
+                f"{masked(url)!r} is looked up in the registry, and whoever can write there would choose whom this "
+                "process trusts; name the fixed address"
             )
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None or parts.fragment:
-            raise ValueError(f"{url!r} is not http(s)://host[:port]/path")
+            raise ValueError(f"{masked(url)!r} is not http(s)://host[:port]/path")
         tls = parts.scheme == "https"
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if not target.isascii() or not target.isprintable() or " " in target:
-            raise ValueError(f"{url!r} has a path that is not printable ASCII")
+            raise ValueError(f"{masked(url)!r} has a path that is not printable ASCII")
         return cls(tls, parts.hostname, parts.port or (443 if tls else 80), target)
 
     def __str__(self) -> str:
@@ -81,7 +81,7 @@ class FixedEndpoints:
         try:
             self._endpoints = parse_endpoints(urls)
         except ValueError as error:
-            raise ConfigError(f"{variable}={urls!r}: {error}") from error
+            raise ConfigError(f"{variable}={masked(urls)!r}: {error}") from error
         self._http = http
         self._check = check
         self._attempt_timeout = timeout

@@ -14,12 +14,10 @@ from msgspec import Meta
 
 from backstay.auth import parse_endpoints
 from backstay.auth.verifier import MAX_LIFETIME
-from backstay.errors import ConfigError
+from backstay.errors import ConfigError, masked
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0)]
-
-_PASSWORD = re.compile(r"(?<=://)([^:@/]*):[^@/]+(?=@)")
 
 
 class Secret(str):
@@ -37,7 +35,7 @@ class Address(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return repr(_PASSWORD.sub(r"\1:***", str(self)))
+        return repr(masked(str(self)))
 
 
 class FixedAddresses(str):
@@ -49,6 +47,9 @@ class FixedAddresses(str):
         if text:
             parse_endpoints(text)
         return super().__new__(cls, text)
+
+    def __repr__(self) -> str:
+        return repr(masked(str(self)))
 
 
 class Expression(str):
@@ -115,7 +116,7 @@ def _read(field: Field[Any], kind: Any, environ: Mapping[str, str], values: dict
     try:
         values[field.name] = kind(text) if is_text else _convert(text.strip(), kind)
     except msgspec.ValidationError as error:
-        shown = "***" if "secret" in field.name or "password" in field.name else repr(text)
+        shown = "***" if "secret" in field.name or "password" in field.name else repr(masked(text))
         raise ValueError(f"{key}={shown}: {_allowed(kind)} ({error})") from None
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None

@@ -76,3 +76,13 @@ def test_service_settings() -> None:
 
     assert (settings.port, settings.kafka_flavor, settings.heartbeat_interval) == (8081, "embedded", 5.0)
     assert ServiceSettings.read({}) == ServiceSettings()
+
+
+@pytest.mark.parametrize("password", ["plain", "sl/ash", "a@t", "co:lon"])
+def test_a_password_in_a_url_is_shown_nowhere(password: str) -> None:
+    """Neither the form for people nor the refusal of a value has it, whatever characters it is made of."""
+    assert repr(Address(f"postgresql://orders:{password}@db/orders")) == "'postgresql://orders:***@db/orders'"
+    urls = f"https://u:{password}@auth/keys,https://v:{password}@auth-2/keys"
+    with pytest.raises(ConfigError) as refused:
+        ServiceSettings.read({"JWKS_URL": urls})
+    assert password not in str(refused.value)

@@ -123,18 +123,19 @@ class Running:
                 http=self.http,
             )
             self.registry = await _enter(stack, "registry", self._eureka)
-        needs_caller = any(_needs_caller(route) for route in self.service.routes)
-        self._check_settings(needs_keys=needs_caller and self.verifier is None)
-        if needs_caller and self.verifier is None:
+        if self._needs_keys():
             self.verifier = await self._issuer(stack)
         if settings.client_id:
             await self._own_tokens(stack)
 
-    def _check_settings(self, *, needs_keys: bool) -> None:
+    def check_settings(self) -> None:
         """Raise ConfigError with every setting that is missing for what this service owns, serves and calls."""
-        problems = [*self._unset_addresses(), *self.settings.missing(), *self._identity_problems(needs_keys)]
+        problems = [*self._unset_addresses(), *self.settings.missing(), *self._identity_problems(self._needs_keys())]
         if problems:
             raise ConfigError(problems)
+
+    def _needs_keys(self) -> bool:
+        return self.verifier is None and any(_needs_caller(route) for route in self.service.routes)
 
     def _unset_addresses(self) -> Iterator[str]:
         owned = [each for each in self.service.owns if (role := role_of(each)) is None or role in self.roles]
@@ -143,7 +144,7 @@ class Running:
         no_broker = not self.settings.kafka and self.service.broker is None
         if no_broker and any(getattr(each, "lacks_broker", False) for each in owned):
             yield "KAFKA is not set: the service publishes or consumes events; name host:port of the broker"
-        if self.registry is None:
+        if self.registry is None and not self.settings.discovery_url:
             names = {each.target.app for each in owned if isinstance(each, Client) and each.target.app}
             if names:
                 yield f"DISCOVERY_URL is not set: {', '.join(sorted(names))} is called by its name in the registry"
@@ -303,6 +304,7 @@ class Running:
 async def start(service: Blueprint, settings: ServiceSettings, roles: frozenset[str]) -> AsyncIterator[Running]:
     """Start everything in order; stop it in order when the block ends, however it ends."""
     running = Running(service, settings, roles)
+    running.check_settings()  # before anything is bound or contacted: a taken port must not hide what is missing
     listening = bind(settings.host, settings.port)
     with contextlib.closing(listening):
         async with AsyncExitStack() as stack:

@@ -151,6 +151,23 @@ async def test_taken_port() -> None:
                 pass
 
 
+async def test_what_is_missing_is_reported_before_anything_is_bound() -> None:
+    """A taken port hides no missing setting, and nothing is contacted with settings that are refused."""
+
+    @get("/mine")
+    async def mine() -> str:
+        """Only with a token."""
+        return "mine"
+
+    async with Service("a", routes=[hello], settings=QUIET).running() as it:
+        settings = ServiceSettings(log_level="error", port=it.port, discovery_url="http://127.0.0.1:1/eureka")
+        with pytest.raises(ConfigError) as refused:
+            async with Service("b", routes=[mine], owns=[Database("b")], settings=settings).running():
+                pass
+
+    assert [problem.split()[0] for problem in refused.value.problems] == ["DATABASE_URL", "TOKEN_ISSUER", "JWKS_URL"]
+
+
 async def test_what_must_be_set() -> None:
     """Routes that need a token need an issuer; a client by name needs a registry; keys need a database."""
 

@@ -62,11 +62,14 @@ class Credential:
     def foreign_address(self, registration: Registration) -> str | None:
         """A virtual address that the registration asks for and the credential doesn't allow; None if there is none.
 
-        Java's clients look addresses up in upper case, and a comma separates several.
+        Java's clients look addresses up in upper case, and a comma separates several. The instance's own `host:port`
+        is free: Netflix's client names it where none is configured (`AbstractInstanceConfig.getVirtualHostName`).
         """
+        own = {f"{registration.host}:{port}".upper() for port in (registration.port, registration.secure_port)}
         asked = (registration.details.get(each, "") for each in ("vipAddress", "secureVipAddress"))
         names = (name for each in asked if each for name in each.split(","))
-        return next((name for name in names if name.upper() not in self.vips and not self.may_change(name)), None)
+        allowed = self.vips | own
+        return next((name for name in names if name.upper() not in allowed and not self.may_change(name)), None)
 
 
 class Credentials:

@@ -114,6 +114,8 @@ async def test_others_change_nothing(caller: Caller, given: tuple[str, ...], sta
         ("orders, payments", 403),
         ("orders,", 403),
         ("unknown", 403),
+        (f"{ORDERS.host}:{ORDERS.port}", 204),  # as Netflix's client has it without a configuration
+        (f"{ORDERS.host}:1", 403),
     ],
 )
 async def test_a_registration_answers_to_addresses_of_its_own_only(

@@ -26,8 +26,9 @@ from backstay.gateway.revocations import DenyList
 from backstay.gateway.routes import Route, RouteTable
 from backstay.http.addresses import is_loopback
 from backstay.http.framing import RequestHead
-from backstay.http.inbound import InboundConnection, Timeouts
+from backstay.http.inbound import InboundConnection
 from backstay.http.listener import Bounds, Listener
+from backstay.http.phases import Timeouts
 from backstay.http.pool import Pool, PoolStatistics
 from backstay.metrics import Count
 from backstay.resilience import Registry as Policies

@@ -8,6 +8,7 @@ doesn't read holds no copy of a large answer in memory.
 import asyncio
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from functools import lru_cache
@@ -28,7 +29,7 @@ Handler = Callable[[HttpRequest], HttpReply | Awaitable[HttpReply]]
 log = logging.getLogger("backstay.http.server")
 
 
-class ApplicationExchange:
+class ApplicationExchange(ABC):
     """What every answer from this process needs: the state of its request, and whole answers."""
 
     __slots__ = ("_rest", "answered", "complete", "connection", "gone", "head", "keep", "listener", "unasked")
@@ -53,13 +54,13 @@ class ApplicationExchange:
         """Nothing is held back."""
         return False
 
+    @abstractmethod
     def begin(self) -> None:
         """It is this request's turn."""
-        raise NotImplementedError
 
+    @abstractmethod
     def body_received(self, data: bytes) -> None:
         """A piece of the body."""
-        raise NotImplementedError
 
     def request_complete(self) -> None:
         """The body is complete."""
@@ -82,7 +83,7 @@ class ApplicationExchange:
         if writable and self._rest is not None:
             self._write_rest()
 
-    def expire(self) -> None:
+    def expire(self) -> None:  # noqa: B027 - nothing to do is the whole of it
         """No deadline of its own is ever set: the application's time is its own matter."""
 
     def send_whole(self, head: bytes, body: bytes) -> None:

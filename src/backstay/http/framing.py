@@ -11,6 +11,7 @@ announced; the reader then reads that body with a parser that met the same frami
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -105,7 +106,7 @@ class RequestHead:
         return self.chunked or bool(self.length)
 
 
-class RequestReader:
+class RequestReader(ABC):
     """Reads requests from bytes, and hands them to the three hooks that a subclass defines.
 
     `feed` raises FramingError; afterwards the connection's input means nothing any more and must not be fed again.
@@ -138,17 +139,17 @@ class RequestReader:
         self._upgrade_ignored = b""  # a head with the framing of the body that llhttp is about to skip
 
     # -- hooks
+    @abstractmethod
     def head_received(self, head: RequestHead) -> None:
         """A head is complete and within the rules."""
-        raise NotImplementedError
 
+    @abstractmethod
     def body_received(self, data: bytes) -> None:
         """A piece of the body, without chunk framing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def message_received(self) -> None:
         """The request is complete."""
-        raise NotImplementedError
 
     # -- for the subclass
     @property

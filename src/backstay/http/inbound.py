@@ -3,8 +3,8 @@
 Gateway, registry, management port and services share it; what differs is the exchange (`backstay.http.application`
 answers in this process, the gateway's proxies) and how a refusal looks. Its rules:
 
-- Every phase has a deadline (`Timeouts`), also while closing. A client that sends or takes less than `MIN_RATE` is
-  given up, whatever phase it is in.
+- Every phase has a deadline (`backstay.http.phases`), also while closing. A client that sends or takes less than
+  `MIN_RATE` is given up, whatever phase it is in.
 - Nothing is read while there is no room: a request waits to be answered, the exchange holds its body back, or the
   client doesn't take its answers. Nothing of the next request is answered while the client hasn't taken the last one.
 - At most `FEED_BYTES` are parsed ahead, so a pipeline is bounded whatever a read brings.
@@ -14,86 +14,20 @@ protocol that replaces HTTP/1.1 (Upgrade, HTTP/2 by ALPN) takes over the transpo
 """
 
 import asyncio
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Protocol, cast
 
 from backstay.http.errors import FramingError
-from backstay.http.framing import DISCARD_BYTES, LINGER_SECONDS, Limits, RequestHead, RequestReader
+from backstay.http.framing import DISCARD_BYTES, Limits, RequestHead, RequestReader
+from backstay.http.phases import MIN_RATE, NEVER, Phase, Timeouts
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 FEED_BYTES = 16 * 1024
 """Bytes given to the parser at a time."""
 BURST = 32
 """Requests of one connection that are begun before the event loop turns to the others."""
-MIN_RATE = 240.0
-"""Bytes a second, measured over a time-out, below which a client is given up; Kestrel's minimum data rate."""
-NEVER = float("inf")
-
-
-class Phase(IntEnum):
-    """The life of a connection.
-
-    CONNECTED ─► HEAD ─► EXCHANGE ─┬────────────────► IDLE ─► HEAD ─► …
-                                   ├─► SENDING ──────► IDLE
-                                   ├─► DISCARDING ───► IDLE
-                                   ├─► LINGERING ─┐
-                                   └──────────────┴─► CLOSING ─► CLOSED
-
-    From every phase CLOSED can be reached at once: the client may leave at any time.
-    """
-
-    CONNECTED = 0
-    """Accepted; nothing has arrived. → HEAD, CLOSING"""
-    IDLE = 1
-    """Between requests. → HEAD, CLOSING"""
-    HEAD = 2
-    """A request has begun to arrive. → EXCHANGE, LINGERING"""
-    EXCHANGE = 3
-    """A request is being answered. → SENDING, DISCARDING, IDLE, HEAD, LINGERING, CLOSING"""
-    SENDING = 4
-    """The answer is written and the client has yet to take it. → EXCHANGE, HEAD, IDLE"""
-    DISCARDING = 5
-    """The answer is written, and the rest of its unwanted body is read away. → IDLE, HEAD, EXCHANGE, LINGERING"""
-    LINGERING = 6
-    """Closed by us for sending; the client may still read why. → CLOSING"""
-    CLOSING = 7
-    """Closed for reading, too; what was written leaves. → CLOSED"""
-    CLOSED = 8
-    """Gone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
-    """Seconds that a client has. What it sends and takes is measured against `MIN_RATE`."""
-
-    head: float = 10.0
-    """From the first byte of a request to the end of its head; also from the connection to the first byte."""
-    idle: float = 60.0
-    """Between requests."""
-    body: float = 15.0
-    """Over which the arrival of a body is measured."""
-    stall: float = 30.0
-    """Over which the taking of an answer is measured, also while the connection closes."""
-    linger: float = LINGER_SECONDS
-    """To read why it was refused."""
-
-    def by_phase(self) -> tuple[float, ...]:
-        """The deadline of each phase; `inf` where the exchange, `body` or `stall` decides."""
-        table = {
-            Phase.CONNECTED: self.head,
-            Phase.IDLE: self.idle,
-            Phase.HEAD: self.head,
-            Phase.EXCHANGE: NEVER,
-            Phase.SENDING: NEVER,
-            Phase.DISCARDING: self.body,
-            Phase.LINGERING: self.linger,
-            Phase.CLOSING: self.stall,
-            Phase.CLOSED: NEVER,
-        }
-        return tuple(table[phase] for phase in Phase)
 
 
 class Exchange(Protocol):
@@ -210,13 +144,13 @@ class InboundConnection(RequestReader, asyncio.Protocol):
         self._begun = 0  # exchanges since the event loop last turned
 
     # -- for the subclass
+    @abstractmethod
     def new_exchange(self, head: RequestHead) -> Exchange:
-        """The exchange that answers a request."""
-        raise NotImplementedError
+        """Return the exchange that answers a request."""
 
+    @abstractmethod
     def refusal(self, error: FramingError) -> bytes:
-        """The answer to what isn't a request; it says `connection: close`."""
-        raise NotImplementedError
+        """Return the answer to what isn't a request; it says `connection: close`."""
 
     # -- asyncio
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -612,4 +546,4 @@ class InboundConnection(RequestReader, asyncio.Protocol):
         self.deadline = nearest
 
 
-__all__ = ["BURST", "CONTINUE", "FEED_BYTES", "MIN_RATE", "Exchange", "InboundConnection", "Owner", "Phase", "Timeouts"]
+__all__ = ["BURST", "CONTINUE", "FEED_BYTES", "Exchange", "InboundConnection", "Owner"]

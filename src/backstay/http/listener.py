@@ -11,7 +11,8 @@ from typing import Any
 
 from backstay.http.addresses import address_key, is_loopback
 from backstay.http.framing import Limits
-from backstay.http.inbound import InboundConnection, Timeouts
+from backstay.http.inbound import InboundConnection
+from backstay.http.phases import Timeouts
 from backstay.http.timers import Ticker
 
 BACKLOG = 2048

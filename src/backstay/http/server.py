@@ -10,8 +10,9 @@ from typing import Self
 from backstay.http.application import FunctionExchange, Handler, reply_bytes
 from backstay.http.errors import FramingError
 from backstay.http.framing import Limits, RequestHead
-from backstay.http.inbound import Exchange, InboundConnection, Timeouts
+from backstay.http.inbound import Exchange, InboundConnection
 from backstay.http.listener import Bounds, Listener, ListenerStatistics
+from backstay.http.phases import Timeouts
 from backstay.http.problems import malformed
 
 HEAD_SECONDS = 10.0  # for the head of a request

@@ -37,7 +37,10 @@ class Admission(Policy):
         return self.acquire, self.settle
 
     async def wait(self, held: Any = None) -> Admitted:
-        """Admit a call after waiting for it; raises the refusal. held: what `acquire` gave instead of a tuple."""
+        """Admit a call after waiting for it; raises the refusal. held: what `acquire` gave instead of a tuple.
+
+        Called only where `acquire` asked for it, so a policy that never lets a call wait has none of its own.
+        """
         raise NotImplementedError
 
     def wait_plain(self) -> Admitted:

@@ -11,8 +11,9 @@ from backstay.errors import ConfigError
 from backstay.http.application import reply_bytes
 from backstay.http.errors import FramingError
 from backstay.http.framing import Limits, RequestHead
-from backstay.http.inbound import InboundConnection, Timeouts
+from backstay.http.inbound import InboundConnection
 from backstay.http.listener import Bounds, Listener, ListenerStatistics
+from backstay.http.phases import Timeouts
 from backstay.http.problems import malformed
 from backstay.service.exchange import App, Exchange
 

@@ -17,8 +17,9 @@ import pytest
 from backstay.discovery import RegistryServer, StaticRegistry
 from backstay.gateway import Gateway, GatewayOptions, RouteTable, read_definition
 from backstay.http import HttpReply, HttpRequest, HttpServer
-from backstay.http.inbound import MIN_RATE, InboundConnection, Phase, Timeouts
+from backstay.http.inbound import InboundConnection
 from backstay.http.listener import Bounds, Listener
+from backstay.http.phases import MIN_RATE, Phase, Timeouts
 from backstay.service.server import Server, bind
 from backstay.testing import eventually
 

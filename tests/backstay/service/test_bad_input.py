@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from backstay.http.inbound import Timeouts
+from backstay.http.phases import Timeouts
 from backstay.testing import eventually
 from backstay.testing.api import Api
 from backstay.testing.issuer import TokenIssuer

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backstay.http.inbound import Timeouts
+from backstay.http.phases import Timeouts
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 STALLS = Timeouts(stall=0.2)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from backstay.http.application import READ_AHEAD
-from backstay.http.inbound import Timeouts
+from backstay.http.phases import Timeouts
 from backstay.http.problems import MALFORMED
 from backstay.service.server import HEAD_TIMEOUT, MAX_HEAD, Server, bind
 

@@ -7,7 +7,8 @@ answers in this process, the gateway's proxies) and how a refusal looks. Its rul
   `MIN_RATE` is given up, whatever phase it is in.
 - Nothing is read while there is no room: a request waits to be answered, the exchange holds its body back, or the
   client doesn't take its answers. Nothing of the next request is answered while the client hasn't taken the last one.
-- At most `FEED_BYTES` are parsed ahead, so a pipeline is bounded whatever a read brings.
+- At most `FEED_BYTES` are parsed ahead, so a pipeline is bounded whatever a read brings; and no more in one turn of the
+  event loop, so a client that makes its bytes dear to parse delays the others by one piece.
 
 TLS is a matter of the listener's socket; a connection only asks its transport whether it can be half-closed. A
 protocol that replaces HTTP/1.1 (Upgrade, HTTP/2 by ALPN) takes over the transport and the place in the listener.
@@ -96,6 +97,7 @@ class InboundConnection(RequestReader, asyncio.Protocol):
         "_begun",
         "_current",
         "_exchange_deadline",
+        "_feed_planned",
         "_feeding",
         "_loop",
         "_phase_deadline",
@@ -138,6 +140,7 @@ class InboundConnection(RequestReader, asyncio.Protocol):
         self._queue: deque[Exchange] = deque()
         self._unfed = b""  # read, and not parsed yet
         self._feeding = False  # the parser must not be entered again
+        self._feed_planned = False  # the next piece of `_unfed` is parsed in the next turn of the event loop
         self._reading = True
         self._refused: FramingError | None = None
         self._advancing = False
@@ -261,7 +264,7 @@ class InboundConnection(RequestReader, asyncio.Protocol):
         """Read from the client only while there is room for what it sends."""
         if self.phase >= Phase.CLOSING:
             return
-        if self._unfed and self._has_room():
+        if self._unfed and not self._feed_planned and self._has_room():
             self._feed_rest()
             return
         held = self._arriving is not None and self._arriving.holds_input
@@ -373,11 +376,24 @@ class InboundConnection(RequestReader, asyncio.Protocol):
             self._enter(Phase.HEAD)
 
     def _feed_rest(self) -> None:
-        """Parse what was read, piece by piece, until there is a request to answer first."""
-        while self._unfed and self._has_room():
+        """Parse the next piece of what was read; the one after it when the other connections have had their turn."""
+        if self._feed_planned:
+            return
+        if self._unfed and self._has_room():
             piece, self._unfed = self._unfed[:FEED_BYTES], self._unfed[FEED_BYTES:]
             self._parse(piece)
+            if self._unfed and not self._feed_planned:
+                self._feed_planned = True
+                self._loop.call_soon(self._feed_later)
         self.update_reading()
+
+    def _feed_later(self) -> None:
+        self._feed_planned = False
+        self._begun = 0
+        if self._current is None and self.phase is not Phase.DISCARDING:
+            self._advance()
+        else:
+            self._feed_rest()
 
     def _has_room(self) -> bool:
         if self._feeding or self._queue or self._refused is not None or self.phase >= Phase.LINGERING:
@@ -436,13 +452,13 @@ class InboundConnection(RequestReader, asyncio.Protocol):
         if self._refused is not None:
             self._answer_refused(self._refused)
             return False
-        if self._unfed and not self._feeding:
+        if self._unfed and not self._feeding and not self._feed_planned:
             self._feed_rest()
             return True
-        if self.listener.draining:
+        if self.listener.draining and not self._unfed:
             self.close()
         else:
-            self._enter(Phase.IDLE if self.between_messages else Phase.HEAD)
+            self._enter(Phase.IDLE if self.between_messages and not self._unfed else Phase.HEAD)
         return False
 
     # -- what can't be understood, or doesn't arrive

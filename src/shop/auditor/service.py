@@ -5,7 +5,6 @@ what it finds in another. So whoever dies anywhere, the next one goes on from wh
 before every service has been read beyond the time at which it came to rest: an audit that sees only half says nothing.
 """
 
-import asyncio
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from datetime import datetime, timedelta
 from backstay import faults
 from backstay.db import Database
 from backstay.service import ServiceCallError
+from backstay.tasks import gather_all
 from backstay.telemetry.logs import get_logger
 from shop.auditor import model, store
 from shop.auditor.clients import ChangesPort
@@ -82,8 +82,8 @@ class Auditor(AbstractAsyncContextManager["Auditor"]):
         return await store.findings(self._db, since=since, resolved=resolved, before=before, limit=limit)
 
     async def follow(self) -> int:
-        """Read what has changed in every service, each on its own; the number of facts."""
-        return sum(await asyncio.gather(*(self._follow_all(*feeds) for feeds in READ_TOGETHER)))
+        """Read what has changed in every service, each on its own, also when one fails; the number of facts."""
+        return sum(await gather_all(*(self._follow_all(*feeds) for feeds in READ_TOGETHER)))
 
     async def _follow_all(self, *feeds: Feed) -> int:
         return sum([await self._follow(feed) for feed in feeds])

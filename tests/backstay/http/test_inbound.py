@@ -17,7 +17,7 @@ import pytest
 from backstay.discovery import RegistryServer, StaticRegistry
 from backstay.gateway import Gateway, GatewayOptions, RouteTable, read_definition
 from backstay.http import HttpReply, HttpRequest, HttpServer
-from backstay.http.inbound import InboundConnection
+from backstay.http.inbound import FEED_BYTES, InboundConnection
 from backstay.http.listener import Bounds, Listener
 from backstay.http.phases import MIN_RATE, Phase, Timeouts
 from backstay.service.server import Server, bind
@@ -447,6 +447,36 @@ async def test_many_requests_of_one_client_leave_room_for_others(served: Served)
 
     assert found.count(b"small") == 700
     await served.reaches(Phase.IDLE)
+
+
+async def test_a_large_read_is_parsed_one_piece_a_turn(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of a byte are dear to parse: a client that sends them delays the others by one piece, not by a read."""
+    loop, turn, parsed = asyncio.get_running_loop(), 0, dict[int, int]()
+    feed = InboundConnection.feed
+
+    def next_turn() -> None:
+        nonlocal turn
+        turn += 1
+        again.append(loop.call_soon(next_turn))
+
+    def counted(self: InboundConnection, data: bytes) -> None:
+        if self is connection:  # the gateway's upstream has connections, too
+            parsed[turn] = parsed.get(turn, 0) + len(data)
+        feed(self, data)
+
+    wire = await served.connect()
+    connection = served.connection
+    monkeypatch.setattr(InboundConnection, "feed", counted)
+    again = [loop.call_soon(next_turn)]
+    try:
+        body = b"1\r\nx\r\n" * 20_000
+        connection.data_received(POST + b"Transfer-Encoding: chunked\r\n\r\n" + body + b"0\r\n\r\n" + SMALL)
+        await eventually(lambda: sum(parsed.values()) > len(body) + len(SMALL))
+    finally:
+        again[-1].cancel()
+
+    assert max(parsed.values()) <= FEED_BYTES
+    assert (await loop.sock_recv(wire, 1000)).startswith(b"HTTP/1.1 ")
 
 
 ENDED = {

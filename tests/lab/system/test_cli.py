@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+NO_SYSTEM = str(Path(__file__).with_name("no-system"))
+"""A home where nothing runs, whatever runs from this checkout."""
+
 
 def shop(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -14,7 +17,7 @@ def shop(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=60,
-        env={**os.environ, "COLUMNS": "200", **env},
+        env={**os.environ, "COLUMNS": "200", "BACKSTAY_HOME": NO_SYSTEM, **env},
     )
 
 

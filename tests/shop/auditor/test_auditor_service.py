@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from backstay.faults import Injected
-from backstay.testing import armed
+from backstay.testing import armed, eventually
 from shop.auditor.config import FAULT_POINTS, Settings
 from shop.auditor.main import build
 from shop.auditor.model import Feed
@@ -151,6 +151,34 @@ async def test_an_auditor_that_dies_anywhere_is_continued(bench: Bench, point: s
     assert await bench.open() == {str(forged): {"charge-missing", "payment-differs"}}
     assert len(await bench.list(resolved=True)) == 2
     assert await bench.db.fetchval("SELECT count(*) FROM facts") == 29
+
+
+async def test_a_failing_feed_leaves_none_running(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A feed that breaks ends `follow` when the others have been read, too: none is read without an owner."""
+    release, reading, read = asyncio.Event(), set(), bench.changes.read
+    failed = asyncio.Event()
+
+    async def held(feed: Feed, since: str | None, *, limit: int) -> object:
+        if feed is Feed.ORDERS:
+            await eventually(lambda: len(reading) == 3)
+            failed.set()
+            raise RuntimeError("a bug")
+        reading.add(feed)
+        await release.wait()
+        return await read(feed, since, limit=limit)
+
+    monkeypatch.setattr(bench.changes, "read", held)
+    bench.sell()
+    following = asyncio.ensure_future(bench.auditor.follow())
+    await failed.wait()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not following.done()
+    release.set()
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        await following
+    assert await bench.db.fetchval("SELECT count(DISTINCT feed) FROM facts") == 4
 
 
 async def test_several_instances_share_the_work(bench: Bench) -> None:

@@ -10,7 +10,7 @@ class Clock(Protocol):
     """Wall time for people, monotonic time for durations, and a way to wait."""
 
     def now(self) -> datetime:
-        """The current time, aware, in UTC."""
+        """Return the current time, aware, in UTC."""
 
     def monotonic(self) -> float:
         """Seconds since some fixed moment; never goes back."""
@@ -28,7 +28,7 @@ class SystemClock:
     monotonic = staticmethod(time.monotonic)
 
     def now(self) -> datetime:
-        """The current time, aware, in UTC."""
+        """Return the current time, aware, in UTC."""
         return datetime.now(UTC)
 
     async def sleep(self, seconds: float) -> None:

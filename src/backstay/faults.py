@@ -84,7 +84,7 @@ class Plan:
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Plan | None":
-        """The plan in `environ`, or None when nothing is armed there."""
+        """Return the plan in `environ`, or None when nothing is armed there."""
         text, file = environ.get("FAULTS", ""), environ.get("FAULTS_FILE", "")
         return cls(text, file=Path(file) if file else None) if text or file else None
 
@@ -98,7 +98,7 @@ class Plan:
         return next((fault for fault in candidates if self._due(fault, hit)), None)
 
     def armed(self, fault: Fault) -> bool:
-        """Whether `fault` is still in the plan."""
+        """Return whether `fault` is still in the plan."""
         self._reload()
         return fault in self._faults
 

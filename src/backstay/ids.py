@@ -28,7 +28,7 @@ class _Sequence:
         self.tail = 0
 
     def next(self, now: int) -> tuple[int, int]:
-        """The millisecond and the tail of the next id."""
+        """Return the millisecond and the tail of the next id."""
         with self.lock:
             if now > self.millisecond:
                 self.millisecond = now
@@ -47,7 +47,7 @@ os.register_at_fork(after_in_child=_sequence.reset)
 
 
 def uuid7() -> UUID:
-    """A new UUIDv7, greater than every earlier one of this process."""
+    """Return a new UUIDv7, greater than every earlier one of this process."""
     millisecond, tail = _sequence.next(time.time_ns() // 1_000_000)
     rand_a, rand_b = tail >> _RAND_B_BITS, tail & _RAND_B_MASK
     return UUID(int=(millisecond << 80) | _VERSION | (rand_a << 64) | _VARIANT | rand_b)

@@ -31,7 +31,7 @@ class Service:
 
     @property
     def kafka(self) -> bool:
-        """Whether it talks to the broker."""
+        """True if it talks to the broker."""
         return bool(self.consumes or self.publishes)
 
 
@@ -76,7 +76,7 @@ DATABASES = tuple(service.name for service in SERVICES if service.database)
 
 
 def service(name: str) -> Service:
-    """The service of that name; KeyError names those there are."""
+    """Return the service of that name; KeyError names those there are."""
     for candidate in SERVICES:
         if candidate.name == name:
             return candidate

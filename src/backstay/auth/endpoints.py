@@ -32,7 +32,7 @@ class Endpoint:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Raises ValueError for anything but `http(s)://host[:port]/path`."""
+        """Parse an address; raises ValueError for anything but `http(s)://host[:port]/path`."""
         parts = urlsplit(url)
         if parts.scheme == "lb":
             raise ValueError(
@@ -77,7 +77,7 @@ class FixedEndpoints:
         check: Callable[[bytes], object] = bool,
         timeout: float = ATTEMPT_TIMEOUT,
     ) -> None:
-        """Raises ConfigError, in the name of `variable`; `timeout` is seconds for one address."""
+        """Check the addresses; raises ConfigError naming `variable`. timeout: seconds for one address."""
         try:
             self._endpoints = parse_endpoints(urls)
         except ValueError as error:
@@ -96,11 +96,11 @@ class FixedEndpoints:
         return self._attempt_timeout * len(self._endpoints) + 1.0
 
     async def get(self) -> bytes:
-        """The body of the first good answer to a GET; EndpointsUnavailable if no address gave one."""
+        """Return the body of the first good answer to a GET; raises EndpointsUnavailable if no address gave one."""
         return await self._ask("GET", None)
 
     async def post(self, form: bytes) -> bytes:
-        """The body of the first good answer to an urlencoded form; EndpointsUnavailable if no address gave one."""
+        """Return the body of the first good answer to an urlencoded form; raises EndpointsUnavailable without one."""
         return await self._ask("POST", form)
 
     async def _ask(self, method: str, form: bytes | None) -> bytes:

@@ -62,7 +62,7 @@ class JwksCache:
 
     @property
     def ready(self) -> bool:
-        """Whether there is a key set that may be used."""
+        """True if there is a key set that may be used."""
         return self._kept.age <= self._max_staleness
 
     @property
@@ -71,11 +71,11 @@ class JwksCache:
         return self._kept.last_error
 
     def statistics(self) -> JwksStatistics:
-        """A snapshot of the state."""
+        """Return a snapshot of the state."""
         return JwksStatistics(self.ready, len(self._keys), self._kept.age, self._kept.failures)
 
     def find(self, kid: str) -> ECKey | None:
-        """The key of that id; an unknown id asks for a fetch, at most one each `refetch` seconds."""
+        """Return the key of that id; an unknown id starts a fetch, at most one per `refetch` seconds."""
         age = self._kept.age
         if age > self._max_staleness:
             raise KeysUnavailable(self._kept.last_error or "the key set was not fetched yet")

@@ -21,7 +21,7 @@ class KeySource(Protocol):
         """Changes whenever the keys change; what was verified with an older version is verified again."""
 
     def find(self, kid: str) -> ECKey | None:
-        """The key of that id, or None; raises `KeysUnavailable` when there is no usable key set."""
+        """Return the key of that id, or None; raises `KeysUnavailable` when there is no usable key set."""
 
 
 class StaticKeys:
@@ -33,12 +33,12 @@ class StaticKeys:
         self._keys = parse_jwks(jwks)
 
     def find(self, kid: str) -> ECKey | None:
-        """The key of that id, or None."""
+        """Return the key of that id, or None."""
         return self._keys.get(kid)
 
 
 def parse_jwks(document: str | bytes) -> Keys:
-    """The usable keys of a JWKS document; raises `ValueError` if it is none or holds no usable key."""
+    """Return the usable keys of a JWKS document; raises `ValueError` if it is none or holds no usable key."""
     if len(document) > MAX_BYTES:
         raise ValueError(f"key set of {len(document)} bytes, at most {MAX_BYTES} are read")
     entries = _entries(document)

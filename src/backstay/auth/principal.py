@@ -23,7 +23,7 @@ class Principal:
 
     @property
     def is_service(self) -> bool:
-        """Whether this is a service acting for itself (client credentials), not for a user."""
+        """True if this is a service acting for itself (client credentials), not for a user."""
         return self.session is None and self.client == self.id
 
 

@@ -73,12 +73,12 @@ class ServiceTokens:
 
     @property
     def ready(self) -> bool:
-        """Whether a token is at hand."""
+        """True if a token is at hand."""
         kept = self._kept.value
         return kept is not None and self._clock.monotonic() < kept.ends_at
 
     def token(self) -> str:
-        """The current token; raises `TokenUnavailable` if there is none that is still good."""
+        """Return the current token; raises `TokenUnavailable` if there is none that is still valid."""
         kept = self._kept.value
         if kept is None or self._clock.monotonic() >= kept.ends_at:
             reason = self._kept.last_error or "the issuer has not answered yet"
@@ -90,7 +90,7 @@ class ServiceTokens:
         self._kept.want()
 
     def statistics(self) -> ServiceTokenStatistics:
-        """A snapshot of the state."""
+        """Return a snapshot of the state."""
         return ServiceTokenStatistics(self.ready, self._kept.age, self._kept.failures)
 
     async def _load(self) -> tuple[_Token, float]:
@@ -100,7 +100,7 @@ class ServiceTokens:
 
 
 def parse_token(answer: bytes) -> tuple[str, float]:
-    """The access token and its life in seconds (RFC 6749 §5.1); raises ValueError for anything else."""
+    """Return the access token and its lifetime in seconds (RFC 6749 §5.1); raises ValueError for anything else."""
     content = json.loads(answer)
     token = content.get("access_token") if isinstance(content, dict) else None
     life = content.get("expires_in") if isinstance(content, dict) else None

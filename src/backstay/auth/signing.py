@@ -19,36 +19,36 @@ class SigningKey:
 
     @classmethod
     def generate(cls) -> "SigningKey":
-        """A new key pair."""
+        """Return a new key pair."""
         return cls(ECKey.generate_key("P-256"))
 
     @classmethod
     def from_pem(cls, pem: bytes) -> "SigningKey":
-        """The key pair that `pem` wrote; raises `ValueError` for anything else."""
+        """Return the key pair that `pem` wrote; raises `ValueError` for anything else."""
         return cls(ECKey.import_key(pem))
 
     def __repr__(self) -> str:
         return f"SigningKey(kid={self.kid!r})"
 
     def pem(self) -> bytes:
-        """The private key; keep it secret."""
+        """Return the private key in PEM form; keep it secret."""
         return self._key.as_pem(private=True)
 
     def public_pem(self) -> bytes:
-        """The public key alone."""
+        """Return the public key alone."""
         return self._key.as_pem(private=False)
 
     def public(self) -> dict[str, Any]:
-        """The public key as an entry of a key set."""
+        """Return the public key as an entry of a key set."""
         fields = self._key.as_dict(private=False)
         return {**fields, "kid": self.kid, "use": "sig", "alg": ALGORITHM}
 
     def sign(self, claims: Mapping[str, Any], *, header: Mapping[str, Any] | None = None) -> str:
-        """A compact token of type `at+jwt`; `header` adds or replaces fields."""
+        """Return a compact token of type `at+jwt`; `header` adds or replaces fields."""
         fields = {"alg": ALGORITHM, "typ": "at+jwt", "kid": self.kid, **(header or {})}
         return jwt.encode(fields, dict(claims), self._key, [ALGORITHM])
 
 
 def jwks(keys: Iterable[SigningKey]) -> bytes:
-    """The JWKS document of these keys' public halves."""
+    """Return the JWKS document of these keys' public halves."""
     return json.dumps({"keys": [key.public() for key in keys]}, separators=(",", ":")).encode()

@@ -81,7 +81,7 @@ class TokenVerifier:
         return f"TokenVerifier(issuer={self.issuer!r}, audience={self.audience!r}, leeway={self._leeway})"
 
     def verify(self, token: str | bytes) -> Principal:
-        """The principal of an acceptable token; raises `InvalidToken` or `KeysUnavailable`."""
+        """Return the principal of a valid token; raises `InvalidToken` or `KeysUnavailable`."""
         if self._version != self._keys.version:
             self._cache.clear()
             self._version = self._keys.version
@@ -92,7 +92,7 @@ class TokenVerifier:
         return self._verify_anew(token)
 
     def statistics(self) -> VerifierStatistics:
-        """A snapshot of the counters."""
+        """Return a snapshot of the counters."""
         return VerifierStatistics(self._verified, self._hits, self._refused, len(self._cache))
 
     def _verify_anew(self, token: str | bytes) -> Principal:

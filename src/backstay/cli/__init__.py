@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def app() -> "typer.Typer":
-    """The commands, for typer."""
+    """Return the commands, for typer."""
     import typer
 
     made = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)

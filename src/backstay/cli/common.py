@@ -140,7 +140,7 @@ def say(text: str) -> None:
 
 
 def fail(text: str, status: int = 1) -> NoReturn:
-    """A line on stderr, and the end with that status; 2 is for what was asked for wrongly."""
+    """Return a line on stderr, and the end with that status; 2 is for what was asked for wrongly."""
     sys.stderr.write(f"backstay: {text}\n")
     raise SystemExit(status)
 
@@ -154,7 +154,7 @@ def log_to_stderr() -> None:
 
 
 def database_name(dsn: str) -> str:
-    """The name of the database in its URL; ConfigError if it is none."""
+    """Return the name of the database in its URL; ConfigError if it is none."""
     name = urlsplit(dsn).path.strip("/")
     if not dsn.startswith(("postgresql://", "postgres://")) or not name:
         raise ConfigError(f"{dsn.split('@')[-1]!r} is no database: postgresql://user:password@host:port/database")

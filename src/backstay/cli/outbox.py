@@ -194,7 +194,7 @@ async def _outbox_replay(
 
 
 def foreign_table(name: str, shape: str, route: str) -> "OutboxTable | None":
-    """The outbox table of somebody else's that was asked for; None for our own."""
+    """Return the outbox table of somebody else's that was asked for; None for our own."""
     if not name:
         return None
     from dataclasses import replace

@@ -79,7 +79,7 @@ class Database:
 
     @property
     def lacks_dsn(self) -> bool:
-        """Whether no address has been given yet."""
+        """True if no address has been given yet."""
         return self._dsn is None
 
     @property
@@ -177,12 +177,12 @@ class Database:
             return await one.fetch(sql, *args, timeout=timeout)
 
     async def fetchrow(self, sql: str, *args: object, timeout: float | None = None) -> Row | None:
-        """The first row of one statement, or None."""
+        """Return the first row of one statement, or None."""
         async with self._borrowed() as one:
             return await one.fetchrow(sql, *args, timeout=timeout)
 
     async def fetchval(self, sql: str, *args: object, timeout: float | None = None) -> Any:
-        """The first column of the first row of one statement, or None."""
+        """Return the first column of the first row of one statement, or None."""
         async with self._borrowed() as one:
             return await one.fetchval(sql, *args, timeout=timeout)
 

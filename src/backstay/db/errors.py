@@ -124,7 +124,7 @@ _UNAVAILABLE_CLASSES = ("08", "53", "58")  # connection, resources, system
 
 
 def translate(error: BaseException) -> DatabaseError:
-    """The Backstay error for what the driver raised."""
+    """Return the Backstay error for what the driver raised."""
     if isinstance(error, DatabaseError):
         return error
     if isinstance(error, asyncpg.PostgresError):

@@ -65,7 +65,7 @@ class Migration:
 
 
 def read(component: Component) -> list[Migration]:
-    """The migrations of `component` by version; MigrationError for a bad name or a version that occurs twice."""
+    """Return the migrations of `component` by version; MigrationError for a bad name or a version that occurs twice."""
     if not component.path.is_dir():
         raise MigrationError(f"component {component.name!r}: there is no folder {component.path}")
     found: dict[int, Migration] = {}
@@ -107,7 +107,7 @@ async def migrate(connection: Connection, components: Sequence[Component]) -> li
 
 
 async def _is_done(connection: Connection, migrations: Sequence[Migration]) -> bool:
-    """Whether all of it is there already: then nothing is locked, and no right to make tables is needed."""
+    """Return whether all of it is there already: then nothing is locked, and no right to make tables is needed."""
     if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
         return False
     return not pending(migrations, await _applied(connection))

@@ -80,7 +80,7 @@ class Pool:
         self._shrink_later()
 
     async def acquire(self) -> Connection:
-        """A connection that nobody else uses; Unavailable when none is free in time, or before the deadline."""
+        """Return a connection that nobody else uses; Unavailable when none is free in time, or before the deadline."""
         if (connection := self._take()) is not None:
             return connection
         left = remaining()

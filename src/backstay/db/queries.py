@@ -49,7 +49,7 @@ class Queries:
         return f"Queries({self._source!r}: {', '.join(self._blocks)})"
 
     def describe(self, name: str) -> str:
-        """The comment that follows the block's name."""
+        """Return the comment that follows the block's name."""
         return self._descriptions[name]
 
     def _add(self, name: str, block: str) -> None:

@@ -10,7 +10,7 @@ MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 def secured(dsn: str, *, sslmode: str = "", ca: str = "") -> str:
-    """The URL with `sslmode` and `sslrootcert`; an authority alone means `verify-full`.
+    """Return the URL with `sslmode` and `sslrootcert`; an authority alone means `verify-full`.
 
     Raises ConfigError, without the password, for a mode that doesn't exist, an authority that can't be read or is
     missing, and for what the URL says otherwise.

@@ -38,14 +38,14 @@ class Executor:
             self._failed(error)
 
     async def fetchrow(self, sql: str, *args: object, timeout: float | None = None) -> Row | None:
-        """The first row, or None."""
+        """Return the first row, or None."""
         try:
             return await self._connection.fetchrow(sql, *args, timeout=timeout)
         except DRIVER_ERRORS as error:
             self._failed(error)
 
     async def fetchval(self, sql: str, *args: object, timeout: float | None = None) -> Any:
-        """The first column of the first row, or None."""
+        """Return the first column of the first row, or None."""
         try:
             return await self._connection.fetchval(sql, *args, timeout=timeout)
         except DRIVER_ERRORS as error:

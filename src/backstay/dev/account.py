@@ -32,7 +32,7 @@ class Account:
     gid: int
 
     def may_enter(self, folder: Path) -> bool:
-        """Whether this account can walk down to `folder` (each part of the way needs its search bit)."""
+        """Return whether this account can walk down to `folder` (each part of the way needs its search bit)."""
         return all(self._may_search(part) for part in (folder, *folder.parents))
 
     def _may_search(self, folder: Path) -> bool:
@@ -48,7 +48,7 @@ class Account:
 
 
 def unprivileged() -> Account | None:
-    """The account for programs that refuse root; None where we aren't root and need no other."""
+    """Return the account for programs that refuse root; None where we aren't root and need no other."""
     if os.geteuid() != 0:
         return None
     for name in ACCOUNTS:

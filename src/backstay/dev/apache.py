@@ -65,7 +65,7 @@ class KafkaError(RuntimeError):
 
 
 def default_cache() -> Path:
-    """The repository's ignored folder for what was fetched once; `BACKSTAY_CACHE` names another."""
+    """Return the repository's ignored folder for what was fetched once; `BACKSTAY_CACHE` names another."""
     return Path(os.environ.get("BACKSTAY_CACHE") or Path(__file__).parents[3] / ".cache")
 
 
@@ -76,17 +76,17 @@ def missing_programs() -> list[str]:
 
 
 def is_available() -> bool:
-    """Whether the machine has what it takes."""
+    """Return whether the machine has what it takes."""
     return not missing_programs()
 
 
 def is_fetched(cache: Path | None = None) -> bool:
-    """Whether the jars are in the cache."""
+    """Return whether the jars are in the cache."""
     return _jars_are_there(cache or default_cache())
 
 
 def has_archive(cache: Path | None = None) -> bool:
-    """Whether the class archive is in the cache."""
+    """Return whether the class archive is in the cache."""
     return ((cache or default_cache()) / f"kafka-{VERSION}" / ARCHIVE).exists()
 
 
@@ -108,12 +108,12 @@ class Kafka:
         return f"{HOST}:{self.port}"
 
     def program(self) -> Program:
-        """The broker in the foreground; the class archive is used when it is there."""
+        """Return the broker in the foreground; the class archive is used when it is there."""
         archive = self.cache / ARCHIVE
         return self._java("kafka", *([f"-XX:SharedArchiveFile={archive}", "-Xshare:auto"] if archive.exists() else []))
 
     def is_ready(self) -> bool:
-        """Whether it accepts connections."""
+        """Return whether it accepts connections."""
         return is_open(self.port)
 
     def _java(self, name: str, *options: str) -> Program:
@@ -146,7 +146,7 @@ def create(
     cache: Path | None = None,
     proxied: tuple[int, int] | None = None,
 ) -> Kafka:
-    """A node in `folder`, formatted unless it was; its jars must be in the cache (see `fetch`)."""
+    """Return a node in `folder`, formatted unless it was; its jars must be in the cache (see `fetch`)."""
     folder.mkdir(parents=True, exist_ok=True)
     home = (cache or default_cache()) / f"kafka-{VERSION}"
     kafka = Kafka(folder.resolve(), port or free_port(), free_port(), home, log, proxied)

@@ -44,7 +44,7 @@ class Recorded:
     started: int | None
 
     def is_alive(self) -> bool:
-        """Whether this very process still runs (not another one with its number)."""
+        """Return whether this very process still runs (not another one with its number)."""
         return self.started is not None and started_at(self.pid) == self.started
 
 
@@ -137,7 +137,7 @@ class Home:
             self._lock = None
 
     def is_locked(self) -> bool:
-        """Whether some process holds it now."""
+        """Return whether some process holds it now."""
         try:
             with (self.path / "lock").open("r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -148,7 +148,7 @@ class Home:
         return False
 
     def secret(self, name: str) -> str:
-        """A secret of this home, made the first time it is asked for; readable by its owner only."""
+        """Return a secret of this home, made the first time it is asked for; readable by its owner only."""
         folder = self.path / "secrets"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = folder / name
@@ -157,7 +157,7 @@ class Home:
         return file.read_text().strip()
 
     def port(self, name: str) -> int:
-        """The fixed port of a process: chosen once and kept, so that a restart finds it the same while it is free."""
+        """Return the fixed port of a process, chosen once: a restart finds it the same while it is free."""
         kept: dict[str, int] = self._read(PORTS) or {}
         if name not in kept or not reserve(kept[name]):
             kept[name] = free_port()
@@ -169,7 +169,7 @@ class Home:
         self._write("processes.json", [asdict(child) for child in children])
 
     def recorded(self) -> list[Recorded]:
-        """The children on record."""
+        """Return the children on record."""
         return [Recorded(**entry) for entry in self._read("processes.json") or []]
 
     def end_leftovers(self) -> list[str]:
@@ -197,7 +197,7 @@ class Home:
         (self.path / "system.json").unlink(missing_ok=True)
 
     def running(self) -> Running | None:
-        """The system that runs on this home, if one does."""
+        """Return the system that runs on this home, if one does."""
         entry = self._read("system.json")
         if entry is None:
             return None

@@ -71,7 +71,7 @@ class Mailbox:
 
 
 def kept(folder: Path, *, to: str | None = None) -> list[Mail]:
-    """The mails in a mailbox's folder, oldest first, those to one address if it is given."""
+    """Return the mails in a mailbox's folder, oldest first, those to one address if it is given."""
     wanted = f"*{to.lower()}*.eml" if to else "*.eml"
     mails = (_read(file) for file in sorted(folder.glob(wanted)))
     return [mail for mail in mails if to is None or mail.to.lower() == to.lower()]

@@ -23,7 +23,7 @@ class PortTaken(RuntimeError):
 
 
 def free_port() -> int:
-    """A port nobody listens on now, kept from other processes of ours that look for one until it is listened on."""
+    """Return a free port, reserved among our processes until one listens on it."""
     while True:
         port = random.choice(RANGE)  # noqa: S311 - not a secret
         if reserve(port):
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 
 def reserve(port: int) -> bool:
-    """Whether nobody listens on the port and no other process of ours has reserved it; then it is reserved for us."""
+    """Return whether the port is free and not reserved by another process of ours; then it is reserved for us."""
     folder = Path(tempfile.gettempdir()) / f"backstay-ports-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
@@ -56,7 +56,7 @@ def release() -> None:
 
 
 def is_open(port: int, host: str = HOST, timeout: float = 0.3) -> bool:
-    """Whether somebody accepts connections there."""
+    """Return whether somebody accepts connections there."""
     try:
         socket.create_connection((host, port), timeout).close()
     except OSError:

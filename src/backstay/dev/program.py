@@ -38,7 +38,7 @@ class Program:
     """Seconds between `stop_signal` and SIGKILL."""
 
     def command(self) -> list[str]:
-        """The command line, with the step that ties it to us before it."""
+        """Return the command line, with the step that ties it to us before it."""
         uid, gid = (self.account.uid, self.account.gid) if self.account else (-1, -1)
         tie = [os.getpid(), 0 if is_portable() else int(self.orphan_signal), uid, gid]
         return [sys.executable, "-I", "-S", guard.__file__, *map(str, tie), *self.argv]
@@ -113,7 +113,7 @@ def kill_session(pid: int) -> None:
 
 
 def tail_of(log: Path, lines: int = 8) -> str:
-    """The last lines of a log, for a message that says why something died."""
+    """Return the last lines of a log, for a message that says why something died."""
     try:
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
     except OSError:

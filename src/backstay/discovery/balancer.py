@@ -22,7 +22,7 @@ class Table:
 
     @classmethod
     def of(cls, apps: Mapping[str, Sequence[Instance]]) -> Self:
-        """The table of these instances."""
+        """Return the table of these instances."""
         everyone = {app.lower(): sorted(found, key=lambda each: each.id) for app, found in apps.items()}
         up = {app: [each for each in found if each.status == UP] for app, found in everyone.items()}
         plain = {app: [each for each in found if each.obstacle is None] for app, found in up.items()}
@@ -50,7 +50,7 @@ class Balancer:
         self._ejected = {instance: until for instance, until in self._ejected.items() if until > now}
 
     def choose(self, app: str) -> Instance:
-        """The next instance that is up; raises `NoInstance`, or `Unreachable` if those that are up take TLS only.
+        """Return the next instance that is up; raises `NoInstance`, or `Unreachable` if all of them take TLS only.
 
         If all of them are ejected they take turns nevertheless: the registry says that they are there, and trying one
         costs less than refusing everything until an ejection is over.

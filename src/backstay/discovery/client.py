@@ -146,7 +146,7 @@ class EurekaClient:
             log.warning("discovery.left-without-notice error=%s", error)
 
     def choose(self, app: str) -> Instance:
-        """The next instance that is up, in turn; raises `NoInstance` (and then looks again soon)."""
+        """Return the next instance that is up, in turn; raises `NoInstance` (and then looks again soon)."""
         try:
             return self._balancer.choose(app)
         except NoInstance:
@@ -183,7 +183,7 @@ class EurekaClient:
 
     @property
     def healthy(self) -> bool:
-        """Whether the last fetch succeeded lately: within two fetch intervals and a time-out."""
+        """True if the last fetch succeeded lately: within two fetch intervals and a time-out."""
         return self.last_fetch is not None and self.last_fetch <= 2 * self._fetch + TIMEOUT
 
     @property
@@ -193,11 +193,11 @@ class EurekaClient:
 
     @property
     def registered(self) -> bool:
-        """Whether we hold a lease, as far as we know."""
+        """True if we hold a lease, as far as we know."""
         return self._registered
 
     def statistics(self) -> EurekaClientStatistics:
-        """A snapshot of state and counters."""
+        """Return a snapshot of state and counters."""
         return EurekaClientStatistics(
             self._registered,
             None if self._ours is None else self._ours.status,
@@ -305,7 +305,7 @@ async def _end(task: asyncio.Task[None] | None) -> None:
 
 
 def _own_address(registry: RegistryAddress) -> str:
-    """The address of ours that leads to the registry; no packet is sent."""
+    """Return the address of ours that leads to the registry; no packet is sent."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((registry.host, registry.port))

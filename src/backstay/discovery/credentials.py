@@ -56,11 +56,11 @@ class Credential:
     """Virtual addresses in upper case that its instances may have, besides the names of its applications."""
 
     def may_change(self, app: str) -> bool:
-        """Whether the credential is bound to that application."""
+        """Return whether the credential is bound to that application."""
         return app.upper() in self.apps or ANY_APP in self.apps
 
     def foreign_address(self, registration: Registration) -> str | None:
-        """A virtual address that the registration asks for and the credential doesn't allow; None if there is none.
+        """Return a requested virtual address that the credential doesn't allow; None if there is none.
 
         Java's clients look addresses up in upper case, and a comma separates several. The instance's own `host:port`
         is free: Netflix's client names it where none is configured (`AbstractInstanceConfig.getVirtualHostName`).
@@ -88,7 +88,7 @@ class Credentials:
 
     @classmethod
     def read(cls, text: str, *, private_reads: bool = False) -> Self:
-        """The users in a JSON array: `[{"user": "orders", "passwords": ["…"], "apps": ["orders"]}]`.
+        """Return the users in a JSON array: `[{"user": "orders", "passwords": ["…"], "apps": ["orders"]}]`.
 
         With `"vips": ["pay.example"]` its instances may have these virtual addresses, too.
         A password is the text itself (at least `MIN_PASSWORD` visible ASCII characters) or `sha256:` and the digest of
@@ -118,7 +118,7 @@ class Credentials:
         return f"Credentials({sorted(self._users)!r}, private_reads={self.private_reads})"
 
     def identify(self, authorization: str | None) -> Credential | None:
-        """The user of an Authorization header; None if there is none or its password is wrong."""
+        """Return the user of an Authorization header; None if there is none or its password is wrong."""
         if authorization is None:
             return None
         known = self._verified.get(authorization)
@@ -156,7 +156,7 @@ def check_exposure(host: str, credentials: Credentials | None, *, open: bool = F
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only programs of this machine can connect to that address."""
+    """Return whether only programs of this machine can connect to that address."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -56,7 +56,7 @@ class Registry(Protocol):
     """What callers need to know of the registry."""
 
     def choose(self, app: str) -> Instance:
-        """The next instance that is up, in turn; raises `NoInstance`."""
+        """Return the next instance that is up, in turn; raises `NoInstance`."""
 
     def instances(self, app: str) -> list[Instance]:
         """All known instances, in any state, in the order of their ids."""

@@ -91,7 +91,7 @@ class LeaseRegistry:
         """Grows with every change that a fetch shows; heartbeats don't count."""
 
     def register(self, registration: Registration, now: float) -> Lease:
-        """A new lease, or the existing one with new contents; an older copy never replaces a newer one.
+        """Return a new lease, or the existing one with new contents; an older copy never replaces a newer one.
 
         Raises:
             TooManyLeases: there is no room for it.
@@ -207,11 +207,11 @@ class LeaseRegistry:
                 lease.renewed_at += seconds
 
     def get(self, app: str, instance_id: str) -> Lease | None:
-        """The lease of that application and id."""
+        """Return the lease of that application and id."""
         return self._apps.get(app.upper(), {}).get(instance_id)
 
     def find(self, instance_id: str) -> Lease | None:
-        """The lease of that id in any application."""
+        """Return the lease of that id in any application."""
         return next((leases[instance_id] for leases in self._apps.values() if instance_id in leases), None)
 
     def apps(self) -> Iterator[tuple[str, list[Lease]]]:
@@ -220,7 +220,7 @@ class LeaseRegistry:
             yield name, self.app(name)
 
     def app(self, name: str) -> list[Lease]:
-        """The leases of one application, by id."""
+        """Return the leases of one application, by id."""
         leases = self._apps.get(name.upper(), {})
         return [leases[instance_id] for instance_id in sorted(leases)]
 
@@ -233,7 +233,7 @@ class LeaseRegistry:
         return dict(sorted(counts.items()))
 
     def statistics(self) -> LeaseStatistics:
-        """A snapshot of the counters."""
+        """Return a snapshot of the counters."""
         return LeaseStatistics(
             self._size,
             len(self._apps),
@@ -259,7 +259,7 @@ class LeaseRegistry:
         return replace(registration, status=status, overridden=overridden)
 
     def _room_for(self, registration: Registration, existing: Lease | None) -> int:
-        """The weight of a registration that would replace `existing`; raises `TooManyLeases` if it is too much."""
+        """Return the weight of a registration in place of `existing`; raises `TooManyLeases` beyond the limit."""
         weight = registration.weight()
         if self._weight + weight - (existing.weight if existing is not None else 0) > self._max_list:
             raise TooManyLeases(f"the list of all instances would have more than {self._max_list} bytes")

@@ -26,7 +26,7 @@ _skip = WHITESPACE.match
 
 
 def read_list(body: bytes, encoding: str | None, *, limit: int = MAX_LIST) -> dict[str, list[Instance]]:
-    """The instances of a fetch by application in lower case, each list in the order of ids.
+    """Return the instances of a fetch by application in lower case, each list in the order of ids.
 
     Args:
         body: the answer as it came.
@@ -40,7 +40,7 @@ def read_list(body: bytes, encoding: str | None, *, limit: int = MAX_LIST) -> di
 
 
 def read_applications(text: str) -> dict[str, list[Instance]]:
-    """The same, of the text."""
+    """Return the same, of the text."""
     found: dict[str, list[Instance]] = {}
     try:
         for number, fields in enumerate(_instances(text)):
@@ -117,7 +117,7 @@ class _Walk:
         return value
 
     def inside(self, name: str, *, needed: bool = False) -> Iterator[None]:
-        """The values of that name in the object that begins here, each as the next value; all others are passed over.
+        """Yield the values of that name in the object that begins here, each as the next value; others are skipped.
 
         Where there is no object, it is passed over, too, or a ValueError if it is needed.
         """
@@ -142,7 +142,7 @@ class _Walk:
             raise ValueError("the end of an object was expected")
 
     def items(self) -> Iterator[None]:
-        """The items of the array that begins here, each as the next value; anything else is its only item."""
+        """Yield the items of the array that begins here, each as the next value; anything else is its only item."""
         if not self._takes("["):
             yield
             return

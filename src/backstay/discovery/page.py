@@ -17,7 +17,7 @@ _HEAD = ("application", "instance", "address", "status", "last heartbeat", "expi
 
 
 def render(leases: LeaseRegistry, now: float) -> bytes:
-    """The page; whatever instances say of themselves is escaped."""
+    """Return the page; whatever instances say of themselves is escaped."""
     rows = "".join(_row(name, lease, now) for name, found in leases.apps() for lease in found)
     seen = leases.statistics()
     empty = f'<tr><td colspan="{len(_HEAD)}">Nobody has registered yet.</td></tr>'

@@ -43,7 +43,7 @@ Fields = Mapping[str, Any]
 
 
 def read_registration(body: bytes) -> Registration:
-    """The registration in a body; raises `BadInstance` with Eureka's own words for what is missing."""
+    """Return the registration in a body; raises `BadInstance` with Eureka's own words for what is missing."""
     if len(body) > MAX_REGISTRATION:
         raise BadInstance(f"the registration has {len(body)} bytes, more than {MAX_REGISTRATION}")
     fields = _object(body).get("instance")

@@ -53,7 +53,7 @@ class EurekaRest:
         self._full: dict[Wire, FullAnswer] = {wire: FullAnswer(leases, wire) for wire in (wire_json, wire_xml)}
 
     def handle(self, request: HttpRequest) -> HttpReply | None:
-        """The answer, or None if the path isn't one of Eureka's."""
+        """Return the answer, or None if the path isn't one of Eureka's."""
         segments = [unquote(part) for part in request.path.strip("/").split("/")]
         while segments and segments[0] in _PREFIXES:
             del segments[0]
@@ -67,7 +67,7 @@ class EurekaRest:
             return _text(503, str(error))
 
     def refusal(self, request: HttpRequest, segments: Sequence[str] = ()) -> HttpReply | None:
-        """The answer to a request that lacks the right credential; None if it may go on."""
+        """Return the answer to a request that lacks the right credential; None if it may go on."""
         credentials = self._credentials
         if credentials is None:
             return None

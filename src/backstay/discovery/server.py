@@ -102,7 +102,7 @@ class RegistryServer:
         return self._offset + self._clock.monotonic()
 
     def statistics(self) -> LeaseStatistics:
-        """A snapshot of the registry's counters."""
+        """Return a snapshot of the registry's counters."""
         return self.leases.statistics()
 
     def handle(self, request: HttpRequest) -> HttpReply:

@@ -19,7 +19,7 @@ class StaticRegistry:
         self._balancer.replace({app: [_instance(app, each) for each in found] for app, found in apps.items()})
 
     def choose(self, app: str) -> Instance:
-        """The next instance in turn; raises `NoInstance`."""
+        """Return the next instance in turn; raises `NoInstance`."""
         return self._balancer.choose(app)
 
     def instances(self, app: str) -> list[Instance]:

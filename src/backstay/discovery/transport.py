@@ -34,7 +34,7 @@ class RegistryAddress:
 
     @classmethod
     def parse(cls, url: str) -> "RegistryAddress":
-        """The address in an `http://user:password@host:port/eureka` URL; raises `ConfigError`.
+        """Return the address in an `http://user:password@host:port/eureka` URL; raises `ConfigError`.
 
         User and password are percent-decoded (RFC 3986), as by Eureka's own clients; they are optional.
         """
@@ -147,6 +147,6 @@ def _path(held: Registration) -> str:
 
 
 def _without_user(url: str) -> str:
-    """The URL as it may be shown: without what is before the last `@`, be it malformed or not."""
+    """Return the URL as it may be shown: without what is before the last `@`, be it malformed or not."""
     scheme, separator, rest = url.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else url.rpartition("@")[2]

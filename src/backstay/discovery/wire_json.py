@@ -13,7 +13,7 @@ _EMPTY_MAP = {"@class": "java.util.Collections$EmptyMap"}
 
 
 def write_instance(lease: Lease) -> bytes:
-    """The fields of one instance, without a root."""
+    """Return the fields of one instance, without a root."""
     held = lease.registration
     fields: dict[str, Any] = {"instanceId": held.id, "hostName": held.host, "app": held.app, "ipAddr": held.ip}
     if held.sid is not None:
@@ -44,7 +44,7 @@ def write_application(name: str, instances: Iterable[bytes]) -> bytes:
 
 
 def write_applications(applications: Iterable[bytes], hash_code: str) -> bytes:
-    """The whole answer of a fetch of already written applications."""
+    """Return the whole answer of a fetch of already written applications."""
     head = b'{"applications":{"versions__delta":"1","apps__hashcode":"%b","application":[' % hash_code.encode()
     return b"%b%b]}}" % (head, b",".join(applications))
 
@@ -60,7 +60,7 @@ def hash_code(status_counts: Mapping[str, int]) -> str:
 
 
 def write_registration(held: Registration) -> bytes:
-    """The body a client registers with."""
+    """Return the body a client registers with."""
     return b'{"instance":%b}' % write_instance(Lease(held, 0, 0, held.dirty_at / 1000))
 
 
@@ -70,7 +70,7 @@ def _data_center(center: DataCenter) -> dict[str, Any]:
 
 
 def lease_info(lease: Lease) -> dict[str, int]:
-    """The times of a lease under their wire names, in their order."""
+    """Return the times of a lease under their wire names, in their order."""
     return {
         "renewalIntervalInSecs": lease.registration.renewal,
         "durationInSecs": lease.registration.duration,
@@ -82,7 +82,7 @@ def lease_info(lease: Lease) -> dict[str, int]:
 
 
 def flag(value: bool) -> str:
-    """A boolean as Netflix writes it."""
+    """Return a boolean as Netflix writes it."""
     return "true" if value else "false"
 
 

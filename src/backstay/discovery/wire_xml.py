@@ -40,7 +40,7 @@ def write_application(name: str, instances: Iterable[bytes]) -> bytes:
 
 
 def write_applications(applications: Iterable[bytes], hash_code: str) -> bytes:
-    """The whole answer of a fetch of already written applications."""
+    """Return the whole answer of a fetch of already written applications."""
     head = f"<versions__delta>1</versions__delta><apps__hashcode>{hash_code}</apps__hashcode>".encode()
     return b"<applications>%b%b</applications>" % (head, b"".join(applications))
 

@@ -59,7 +59,7 @@ class Admitted:
 
 
 def trace_of(head: RequestHead) -> tuple[str, bytes]:
-    """The trace id of a request and its header line: continued if it is well formed, else new."""
+    """Return the trace id of a request and its header line: continued if it is well formed, else new."""
     given = head.index.get(b"traceparent")
     if given is not None and (context := TraceContext.parse(given.strip())) is not None:
         return context.trace_id, b"traceparent: %b\r\n" % given.strip()
@@ -68,7 +68,7 @@ def trace_of(head: RequestHead) -> tuple[str, bytes]:
 
 
 def find_route(plane: Plane, head: RequestHead) -> tuple[Route, Asked]:
-    """The route of a request and what it asks for; raises Refusal if there is none, or if it asks for us."""
+    """Return the route of a request and what it asks for; raises Refusal if there is none, or if it asks for us."""
     path, _, query = head.target.decode("ascii").partition("?")
     if path in HEALTH_PATHS and head.method in (b"GET", b"HEAD"):
         raise Health(up=not (plane.draining and path.endswith("ready")))
@@ -118,7 +118,7 @@ def admit(
 
 
 def _forwarded(route: Route, asked: Asked, head: RequestHead) -> bytes:
-    """The target that the upstream is asked for."""
+    """Return the target that the upstream is asked for."""
     if not route.actions.path:
         return head.target
     path, mark, query = head.target.decode("ascii").partition("?")

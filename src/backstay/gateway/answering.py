@@ -26,7 +26,7 @@ def framing_of(answer: ResponseHead, request: RequestHead) -> Framing:
 
 
 def head_lines(answer: ResponseHead, dropped: Set[bytes]) -> list[bytes]:
-    """The header lines that pass, in pieces."""
+    """Return the header lines that pass, in pieces."""
     if answer.connection:
         dropped = dropped | _ended_here(answer.connection)
     if answer.status == 204:
@@ -39,5 +39,5 @@ def head_lines(answer: ResponseHead, dropped: Set[bytes]) -> list[bytes]:
 
 
 def _ended_here(connection: bytes) -> Set[bytes]:
-    """The headers that the upstream's Connection header names; what describes the body isn't its to take away."""
+    """Return the headers that the upstream's Connection header names, without those that describe the body."""
     return {part.strip().lower() for part in connection.split(b",")} - {b"content-length", b"content-type"}

@@ -40,11 +40,11 @@ class Arguments:
         self._problems.append(f"{self._where}: {text}")
 
     def has(self, name: str) -> bool:
-        """Whether it is given."""
+        """Return whether it is given."""
         return self._values.get(canonical(name)) is not None
 
     def text(self, name: str, default: str | None = None) -> str:
-        """A string; noted as missing if there is no default."""
+        """Return a string; noted as missing if there is no default."""
         value = self._values.get(canonical(name))
         if value is None:
             if default is None:
@@ -56,20 +56,20 @@ class Arguments:
         return _scalar(value)
 
     def texts(self, name: str) -> list[str]:
-        """A list of strings; a comma separates them in one string."""
+        """Return a list of strings; a comma separates them in one string."""
         found = self.words(name, "")
         if not found:
             self.problem(f"argument {name} is missing; at least one value is needed")
         return found
 
     def words(self, name: str, default: str) -> list[str]:
-        """A list of strings that may be left out, or empty."""
+        """Return a list of strings that may be left out, or empty."""
         value = self._values.get(canonical(name), default)
         given = value if isinstance(value, list) else [] if value is None else _scalar(value).split(",")
         return [_scalar(each).strip() for each in given if _scalar(each).strip()]
 
     def pattern(self, name: str, default: str | None = None) -> re.Pattern[str] | None:
-        """A regular expression, in Java's spelling of named groups too."""
+        """Return a regular expression, in Java's spelling of named groups too."""
         text = self.text(name, default)
         if not text:
             return None
@@ -80,7 +80,7 @@ class Arguments:
             return None
 
     def number(self, name: str, default: float | None = None, *, least: float = 0.0) -> float:
-        """A number of at least `least`."""
+        """Return a number of at least `least`."""
         text = self.text(name, None if default is None else str(default))
         try:
             number = float(text)
@@ -91,7 +91,7 @@ class Arguments:
         return max(number, least)
 
     def whole(self, name: str, default: int, *, least: int = 0) -> int:
-        """A whole number of at least `least`."""
+        """Return a whole number of at least `least`."""
         text = self.text(name, str(default))
         number = int(text) if text.isdecimal() else least - 1
         if number < least:
@@ -106,7 +106,7 @@ class Arguments:
         return text == "true"
 
     def size(self, name: str, default: int) -> int:
-        """A size in bytes: `5000000`, `512KB`, `5MB`."""
+        """Return a size in bytes: `5000000`, `512KB`, `5MB`."""
         text = self.text(name, str(default))
         found = _SIZE.fullmatch(text.strip())
         if found is None:

@@ -148,7 +148,7 @@ class Attempts:
         return wait
 
     def replaces(self, status: int) -> bool:
-        """Whether the fallback answers instead of an answer with this status."""
+        """Return whether the fallback answers instead of an answer with this status."""
         return self.fallback is not None and status in self._protection.failing
 
     def failed(self, error: Exception, request: Sent, *, repeatable: bool) -> float | None:
@@ -233,7 +233,7 @@ class Attempts:
 def protections(
     routes: Iterable[Route], policies: r.Registry, patience: Mapping[Route, float]
 ) -> dict[Route, Protection]:
-    """The policies of the routes that have any; raises ConfigError."""
+    """Return the policies of the routes that have any; raises ConfigError."""
     budgets: dict[tuple[str, float, float], r.Budget] = {}
     found, wrong = {}, []
     for route in routes:
@@ -271,7 +271,7 @@ def _protection(
 
 
 def _retry(route: Route, written: RetryFilter, budgets: dict[tuple[str, float, float], r.Budget]) -> r.Retry:
-    """The retry of a route; the routes to one service share a budget."""
+    """Return the retry of a route; the routes to one service share a budget."""
     key = str(route.target), written.budget_ratio, written.budget_minimum
     budget = budgets.get(key)
     if budget is None:

@@ -399,7 +399,7 @@ class Exchange:
             )
 
     def _taken_back(self, attempts: Attempts, admitted: Admitted, head: ResponseHead) -> bool:
-        """Whether this answer isn't the client's: something else follows."""
+        """Return whether this answer isn't the client's: something else follows."""
         wait = attempts.answered(head, admitted, repeatable=self._replayable)
         if wait is None:
             return attempts.replaces(head.status) and self._fall_back(attempts)

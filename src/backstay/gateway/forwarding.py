@@ -45,7 +45,7 @@ class Peer:
         self._lines = b"x-forwarded-for: %b\r\n%b" % (address.encode(), self._proto_port)
 
     def lines(self, host: bytes, headers: Mapping[bytes, bytes]) -> bytes:
-        """The forwarding headers of one request."""
+        """Return the forwarding headers of one request."""
         if not self.trusts:
             return b"%bx-forwarded-host: %b\r\n" % (self._lines, host) if host else self._lines
         return self._continued(host, headers)
@@ -61,7 +61,7 @@ class Peer:
         return self.key
 
     def is_exempt(self, client: str) -> bool:
-        """Whether the limits of an address don't count for `client`, which `client_key` gave."""
+        """Return whether the limits of an address don't count for `client`, which `client_key` gave."""
         return self.exempt and client == self.key
 
     def _continued(self, host: bytes, headers: Mapping[bytes, bytes]) -> bytes:

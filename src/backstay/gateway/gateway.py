@@ -136,7 +136,7 @@ class Gateway:
 
     @property
     def draining(self) -> bool:
-        """Whether it stops."""
+        """True if it stops."""
         return self.listener.draining
 
     @property
@@ -204,7 +204,7 @@ def _is_quiet(outcome: Outcome) -> bool:
 
 
 def _timeout(configured: float | None, default: float) -> float:
-    """A negative time-out in the file means none."""
+    """Return a negative time-out in the file means none."""
     if configured is None:
         return default
     return configured if configured >= 0 else float("inf")

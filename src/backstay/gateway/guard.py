@@ -82,14 +82,14 @@ class Guard:
 
 
 def user_line(principal: Principal | None) -> bytes:
-    """The header that tells upstream logs who it was. It proves nothing, and nobody may rely on it."""
+    """Return the header that tells upstream logs who it was. It proves nothing, and nobody may rely on it."""
     if principal is None or not _LOGGABLE.fullmatch(principal.id):
         return b""
     return b"x-user-id: %b\r\n" % principal.id.encode()
 
 
 def limit_headers(buckets: TokenBuckets, decision: Decision) -> list[tuple[str, str]]:
-    """The limit and what is left of it."""
+    """Return the limit and what is left of it."""
     return [
         ("X-RateLimit-Remaining", str(decision.remaining)),
         ("X-RateLimit-Burst-Capacity", f"{buckets.burst:.10g}"),

@@ -67,7 +67,7 @@ class TokenBuckets:
         return Decision(True, int(tokens - self.cost + 1e-9), 0)
 
     def exhausted(self, key: str, now: float) -> bool:
-        """Whether the next request of `key` would be refused; takes nothing."""
+        """Return whether the next request of `key` would be refused; takes nothing."""
         free_at = self._free_at.get(key)
         return free_at is not None and self.burst - (free_at - now) * self.rate + 1e-9 < self.cost
 

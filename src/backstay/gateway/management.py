@@ -102,7 +102,7 @@ def _component(problem: str | None) -> dict[str, str]:
 
 
 def _described(route: Route) -> dict[str, Any]:
-    """A route in the form of Spring's actuator."""
+    """Return a route in the form of Spring's actuator."""
     written = route.definition
     return {
         "route_id": route.id,

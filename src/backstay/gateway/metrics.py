@@ -43,7 +43,7 @@ class Metrics:
         """Clients that left before their answer was complete."""
 
     def route(self, route: str) -> RouteMetrics:
-        """The counters of a route."""
+        """Return the counters of a route."""
         found = self.routes.get(route)
         if found is None:
             found = self.routes[route] = RouteMetrics()
@@ -54,7 +54,7 @@ class Metrics:
         gauges: Iterable[tuple[str, str, float]] = (),
         counters: Iterable[tuple[str, str, float]] = (),
     ) -> str:
-        """The Prometheus exposition; gauges and counters kept elsewhere are (name, help, value)."""
+        """Return the Prometheus exposition; gauges and counters kept elsewhere are (name, help, value)."""
         requests = [
             Sample({"route": route, "status": str(status)}, count)
             for route, metrics in self.routes.items()

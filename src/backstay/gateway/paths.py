@@ -21,7 +21,7 @@ class AmbiguousPath(ValueError):
 
 
 def decoded(path: str) -> str:
-    """The path with its escapes resolved; raises AmbiguousPath.
+    """Return the path with its escapes resolved; raises AmbiguousPath.
 
     Dot segments, empty segments, path parameters and encoded slashes are refused: behind us somebody could resolve
     them and serve what the route that we matched doesn't allow.
@@ -81,7 +81,7 @@ def _matcher(pattern: re.Pattern[str]) -> Callable[[str], Variables | None]:
 
 
 def _segment_source(segment: str, *, last: bool, text: str) -> str:
-    """The regular expression of one segment with the slash before it."""
+    """Return the regular expression of one segment with the slash before it."""
     if segment == "**" or segment.startswith("{*"):
         if not last:
             raise ValueError(f"{text!r}: {segment} can only be at the end")

@@ -60,7 +60,7 @@ class ClientSide(Protocol):
         """Something changed that decides whether more may be read from the client."""
 
     def keeps(self, exchange: Any, *, whole: bool = True) -> bool:
-        """Whether the connection can go on after an answer that is written now, or begins."""
+        """Return whether the connection can go on after an answer that is written now, or begins."""
 
     def answered(self, exchange: Any, *, keep: bool) -> None:
         """The answer is written to its end."""
@@ -85,7 +85,7 @@ class Plane(Protocol):
 
     @property
     def draining(self) -> bool:
-        """Whether the gateway stops."""
+        """True if the gateway stops."""
 
     @property
     def time(self) -> Callable[[], float]:

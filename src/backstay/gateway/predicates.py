@@ -69,7 +69,7 @@ def _any_path(patterns: Sequence[PathPattern]) -> Predicate:
 
 
 def path_matches(pattern: PathPattern, asked: Asked) -> bool:
-    """Whether the pattern matches, from scratch; keeps its variables."""
+    """Return whether the pattern matches, from scratch; keeps its variables."""
     if pattern.match is None:
         prefix = "/" + "/".join(pattern.literal)
         return not pattern.literal or asked.path == prefix or asked.path.startswith(prefix + "/")

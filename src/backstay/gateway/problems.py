@@ -30,7 +30,7 @@ class Refusal(BackstayError):
         self.title = title or HTTPStatus(status).phrase
 
     def body(self, instance: str, trace_id: str) -> bytes:
-        """The problem document."""
+        """Return the problem document."""
         members: dict[str, object] = {
             "type": TYPE_PREFIX + self.slug,
             "title": self.title,
@@ -52,12 +52,12 @@ class Health(Refusal):
         super().__init__(200 if up else 503, "", "")
 
     def body(self, instance: str, trace_id: str) -> bytes:  # noqa: ARG002 - it is always the same
-        """The state that Spring's health endpoint would tell."""
+        """Return the state that Spring's health endpoint would tell."""
         return b'{"status":"UP"}' if self.status == 200 else b'{"status":"DOWN"}'
 
 
 def malformed(status: int, reason: str) -> Refusal:
-    """The answer to a request that breaks the rules of HTTP or a limit."""
+    """Return the answer to a request that breaks the rules of HTTP or a limit."""
     return Refusal(status, MALFORMED.get(status, "bad-request"), reason)
 
 
@@ -137,7 +137,7 @@ def gateway_timeout(detail: str) -> Refusal:
 def answer_bytes(
     refusal: Refusal, instance: str, trace_id: str, *, keep: bool, head_only: bool, extra: bytes = b""
 ) -> bytes:
-    """A problem as an HTTP answer."""
+    """Return a problem as an HTTP answer."""
     body = refusal.body(instance, trace_id)
     head = [status_line(refusal.status), b"content-type: %b\r\n" % refusal.media_type.encode()]
     head += [field_line(name, value) for name, value in refusal.headers]

@@ -43,7 +43,7 @@ class HeaderLines:
         self._templates = [(name, value) for name, value in headers if "{" in value]
 
     def lines(self, variables: Variables) -> bytes:
-        """The lines for one message."""
+        """Return the lines for one message."""
         if not self._templates:
             return self._ready
         filled = [field_line(name, _filled(value, variables)) for name, value in self._templates]
@@ -79,7 +79,7 @@ class Route:
         self.limits = tuple(self.actions.limits)
 
     def forwarded_path(self, path: str, variables: Variables) -> str:
-        """The path that the upstream is asked for."""
+        """Return the path that the upstream is asked for."""
         for change in self.actions.path:
             path = change(path, variables)
         return path
@@ -140,7 +140,7 @@ class RouteTable:
         return frozenset(route.actions.breaker.name for route in self.routes if route.actions.breaker is not None)
 
     def find(self, asked: Asked) -> Route | None:
-        """The first route whose conditions hold; its path variables are then in `asked.variables`."""
+        """Return the first route whose conditions hold; its path variables are then in `asked.variables`."""
         node = self._root
         for segment in asked.path[1:].split("/"):
             child = node.children.get(segment)

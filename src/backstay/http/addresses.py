@@ -6,7 +6,7 @@ from functools import lru_cache
 
 @lru_cache(maxsize=4096)
 def address_key(address: str) -> str:
-    """An address as the owner of a limit: an IPv6 client owns its whole /64."""
+    """Return an address as the owner of a limit: an IPv6 client owns its whole /64."""
     try:
         parsed = ipaddress.ip_address(address.split("%")[0])
     except ValueError:
@@ -18,7 +18,7 @@ def address_key(address: str) -> str:
 
 @lru_cache(maxsize=4096)
 def is_loopback(address: str) -> bool:
-    """Whether an address is this machine's own, also as an IPv4 address mapped into IPv6."""
+    """Return whether an address is this machine's own, also as an IPv4 address mapped into IPv6."""
     try:
         parsed = ipaddress.ip_address(address.split("%")[0])
     except ValueError:

@@ -194,7 +194,7 @@ def _failed(request: HttpRequest) -> HttpReply:
 
 @lru_cache(maxsize=1)
 def http_date(second: int) -> bytes:
-    """The Date line of an answer made in this second."""
+    """Return the Date line of an answer made in this second."""
     return b"date: " + formatdate(second, usegmt=True).encode() + b"\r\n"
 
 
@@ -214,7 +214,7 @@ def reply_parts(reply: HttpReply, *, keep_alive: bool, head_only: bool) -> tuple
 
 
 def reply_bytes(reply: HttpReply, *, keep_alive: bool, head_only: bool) -> bytes:
-    """A whole answer for the wire."""
+    """Return a whole answer for the wire."""
     return b"".join(reply_parts(reply, keep_alive=keep_alive, head_only=head_only))
 
 

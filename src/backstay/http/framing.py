@@ -89,7 +89,7 @@ class RequestHead:
         self.upgrade = b""
 
     def aimed_at(self, target: bytes) -> "RequestHead":
-        """The same request for another target."""
+        """Return the same request for another target."""
         aimed = RequestHead(self.method, target, self.version, self.fields, self.index)
         for name in ("host", "length", "chunked", "keep_alive", "upgrade"):
             setattr(aimed, name, getattr(self, name))
@@ -326,7 +326,7 @@ def _check_target(head: RequestHead) -> None:
 
 
 def _framing_head(head: RequestHead) -> bytes:
-    """A head whose body is framed like this one's, and that leaves the connection open or not like this one."""
+    """Return a head whose body is framed like this one's, and that leaves the connection open or not like this one."""
     framing = b"transfer-encoding: chunked" if head.chunked else b"content-length: %d" % (head.length or 0)
     return b"POST / HTTP/1.1\r\n%b%b\r\n\r\n" % (b"" if head.keep_alive else b"connection: close\r\n", framing)
 
@@ -345,12 +345,12 @@ def _check_repeated(fields: Fields, index: dict[bytes, bytes]) -> None:
 
 @lru_cache(maxsize=1024)
 def valid_host(host: bytes) -> bool:
-    """Whether a Host value is a name or address with an optional port."""
+    """Return whether a Host value is a name or address with an optional port."""
     return _HOST.fullmatch(host.strip()) is not None
 
 
 def connection_names(index: Mapping[bytes, bytes]) -> frozenset[bytes]:
-    """The fields that this message's Connection header declares to end here."""
+    """Return the fields that this message's Connection header declares to end here."""
     value = index.get(b"connection")
     if value is None:
         return frozenset()
@@ -368,7 +368,7 @@ def field_line(name: str, value: str) -> bytes:
 
 @lru_cache(maxsize=1024)
 def field_name(name: bytes) -> bytes:
-    """The beginning of a header line, in lower case; ValueError for what isn't a name."""
+    """Return the beginning of a header line, in lower case; ValueError for what isn't a name."""
     if _TOKEN.fullmatch(name.decode("latin-1")) is None:
         raise ValueError(f"{name!r} isn't a header name")
     return name.lower() + b": "

@@ -42,7 +42,7 @@ class Exchange(Protocol):
 
     @property
     def holds_input(self) -> bool:
-        """Whether no more of the body may be read for now."""
+        """True if no more of the body may be read for now."""
 
     def begin(self) -> None:
         """It is this request's turn. Called once; the answer ends in `InboundConnection.answered`."""
@@ -239,7 +239,7 @@ class InboundConnection(RequestReader, asyncio.Protocol):
     # -- for the exchange
     @property
     def busy(self) -> bool:
-        """Whether a request is being answered."""
+        """True if a request is being answered."""
         return self._current is not None
 
     def write(self, data: bytes | memoryview) -> None:
@@ -282,7 +282,7 @@ class InboundConnection(RequestReader, asyncio.Protocol):
             self._schedule()
 
     def keeps(self, exchange: Exchange, *, whole: bool = True) -> bool:
-        """Whether the connection can go on after an answer; `whole`: all of it is written now, else it has only begun.
+        """Return whether the connection can go on after an answer; `whole`: it is complete now, else it has begun.
 
         What is left of an unwanted body is read away if it is little.
         """

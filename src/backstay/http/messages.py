@@ -9,7 +9,7 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".enc
 
 
 def status_line(status: int) -> bytes:
-    """The first line of an answer, also for codes that have no name."""
+    """Return the first line of an answer, also for codes that have no name."""
     return STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
 
 
@@ -22,7 +22,7 @@ class Headers:
         self._fields = tuple(fields)
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """The first value of this name."""
+        """Return the first value of this name."""
         wanted = name.lower()
         return next((value for key, value in self._fields if key.lower() == wanted), default)
 

@@ -58,7 +58,7 @@ class Timeouts:
     """To read why it was refused."""
 
     def by_phase(self) -> tuple[float, ...]:
-        """The deadline of each phase; `inf` where the exchange, `body` or `stall` decides."""
+        """Return the deadline of each phase; `inf` where the exchange, `body` or `stall` decides."""
         table = {
             Phase.CONNECTED: self.head,
             Phase.IDLE: self.idle,

@@ -38,7 +38,7 @@ class Pool:
         self._time: Callable[[], float] = time.monotonic  # until the first connection: then the loop's
 
     def take(self, address: Address) -> Connection | None:
-        """An idle connection, if there is a fresh one."""
+        """Return an idle connection, if there is a fresh one."""
         idle = self._idle.get(address)
         if not idle:
             return None
@@ -55,7 +55,7 @@ class Pool:
         return None
 
     async def connect(self, address: Address, timeout: float) -> Connection:
-        """A new connection within `timeout` seconds (inf: no limit but the system's); raises ConnectFailed."""
+        """Return a new connection within `timeout` seconds (inf: no limit but the system's); raises ConnectFailed."""
         where = f"{address[0]}:{address[1]}"
         opened = self._open.setdefault(address, set())
         if len(opened) >= self._max:

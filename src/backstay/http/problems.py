@@ -27,7 +27,7 @@ SHOWN = 200  # characters of a path in a message
 def problem(
     status: int, slug: str, detail: str, *, request: HttpRequest | None = None, headers: Sequence[tuple[str, str]] = ()
 ) -> HttpReply:
-    """An error as an answer; its trace is the request's, if that has one."""
+    """Return an error as an answer; its trace is the request's, if that has one."""
     given = request.headers.get("traceparent") if request is not None else None
     context = TraceContext.parse(given) or TraceContext.new()
     body: dict[str, object] = {
@@ -58,7 +58,7 @@ def not_found(request: HttpRequest) -> HttpReply:
 
 
 def only_read(request: HttpRequest) -> HttpReply | None:
-    """The refusal of a method that changes something, at a path that can only be read."""
+    """Return the refusal of a method that changes something, at a path that can only be read."""
     if request.method in READING:
         return None
     detail = f"{request.method} is not possible at {request.path[:SHOWN]}"

@@ -234,7 +234,7 @@ class Applier:
 
 
 def is_of_the_moment(error: Exception) -> bool:
-    """Whether the same record may well succeed later: nothing is wrong with it."""
+    """Return whether the same record may well succeed later: nothing is wrong with it."""
     if isinstance(error, DatabaseError):
         return error.transient
     return isinstance(error, ConnectionError | TimeoutError | faults.Injected)
@@ -259,7 +259,7 @@ def _locks(deliveries: Sequence[Delivery], progress: _Progress) -> list[tuple[Ta
 
 
 def _batch_at(deliveries: Sequence[Delivery], start: int) -> Sequence[Delivery]:
-    """The deliveries from there on that one batch handler takes together; one alone if there is none."""
+    """Return the deliveries from there on that one batch handler takes together; one alone if there is none."""
     batch = _batch_handler(deliveries[start])
     end = start + 1
     while batch is not None and end < len(deliveries) and _batch_handler(deliveries[end]) is batch:

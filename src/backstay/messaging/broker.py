@@ -156,10 +156,10 @@ class Broker(Protocol):
         ...
 
     def producer(self) -> Producer:
-        """A producer of its own connection; an async context manager."""
+        """Return a producer of its own connection; an async context manager."""
 
     def transactional(self, ident: str) -> TransactionalProducer:
-        """A producer whose batches are transactions; ConfigError where the broker has none."""
+        """Return a producer whose batches are transactions; ConfigError where the broker has none."""
         ...
 
     def subscribe(

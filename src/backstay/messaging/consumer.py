@@ -164,12 +164,12 @@ class Consumer:
         return self._broker
 
     async def dead_letter_topics(self) -> set[str]:
-        """The topics for copies of all records of this group that are in the table of dead letters."""
+        """Return the topics for copies of all records of this group that are in the table of dead letters."""
         return await dead_letter_topics(self._db, self.group)
 
     @property
     def lacks_broker(self) -> bool:
-        """Whether no broker has been given yet."""
+        """True if no broker has been given yet."""
         return self._broker is None
 
     def use_broker(self, broker: Broker) -> None:
@@ -215,7 +215,7 @@ class Consumer:
         self._troubles = {"consumer": "stopped"}
 
     async def caught_up(self) -> bool:
-        """Whether the group has been at the end of every `catch_up` topic once; any process of the service may ask.
+        """Return whether the group has reached the end of every `catch_up` topic once; any process may ask.
 
         False also while the database is away and it was not known before.
         """

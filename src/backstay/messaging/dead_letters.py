@@ -145,7 +145,7 @@ async def discard(db: Database, ids: Sequence[int], *, reason: str, actor: str |
 
 
 async def dead_letter_topics(db: Database, group: str) -> set[str]:
-    """The topics for copies of all records that the group has parked."""
+    """Return the topics for copies of all records that the group has parked."""
     return {_topic(row["topic"], group) for row in await db.fetch(sql.dead_letter_sources, group)}
 
 
@@ -226,7 +226,7 @@ async def park(tx: Transaction, group: str, delivery: Delivery, *, holds: bool =
 
 
 def dead_letter(row: Row) -> DeadLetter:
-    """A row of the table."""
+    """Return a row of the table."""
     return DeadLetter(
         row["id"],
         row["consumer_group"],

@@ -48,7 +48,7 @@ class Delivery:
 
     @property
     def may_share(self) -> bool:
-        """Whether it can share a transaction with its neighbours."""
+        """True if it can share a transaction with its neighbours."""
         return self.fault is not None or (self.registration is not None and self.registration.may_share)
 
 
@@ -77,7 +77,7 @@ def _unreadable(record: Record, envelope: Envelope | None, error: Exception) -> 
 
 
 def _made_id(record: Record) -> UUID:
-    """The same for every delivery of the record, and for no other record."""
+    """Return the same for every delivery of the record, and for no other record."""
     place = f"{record.topic}/{record.partition}/{record.offset}/{_stamp(record.timestamp)}"
     digest = hashlib.sha256(place.encode())
     for part in (record.key, record.value, *(value for _, value in record.headers)):
@@ -90,6 +90,6 @@ def _stamp(time: datetime | None) -> str:
 
 
 def words(error: BaseException) -> str:
-    """The cause of a failure as it is stored: the kind and the message, without characters a database refuses."""
+    """Return the cause of a failure as it is stored: kind and message, without characters that a database refuses."""
     text = f"{type(error).__name__}: {error}".replace("\0", "\\0")
     return text.encode("utf-8", "backslashreplace").decode()[:4000]

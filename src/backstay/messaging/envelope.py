@@ -32,7 +32,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def read(cls, record: Record) -> "Envelope":
-        """The envelope of a record; Unreadable if `id` or `ce_type` is missing or malformed."""
+        """Return the envelope of a record; Unreadable if `id` or `ce_type` is missing or malformed."""
         headers = dict(record.headers)
         get = headers.get
         try:
@@ -63,7 +63,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
         traceparent: str | None = None,
         extra: Headers = (),
     ) -> Record:
-        """The record that carries an event; `extra` headers follow ours and must not repeat their names."""
+        """Return the record that carries an event; `extra` headers follow ours and must not repeat their names."""
         return Record(topic, key.encode(), data, headers_for(id, type, source, key, time, traceparent) + extra)
 
 
@@ -75,7 +75,7 @@ def headers_for(
     time: datetime | None,
     traceparent: str | None,
 ) -> Headers:
-    """The header set of an event, in the order it goes to the wire."""
+    """Return the header set of an event, in the order it goes to the wire."""
     ident, key = str(id).encode(), subject.encode()
     headers: Headers = (
         ("id", ident),
@@ -128,7 +128,7 @@ def _text(headers: dict[str, bytes], name: str) -> str | None:
 
 
 def _time(value: bytes) -> datetime | None:
-    """A time that cannot be read is not worth losing the event."""
+    """Return a time that cannot be read is not worth losing the event."""
     try:
         time = datetime.fromisoformat(value.decode())
     except ValueError:

@@ -28,7 +28,7 @@ class EventSpec:
     key: str
 
     def key_of(self, event: "Event") -> str:
-        """The record key of that event, as text."""
+        """Return the record key of that event, as text."""
         return str(getattr(event, self.key))
 
 

@@ -105,7 +105,7 @@ class Handlers:
 
     @property
     def works_in_batches(self) -> bool:
-        """Whether all of it is handled in batches, so that large ones are worth while."""
+        """True if all of it is handled in batches, so that large ones are worth while."""
         return all(registration.batch is not None for registration in self._by_type.values())
 
     def _order(self, locks: Locks[E] | Shared | None) -> int:
@@ -116,16 +116,16 @@ class Handlers:
         return self._takes.index(locks.take)
 
     def find(self, type_: bytes) -> Registration | None:
-        """The registration of a type, as it is written in `ce_type`."""
+        """Return the registration of a type, as it is written in `ce_type`."""
         return self._by_type.get(type_)
 
     def topics(self) -> list[str]:
-        """The topics that have to be read."""
+        """Return the topics that have to be read."""
         return sorted({registration.topic for registration in self._by_type.values()})
 
 
 def _with_envelope(handler: Any, what: str) -> Any:
-    """The handler as a function of event, transaction and envelope (or many of them)."""
+    """Return the handler as a function of event, transaction and envelope (or many of them)."""
     parameters = inspect.signature(handler).parameters.values()
     places = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
     if len(places) >= 3 or any(p.kind is p.VAR_POSITIONAL for p in parameters):

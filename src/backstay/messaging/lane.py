@@ -130,7 +130,7 @@ class Lane:
         self._subscription.done(self.partition, (last.offset or 0) + 1, size)
 
     def _gather(self) -> tuple[Record, int, list[Delivery]]:
-        """The last of the next records that fit into one transaction, how many they are, and those that concern us."""
+        """Return the last of the next records that fit into one transaction, their number, and those for a handler."""
         last, size, deliveries = None, 0, list[Delivery]()
         for record in islice(self._queue, self._batch):
             delivery = None if record is None else read(record, self._handlers)

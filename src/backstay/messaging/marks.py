@@ -29,12 +29,12 @@ class Marks:
         self._caught_up = False
 
     async def started(self) -> set[Partition]:
-        """The partitions in which the group has ever committed."""
+        """Return the partitions in which the group has ever committed."""
         rows = await self._db.fetch(sql.started, self._group)
         return {Partition(row["topic"], row["partition"]) for row in rows}
 
     async def caught_up(self, topics: Sequence[str]) -> bool:
-        """Whether the group has been at the end of all partitions of these topics; once true, true for ever."""
+        """Return whether the group has been at the end of all partitions of these topics; once true, true for ever."""
         if not self._caught_up:
             rows = await self._db.fetch(sql.caught_up, self._group, list(topics))
             self._caught_up = {row["topic"] for row in rows} >= set(topics)

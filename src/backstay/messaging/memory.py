@@ -98,7 +98,7 @@ class MemoryBroker:
         return [record for log in self._logs.topic(topic).partitions for record in log]
 
     def committed(self, group: str) -> dict[Partition, int]:
-        """The group's committed offsets."""
+        """Return the group's committed offsets."""
         return dict(self._groups.setdefault(group, Group()).committed)
 
     def store(self, record: Record) -> None:

@@ -6,12 +6,12 @@ _MASK = 0xFFFFFFFF
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of that key in a topic with so many partitions."""
+    """Return the partition of that key in a topic with so many partitions."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def murmur2(data: bytes) -> int:
-    """The 32-bit hash of Kafka's `Utils.murmur2`, unsigned."""
+    """Return the 32-bit hash of Kafka's `Utils.murmur2`, unsigned."""
     h = (_SEED ^ len(data)) & _MASK
     whole = len(data) & ~3
     for i in range(0, whole, 4):

@@ -34,7 +34,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     timestamp: datetime | None = None
 
     def header(self, name: str) -> bytes | None:
-        """The first header of that name."""
+        """Return the first header of that name."""
         for key, value in self.headers:
             if key == name:
                 return value

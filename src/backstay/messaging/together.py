@@ -36,7 +36,7 @@ class Together:
         self._began = float("-inf")
 
     async def take(self, deliveries: Sequence[Delivery]) -> bool:
-        """Whether these have had their effect, in a transaction with others'; if not, nothing has happened."""
+        """Return whether these have had their effect, in a transaction with others'; if not, nothing has happened."""
         part = _Part(deliveries)
         self._waiting.append(part)
         if self._worker is None or self._worker.done():

@@ -222,7 +222,7 @@ class Cycle:
         return self._take(records, held)
 
     def _readable(self, now: float) -> list[int]:
-        """The shards to read, in their turn."""
+        """Return the shards to read, in their turn."""
         return self.window.readable(self.leases.readable(now), now, backlog=self._backlogged)
 
     def _take(self, records: Sequence[Pending], held: Mapping[int, int]) -> list[Batch]:
@@ -235,7 +235,7 @@ class Cycle:
         return await self._producer.publish([row.record for row in batch.rows])
 
     async def _prepare(self, rows: Sequence[Row]) -> list[Pending]:
-        """The records of the rows; a full batch takes a while, and others share the event loop."""
+        """Return the records of the rows; a full batch takes a while, and others share the event loop."""
         records: list[Pending] = []
         for start in range(0, len(rows), SLICE):
             if start:

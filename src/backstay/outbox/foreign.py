@@ -94,7 +94,7 @@ def one_row(
     version: int | None,
     headers: Mapping[str, str] | None,
 ) -> tuple[OutboxRows, UUID]:
-    """The row of one event, checked, and its id."""
+    """Return the row of one event, checked, and its id."""
     rows = OutboxRows()
     text = _json(payload, kind, key)
     ident = add(rows, topic, key, kind, text, id=id, version=version, headers=headers, trace=current_trace())

@@ -91,15 +91,15 @@ class Leases:
         return len(self._epochs)
 
     def valid(self, now: float) -> bool:
-        """Whether the leases are known to run."""
+        """Return whether the leases are known to run."""
         return now < self._until
 
     def readable(self, now: float) -> list[int]:
-        """The shards whose events may be read and sent."""
+        """Return the shards whose events may be read and sent."""
         return [shard for shard in self._epochs if shard not in self._leaving] if self.valid(now) else []
 
     def holds(self, shard: int, epoch: int, now: float) -> bool:
-        """Whether this very lease is known to run."""
+        """Return whether this very lease is known to run."""
         return self.valid(now) and self._epochs.get(shard) == epoch
 
     def renewed(self, asked_at: float) -> None:

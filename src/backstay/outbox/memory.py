@@ -45,7 +45,7 @@ class MemoryStore:
         return row
 
     def draw(self, topic: str, key: str, type: str, payload: str | None = "{}") -> Row:  # noqa: A002
-        """An event that has its place in the order, and isn't committed yet."""
+        """Return an event that has its place in the order, and isn't committed yet."""
         shard = crc32(key.encode()) % SHARDS
         time: datetime = self._clock.now()
         return Row(shard, next(self._seq), str(uuid7()), topic, key, type, payload, None, None, time)
@@ -118,7 +118,7 @@ class MemoryStore:
         keys: Sequence[tuple[str, bytes | None]],
         around: bool,
     ) -> list[Row]:
-        """The next rows."""
+        """Return the next rows."""
         self._now()
         self.reads += 1
         skip, waiting, held = set(known), set(topics), set(keys)
@@ -144,7 +144,7 @@ class MemoryStore:
         return frozenset(held)
 
     async def identity(self) -> str:
-        """The table's name."""
+        """Return the table's name."""
         return f"memory-{id(self):x}"
 
     async def note(

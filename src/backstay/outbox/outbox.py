@@ -48,7 +48,7 @@ class Outbox:
         self.appended(tx)
 
     def rows(self, *events: Event, version: int | None = None) -> OutboxRows:
-        """The same for a statement of the caller's own: see `OutboxRows.insert`. Call `appended` too."""
+        """Return the same for a statement of the caller's own: see `OutboxRows.insert`. Call `appended` too."""
         return rows_of(events, version)
 
     def appended(self, tx: Transaction) -> None:
@@ -65,7 +65,7 @@ class Outbox:
         table: OutboxTable | None = None,
         **options: float,
     ) -> Relay:
-        """The relay of this outbox, to be entered; `options` are those of `RelayOptions`.
+        """Return the relay of this outbox, to be entered; `options` are those of `RelayOptions`.
 
         wal: read events from the write-ahead log (the server's `wal_level` must be `logical`) rather than by polling.
         table: publish this table of somebody else's instead of our own.

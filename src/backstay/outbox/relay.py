@@ -58,7 +58,7 @@ class Relay:
 
     @property
     def lacks_broker(self) -> bool:
-        """Whether no broker has been given yet."""
+        """True if no broker has been given yet."""
         return self._broker is None
 
     def use_broker(self, broker: Broker) -> None:
@@ -108,7 +108,7 @@ class Relay:
         return next(self._cycle.window.waits.problems(), None) or self._cycle.backlog.problem or None
 
     def statistics(self) -> RelayStatistics:
-        """The relay's state and its counts since the start."""
+        """Return the relay's state and its counts since the start."""
         cycle, counters = self._cycle, self._counters
         return RelayStatistics(
             pending=cycle.backlog.pending,
@@ -189,7 +189,7 @@ class Relay:
 
 
 def _describe(error: BaseException) -> str:
-    """The first real cause inside groups of causes."""
+    """Return the first real cause inside groups of causes."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error) if isinstance(error, BackstayError) else f"{type(error).__name__}: {error}"

@@ -66,7 +66,7 @@ class OutboxRows:
 
     @staticmethod
     def insert(first: int = 1, *, where: str = "true") -> str:
-        """The INSERT for a caller's own CTE: `arguments` are its parameters from `$first` on; `where` may guard it."""
+        """Return the INSERT for a caller's own CTE, guarded by `where`; parameters from `$first` on: `arguments`."""
         arrays = ", ".join(f"${first + n}::{kind}[]" for n, kind in enumerate(_TYPES))
         return _INSERT.format(arrays=arrays, where=where)
 
@@ -75,7 +75,7 @@ class OutboxRows:
 
 
 def rows_of(events: Sequence[Event], version: int | None = None) -> OutboxRows:
-    """The rows of `events`, with the current trace; the first event of each aggregate carries its `version`."""
+    """Return the rows of `events`, with the current trace; the first event of each aggregate carries its `version`."""
     rows, trace = OutboxRows(), current_trace()
     versioned: set[tuple[str, str]] = set()
     for event in events:
@@ -89,7 +89,7 @@ def rows_of(events: Sequence[Event], version: int | None = None) -> OutboxRows:
 
 
 def current_trace() -> str | None:
-    """The trace of the work being done now, in the form Debezium's router reads (Java properties)."""
+    """Return the trace of the work being done now, in the form Debezium's router reads (Java properties)."""
     context = current()
     return None if context is None else f"traceparent={context.traceparent}"
 

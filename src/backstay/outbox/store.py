@@ -99,7 +99,7 @@ class Session(Protocol):
         keys: Sequence[tuple[str, bytes | None]],
         around: bool,
     ) -> list[Row]:
-        """The next rows of the shards, in order, without those `known` and without the topics and keys that wait.
+        """Return the next rows of the shards, in order, without `known` and without waiting topics and keys.
 
         `around`: leave out parked keys too; not asked for while there are none.
         """
@@ -130,7 +130,7 @@ class Notes(Protocol):
     """What strict mode needs of a session besides: a note of what each group of shards is about to publish."""
 
     async def identity(self) -> str:
-        """The table's own name in the world."""
+        """Return the table's own name in the world."""
         ...
 
     async def note(
@@ -160,7 +160,7 @@ class Store(Protocol):
     """An outbox table."""
 
     def open(self) -> AbstractAsyncContextManager[Session]:
-        """A fresh session."""
+        """Return a fresh session."""
         ...
 
 

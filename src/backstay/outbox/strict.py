@@ -39,17 +39,17 @@ log = logging.getLogger("backstay.outbox")
 
 
 def group_of(shard: int) -> int:
-    """The group that a shard moves with."""
+    """Return the group that a shard moves with."""
     return shard // GROUP_SHARDS
 
 
 def shards_of(group: int) -> range:
-    """The shards of a group."""
+    """Return the shards of a group."""
     return range(group * GROUP_SHARDS, (group + 1) * GROUP_SHARDS)
 
 
 def by_group(view: View) -> View:
-    """The view with groups in the place of shards: a group is free when all of its shards are."""
+    """Return the view with groups in the place of shards: a group is free when all of its shards are."""
     groups: dict[int, list[ShardState]] = {}
     for one in view.shards:
         groups.setdefault(group_of(one.shard), []).append(one)
@@ -80,7 +80,7 @@ class Producers:
                 await producer.__aexit__(kind, error, trace)
 
     async def open(self, ident: str) -> TransactionalProducer:
-        """A producer whose predecessors are fenced."""
+        """Return a producer whose predecessors are fenced."""
         producer = self._broker.transactional(ident)
         await producer.__aenter__()
         self._open.append(producer)
@@ -188,7 +188,7 @@ class StrictCycle(Cycle):
     # -- publishing
 
     def _take(self, records: Sequence[Pending], held: Mapping[int, int]) -> list[Batch]:
-        """A batch for each group."""
+        """Return a batch for each group."""
         groups: dict[int, list[Pending]] = {}
         for one in records:
             groups.setdefault(group_of(one.shard), []).append(one)

@@ -101,7 +101,7 @@ class OutboxTable:
             raise ConfigError(lost)
 
     def statements(self, found: Mapping[str, str]) -> SimpleNamespace:
-        """The relay's SQL for this table, whose columns have these types."""
+        """Return the relay's SQL for this table, whose columns have these types."""
         names = ("read", "delete", "park", "settle", "backlog", "topics", "parked_keys", "skip", "edit", "around")
         texts = {name: self._filled(getattr(templates, name), found) for name in names}
         return SimpleNamespace(**texts, read_around=texts["read"].replace("-- around", texts["around"]))

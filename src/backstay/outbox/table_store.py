@@ -26,7 +26,7 @@ class TableStore:
         await self.statements()
 
     async def statements(self) -> SimpleNamespace:
-        """The SQL for the table as it is now."""
+        """Return the SQL for the table as it is now."""
         found = {row["name"]: row["type"] for row in await self._db.fetch(templates.columns, self.table.table)}
         self.table.check(found)
         return self.table.statements(found)

@@ -90,11 +90,11 @@ class Waits:
         self._probing: set[str] = set()
 
     def __bool__(self) -> bool:
-        """Whether rows must be chosen with care."""
+        """Return whether rows must be chosen with care."""
         return bool(self.topics or self.suspects or self.poison)
 
     def everything(self, now: float) -> bool:
-        """Whether nothing may be read at all."""
+        """Return whether nothing may be read at all."""
         return self.producer is not None and now < self.producer.until
 
     def topics_now(self, now: float, in_flight: Iterable[frozenset[str]]) -> list[str]:
@@ -105,7 +105,7 @@ class Waits:
         return sorted(waiting | busy)
 
     def first_shard(self) -> int | None:
-        """The shard of a suspect, to be read first."""
+        """Return the shard of a suspect, to be read first."""
         return next((one.shard for one in self.suspects.values()), None)
 
     def next_retry(self, now: float) -> float | None:
@@ -145,7 +145,7 @@ class Waits:
         self.suspects.pop(row.key, None)
 
     def refused(self, row: Pending, error: PublishError, now: float, *, alone: bool) -> Poison | None:
-        """The broker will not take it; whether that is the last word depends on whether it was alone."""
+        """Return the broker will not take it; whether that is the last word depends on whether it was alone."""
         self.producer = None
         if alone:
             self.suspects.pop(row.key, None)

@@ -74,12 +74,12 @@ class Window:
 
     @property
     def full(self) -> bool:
-        """Whether reading must pause."""
+        """True if reading must pause."""
         rows = self._rows_in_flight + self._acknowledged_rows
         return rows >= self._max_rows or self._bytes_in_flight >= self._max_bytes
 
     def is_busy(self, shard: int) -> bool:
-        """Whether anything of the shard is in flight or not yet deleted."""
+        """Return whether anything of the shard is in flight or not yet deleted."""
         return shard in self._busy or shard in self._acknowledged
 
     def readable(self, held: Iterable[int], now: float, *, backlog: bool = False) -> list[int]:

@@ -44,7 +44,7 @@ class Encoder:
         self._types: dict[str, Header] = {}
 
     def encode(self, rows: Sequence[Row]) -> list[Pending]:
-        """The records of the rows, ready to be published."""
+        """Return the records of the rows, ready to be published."""
         source, types = self._source, self._types
         made: list[Pending] = []
         last, moment = None, _EPOCH  # events of a transaction have the same time, and lie together
@@ -88,7 +88,7 @@ class RouterEncoder(Encoder):
         self._cloudevents = cloudevents
 
     def encode(self, rows: Sequence[Row]) -> list[Pending]:
-        """The records of the rows."""
+        """Return the records of the rows."""
         made: list[Pending] = []
         for shard, seq, id_, topic, key, kind, payload, headers, trace, time in rows:
             ident = id_.encode() if isinstance(id_, str) else id_

@@ -122,7 +122,7 @@ class Actuator:
         return keep
 
     def events(self, name: str | None = None, kind: str | None = None, *, of: Endpoint = BREAKERS) -> Shown:
-        """The last events of policies of one kind, in the order of time."""
+        """Return the last events of policies of one kind, oldest first."""
         self.attend()
         kept = [
             event
@@ -214,7 +214,7 @@ def _update(breaker: CircuitBreaker, body: bytes) -> tuple[int, Shown]:
 async def _next(
     queue: "asyncio.Queue[Shown]", gone: "asyncio.Future[None]", name: str | None, kind: str | None
 ) -> bytes:
-    """The next thing to send: an event, a ping after a second, nothing for an event that isn't wanted."""
+    """Return the next item to send: an event, a ping after a second without one, nothing for an event filtered out."""
     coming = asyncio.ensure_future(queue.get())
     waits: set[asyncio.Future[Any]] = {coming, gone}
     try:

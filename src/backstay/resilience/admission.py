@@ -44,7 +44,7 @@ class Admission(Policy):
         raise NotImplementedError
 
     def wait_plain(self) -> Admitted:
-        """The same, blocking this thread."""
+        """Do as `wait`, blocking this thread."""
         raise NotImplementedError
 
     async def admitted(self) -> Admitted:
@@ -58,7 +58,7 @@ class Admission(Policy):
         return await self.wait() if token is None else token
 
     def admitted_plain(self) -> Admitted:
-        """The same, blocking this thread."""
+        """Do as `admitted`, blocking this thread."""
         token = self.acquire()
         if isinstance(token, Exception):
             try:
@@ -69,9 +69,9 @@ class Admission(Policy):
 
     @abstractmethod
     def settle(self, token: Any, error: BaseException | None, result: object = None) -> None:
-        """The call ended with `error`, or with `result`. May raise another error in place of `error`."""
+        """Record the outcome of a call: `error`, or `result`. May raise another error in place of `error`."""
 
-    def share(self) -> None:
+    def make_thread_safe(self) -> None:
         """Be used by several threads from now on."""
 
     # -- the forms that it guards ---------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ class Admission(Policy):
 
     def wrap_plain(self, call: Callable[P, R]) -> Plain[P, R]:
         """Guard a plain function, which several threads may call; waiting blocks its thread."""
-        self.share()
+        self.make_thread_safe()
         return _plain(call, self)
 
     def wrap_generator(self, call: AsyncItems[P, R]) -> AsyncItems[P, R]:
@@ -91,7 +91,7 @@ class Admission(Policy):
 
     def wrap_plain_generator(self, call: Items[P, R]) -> Items[P, R]:
         """Guard a plain generator as one call, from its first item to its end."""
-        self.share()
+        self.make_thread_safe()
         return _generator(call, self)
 
     def block(self) -> Block:
@@ -168,7 +168,7 @@ def _generator(call: Items[P, R], policy: Admission) -> Items[P, R]:
 def async_generator(
     call: AsyncItems[P, R], policy: Admission | None, *, step: Callable[[Any], Any] | None = None
 ) -> AsyncItems[P, R]:
-    """The guarded form of an async generator; `step` guards each of the calls that bring an item."""
+    """Return the guarded form of an async generator; `step` guards each of the calls that return an item."""
     guard = step or (lambda bring: bring)
 
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[R, Any]:
@@ -275,7 +275,7 @@ class AdmittedBlock(Block):
 
     def enter_plain(self) -> Any:
         check()
-        self._policy.share()
+        self._policy.make_thread_safe()
         self._token = self._policy.admitted_plain()
 
     def leave_plain(self, error: BaseException | None) -> None:

@@ -31,7 +31,7 @@ class Ambient(Generic[V]):
         """The innermost scope, open or closed; None where there was never any. A cheap first look for hot paths."""
 
     def get(self) -> V | None:
-        """The value of the innermost open scope, or None."""
+        """Return the value of the innermost open scope, or None."""
         scope = self._variable.get()
         while scope is not None and scope.closed:
             scope = scope.outer

@@ -42,7 +42,7 @@ class Budget:
         self._refused = 0
         self._lock: Any = None  # an RLock: a finalizer may call in the middle of a step
 
-    def share(self) -> None:
+    def make_thread_safe(self) -> None:
         """Be used by several threads from now on."""
         self._lock = self._lock or threading.RLock()
 
@@ -71,7 +71,7 @@ class Budget:
         return True
 
     def statistics(self) -> BudgetStatistics:
-        """A snapshot."""
+        """Return a snapshot."""
         self._bucket()
         return BudgetStatistics(*self._sums(), self._refused)
 

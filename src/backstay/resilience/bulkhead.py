@@ -34,11 +34,11 @@ class BulkheadStatistics:
 class _Claim(Waiter):
     """A place that a caller waits for."""
 
-    __slots__ = ("given",)
+    __slots__ = ("granted",)
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
         super().__init__(loop)
-        self.given = False
+        self.granted = False
 
 
 class Bulkhead(Admission):
@@ -65,25 +65,27 @@ class Bulkhead(Admission):
         self.name = name
         self.max_calls = max_calls
         self.in_flight = 0
-        self.free = max_calls  # places that may be taken without asking: none while there are waiters, or with threads
+        self.open_places = (
+            max_calls  # places that may be taken without asking: none while there are waiters, or with threads
+        )
         self._rejected = 0
         self._waiting: deque[_Claim] = deque()
         self._events = events.Publisher()
         self._lock: AbstractContextManager[Any] = nullcontext()
         if threads:
-            self.share()
+            self.make_thread_safe()
 
-    def share(self) -> None:
+    def make_thread_safe(self) -> None:
         """Be used by several event loops or threads from now on."""
         if isinstance(self._lock, nullcontext):
             self._lock = threading.RLock()
-            self.free = 0
+            self.open_places = 0
 
     # -- places ---------------------------------------------------------------------------------------------------
 
     def acquire(self) -> Admitted | BulkheadFull | None:
         """Take a place; None if there is none at once, or the refusal where nothing may wait."""
-        if self.in_flight < self.free:
+        if self.in_flight < self.open_places:
             self.in_flight += 1
             return PLACE
         with self._lock:
@@ -108,7 +110,7 @@ class Bulkhead(Admission):
         return self._came(claim, came, refusal)
 
     def wait_plain(self) -> Admitted:
-        """The same, blocking this thread."""
+        """Do as `wait`, blocking this thread."""
         limit, refusal = self._limit()
         claim = self._claim(None)
         if claim is None:
@@ -122,7 +124,7 @@ class Bulkhead(Admission):
 
     def settle(self, token: Any, error: BaseException | None, result: object = None) -> None:  # noqa: ARG002 - a place is a place
         """Give the place back, or hand it to the first that waits."""
-        if self.free:
+        if self.open_places:
             self.in_flight -= 1
         else:
             self.leave()
@@ -132,7 +134,7 @@ class Bulkhead(Admission):
         await self.admitted()
 
     def enter_plain(self) -> None:
-        """The same, blocking this thread."""
+        """Do as `enter`, blocking this thread."""
         self.admitted_plain()
 
     def leave(self) -> None:
@@ -142,13 +144,13 @@ class Bulkhead(Admission):
             if claim is None:
                 self.in_flight -= 1
             else:
-                claim.given = True  # the place is handed over: the number in flight stays
+                claim.granted = True  # the place is handed over: the number in flight stays
             self._count_waiting()
         if claim is not None:
             claim.wake()
 
     def _limit(self) -> tuple[float, Callable[[], BaseException]]:
-        """The seconds to wait at most, and what is raised when they are over."""
+        """Return the longest wait in seconds, and the error to raise after it."""
         left = remaining()
         if left is None or left > self.max_wait:
             return self.max_wait, self._refusal
@@ -174,7 +176,7 @@ class Bulkhead(Admission):
     def _withdraw(self, claim: _Claim) -> None:
         """Its caller doesn't wait any more; a place that came at the same moment is passed on."""
         with self._lock:
-            if not claim.given:
+            if not claim.granted:
                 self._waiting.remove(claim)
                 self._count_waiting()
                 return
@@ -182,7 +184,7 @@ class Bulkhead(Admission):
 
     def _count_waiting(self) -> None:
         if isinstance(self._lock, nullcontext):
-            self.free = 0 if self._waiting else self.max_calls
+            self.open_places = 0 if self._waiting else self.max_calls
 
     def _refusal(self) -> BulkheadFull:
         with self._lock:
@@ -196,7 +198,7 @@ class Bulkhead(Admission):
         return self._events.on(event, listener)
 
     def statistics(self) -> BulkheadStatistics:
-        """A snapshot."""
+        """Return a snapshot."""
         return BulkheadStatistics(self.max_calls, self.in_flight, len(self._waiting), self._rejected)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The circuit breaker: what it makes of calls and their endings; its states and counts are in `state_machine`."""
+"""The circuit breaker: permits for calls, and the verdict on each outcome. States and counts are in `state_machine`."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ MAX_VERDICTS = 200  # exception types whose verdict is remembered
 
 
 class BreakerArguments(BreakerOptions, total=False):
-    """What makes a circuit breaker besides its name."""
+    """Arguments of a circuit breaker besides its name."""
 
     config: CircuitBreakerConfig
     threads: bool
@@ -38,47 +38,47 @@ class BreakerArguments(BreakerOptions, total=False):
 
 
 class Permit:
-    """Leave to make one call; tell it once how the call went. Leaving a `with` block untold gives it back.
+    """Permission for one call. Report its outcome exactly once; leaving the `with` block without reporting releases it.
 
-    So does dropping it untold, at the next call that needs a permit.
+    A permit that is dropped without a report is released at the next call that needs one.
     """
 
-    __slots__ = ("_breaker", "_era", "_started", "_told")
+    __slots__ = ("_breaker", "_generation", "_reported", "_started")
 
     def __init__(self, breaker: "CircuitBreaker") -> None:
-        self._told = True  # until there is something to tell
+        self._reported = True  # until there is a permit to report on
         self._breaker = breaker
-        self._era, self._started = breaker.admitted_plain()
-        self._told = False
+        self._generation, self._started = breaker.admitted_plain()
+        self._reported = False
 
     def restart(self) -> None:
-        """The time of the call counts from now on: what went before was not the dependency's."""
+        """Measure the duration of the call from now on, without the time spent before it began."""
         self._started = self._breaker.now()
 
     @property
     def is_slow(self) -> bool:
-        """Whether the call takes longer already than the breaker's threshold of slow calls."""
+        """True if the call has already exceeded the breaker's slow-call threshold."""
         duration: float = self._breaker.now() - self._started
         return duration > self._breaker.machine.slow
 
     def success(self, result: object = None) -> None:
-        """The call gave `result`."""
+        """Report a call that returned `result`."""
         self._settle(None, result)
 
     def failure(self, error: BaseException) -> None:
-        """The call raised `error`, whose kind decides what that says (see `verdict`)."""
+        """Report a call that raised `error`; its type decides whether it counts as a failure (see `verdict`)."""
         self._settle(error, None)
 
     def release(self) -> None:
-        """The call said nothing about the dependency, or wasn't made."""
-        if not self._told:
-            self._told = True
-            self._breaker.machine.release(self._era)
+        """Release the permit: the call was not made, or says nothing about the dependency."""
+        if not self._reported:
+            self._reported = True
+            self._breaker.machine.release(self._generation)
 
     def _settle(self, error: BaseException | None, result: object) -> None:
-        if not self._told:
-            self._told = True
-            self._breaker.settle((self._era, self._started), error, result)
+        if not self._reported:
+            self._reported = True
+            self._breaker.settle((self._generation, self._started), error, result)
 
     def __enter__(self) -> Self:
         return self
@@ -92,12 +92,12 @@ class Permit:
             self.failure(error)
 
     def __del__(self) -> None:
-        if not self._told:
-            self._breaker.machine.abandon(self._era)
+        if not self._reported:
+            self._breaker.machine.release_later(self._generation)
 
 
 class _PermitBlock(AdmittedBlock):
-    """A block behind a breaker: its normal end is a success, an exception a failure, unless the permit was told."""
+    """A guarded block: its normal end is a success, an exception a failure, unless the permit was reported on."""
 
     def __init__(self, breaker: "CircuitBreaker") -> None:
         super().__init__(breaker)
@@ -119,18 +119,23 @@ class _PermitBlock(AdmittedBlock):
             permit.failure(error)
 
     def _permit(self) -> Permit:
-        era, started = self._token
+        generation, started = self._token
         self._token = permit = Permit.__new__(Permit)
-        permit._breaker, permit._era, permit._started, permit._told = self._breaker, era, started, False
+        permit._breaker, permit._generation, permit._started, permit._reported = (
+            self._breaker,
+            generation,
+            started,
+            False,
+        )
         return permit
 
 
 class CircuitBreaker(Admission):
-    """Stops calling a dependency that fails or is slow, and tries it again after a while.
+    """Refuse calls to a dependency that fails or is slow, and probe it again after `wait_open`.
 
     name: shown in events, metrics and rejections.
     config: a whole configuration; the keyword arguments are the fields of `CircuitBreakerConfig` and win over it.
-    threads: used from several threads: every step takes a lock. Around a plain function that is so by itself.
+    threads: take a lock in every step, for use by several threads. A guarded plain function does so by itself.
     """
 
     def __init__(
@@ -147,46 +152,50 @@ class CircuitBreaker(Admission):
         self.now = clock.monotonic
         self._config = self._changed(config or CircuitBreakerConfig(), options)
         self._verdicts: dict[type[BaseException] | type[None], Verdict] = {}
-        self.machine = StateMachine(name, self._config, self.now(), _alarm(weakref.ref(self)))
+        self.machine = StateMachine(name, self._config, self.now(), _schedule_poll(weakref.ref(self)))
         if threads:
-            self.machine.share()
+            self.machine.make_thread_safe()
 
     # -- guarding -------------------------------------------------------------------------------------------------
 
-    def share(self) -> None:
-        """Be used by several threads from now on."""
-        self.machine.share()
+    def make_thread_safe(self) -> None:
+        """Take a lock in every step from now on, so that several threads may use it."""
+        self.machine.make_thread_safe()
 
     def block(self) -> Block:
-        """Guard a block: its normal end is a success, an exception a failure, unless the permit was told otherwise."""
+        """Guard a block: its normal end is a success, an exception a failure, unless its permit was reported on."""
         return _PermitBlock(self)
 
     def permit(self) -> Permit:
-        """A permit to be told by hand; raises `CallNotPermitted`."""
+        """Return a permit whose outcome the caller reports; raises `CallNotPermitted`."""
         return Permit(self)
 
     def acquire(self) -> Token | CallNotPermitted:
-        """Admit a call, or refuse it."""
+        """Return a permit, or the refusal."""
         machine, started = self.machine, self.now()
-        wait = self._wait_after_visit(started) if machine.state is HALF_OPEN else None
+        wait = self._wait_of_due_opening(started) if machine.state is HALF_OPEN else None
         return machine.acquire(started, wait)
 
     def functions(self) -> tuple[Callable[[], Any], Callable[..., None]]:
-        """`acquire` and `settle` with what a call through a closed breaker needs at hand."""
+        """Return `acquire` and `settle` with the fast path of a closed breaker (see `state_machine`)."""
         machine, now, judge = self.machine, self.now, self.settle
-        admit, wait_after_visit = machine.acquire, self._wait_after_visit
+        admit, wait_of_due_opening = machine.acquire, self._wait_of_due_opening
 
         def acquire() -> Token | CallNotPermitted:
-            era, started = machine.free, now()
-            if era:
-                return era, started
-            return admit(started, wait_after_visit(started) if machine.state is HALF_OPEN else None)
+            generation, started = machine.pass_generation, now()
+            if generation:
+                return generation, started
+            return admit(started, wait_of_due_opening(started) if machine.state is HALF_OPEN else None)
 
         def settle(token: Any, error: BaseException | None, result: object = None) -> None:
             if error is None:
-                era, started = token
+                generation, started = token
                 ended = now()
-                if era == machine.quiet and ended - started <= machine.slow and ended < machine.until:
+                if (
+                    generation == machine.fast_success_generation
+                    and ended - started <= machine.slow
+                    and ended < machine.fast_until
+                ):
                     machine.succeeded += 1
                     return
             judge(token, error, result)
@@ -194,37 +203,37 @@ class CircuitBreaker(Admission):
         return acquire, settle
 
     def settle(self, token: Any, error: BaseException | None, result: object = None) -> None:
-        """The call ended with `error`, or with `result`."""
+        """Record the outcome of a call: `error`, or `result`."""
         machine, ended = self.machine, self.now()
-        era, started = token
+        generation, started = token
         duration = ended - started
         verdict, shown, open_for = self._verdicts.get(type(error)), error, None
         if verdict is None:  # foreign code first
             try:
                 verdict, shown, open_for = self._judge(error, result, duration)
             except BaseException:
-                machine.release(era)
+                machine.release(generation)
                 raise
         if verdict is FAILURE or verdict is SUCCESS:
-            number = machine.settle(era, duration, ended, verdict is FAILURE, shown, open_for)
+            number = machine.settle(generation, duration, ended, verdict is FAILURE, shown, open_for)
             if number:
-                self._open(era, number, ended, error)
+                self._open(generation, number, ended, error)
         elif verdict is GIVEN_BACK:
-            machine.release(era, impatient=isinstance(error, DeadlineTimeout))
+            machine.release(generation, deadline_exceeded=isinstance(error, DeadlineTimeout))
         else:
             assert error is not None
-            machine.ignore(era, duration, ended, error, open_for)
+            machine.ignore(generation, duration, ended, error, open_for)
 
     def _judge(
         self, error: BaseException | None, result: object, duration: float
     ) -> tuple[Verdict, BaseException | None, float | None]:
-        """The verdict on an ending, the error that shows it, and the seconds to be open for that it asks for."""
+        """Return the verdict on an outcome, the error to report, and the seconds to open for if it requires that."""
         config = self._config
         if error is not None:
             verdict = self._verdict_on(error, duration)
             if config.open_if is None or verdict is GIVEN_BACK:
                 return verdict, error, None
-            return verdict, error, self._asked_for(error)
+            return verdict, error, self._requested_wait(error)
         if (
             config.fail_result is not None
             and result is not None
@@ -232,11 +241,11 @@ class CircuitBreaker(Admission):
         ):
             return FAILURE, events.ResultRecordedAsFailure(result), None
         if config.open_if is not None and result is not None:
-            return SUCCESS, None, self._asked_for(result)
+            return SUCCESS, None, self._requested_wait(result)
         return SUCCESS, None, None
 
     def _verdict_on(self, error: BaseException, duration: float) -> Verdict:
-        """The verdict on an error; remembered by its type where that is all there is to say."""
+        """Return the verdict on an error; cached by its type where nothing else decides."""
         config = self._config
         verdict = verdict_on(
             error,
@@ -255,8 +264,8 @@ class CircuitBreaker(Admission):
             self._verdicts[type(error)] = verdict
         return verdict
 
-    def _asked_for(self, outcome: object) -> float | None:
-        """The seconds that `open_if` wants the breaker to be open for."""
+    def _requested_wait(self, outcome: object) -> float | None:
+        """Return the seconds for which `open_if` requires the breaker to open."""
         open_if = self._config.open_if
         assert open_if is not None
 
@@ -267,47 +276,47 @@ class CircuitBreaker(Admission):
         found: float | None = ask(asked, f"open_if of CircuitBreaker '{self.name}'", None, about=outcome)
         return found
 
-    def _open(self, era: int, number: int, now: float, error: BaseException | None) -> None:
-        """Open by a wait that a function tells; one that fails leaves the state as it was, and the permit goes back."""
+    def _open(self, generation: int, number: int, now: float, error: BaseException | None) -> None:
+        """Open for the wait that a function returns; if it raises, the state stays and the permit is released."""
         try:
             wait = self._config.wait(number)
         except Exception as failure:  # noqa: BLE001 - reported
             report(f"wait_open of CircuitBreaker '{self.name}'", failure, error)
-            self.machine.release(era)
+            self.machine.release(generation)
         else:
             self.machine.open(number, wait, now)
 
-    def _wait_after_visit(self, now: float) -> float | None:
-        """The wait of the opening that ends an undecided visit at `now`, where a function tells it."""
-        number = self.machine.expiring(now)
+    def _wait_of_due_opening(self, now: float) -> float | None:
+        """Return the wait of the opening that ends an undecided HALF_OPEN at `now`, where a function computes it."""
+        number = self.machine.due_opening(now)
         if not number:
             return None
         found: float | None = ask(self._config.wait, f"wait_open of CircuitBreaker '{self.name}'", None, number)
         return found
 
-    # -- by hand --------------------------------------------------------------------------------------------------
+    # -- manual ---------------------------------------------------------------------------------------------------
 
     @property
     def config(self) -> CircuitBreakerConfig:
-        """The present configuration."""
+        """The current configuration."""
         return self._config
 
     @property
     def state(self) -> State:
-        """The state; OPEN turns to HALF_OPEN by a call that may try, or by itself with `auto_half_open`."""
+        """The state; OPEN changes to HALF_OPEN by a permitted call, or by itself with `auto_half_open`."""
         now = self.now()
-        return self.machine.look(now, self._wait_after_visit(now))
+        return self.machine.poll(now, self._wait_of_due_opening(now))
 
     def force_open(self) -> None:
-        """Refuse every call until told otherwise."""
+        """Refuse every call until the next manual transition."""
         self.transition_to(State.FORCED_OPEN)
 
     def disable(self) -> None:
-        """Let every call pass, and count nothing, until told otherwise."""
+        """Permit every call and count nothing until the next manual transition."""
         self.transition_to(State.DISABLED)
 
     def transition_to(self, state: State, *, wait: Seconds | None = None) -> None:
-        """Go to `state` by hand, with `wait` seconds (or a `timedelta`) for OPEN.
+        """Change to `state` manually, with `wait` seconds (or a `timedelta`) for OPEN.
 
         Raises `IllegalTransition`, and `ValueError` for a wait that is no duration; nothing changes then.
         """
@@ -318,11 +327,11 @@ class CircuitBreaker(Admission):
         self.machine.transition(state, self.now(), wait=seconds, counted=wait is None and state is State.OPEN)
 
     def reset(self) -> None:
-        """A fresh closed state, whatever was before."""
+        """Start again in CLOSED with an empty window."""
         self.machine.reset(self.now())
 
     def reconfigure(self, **options: Unpack[BreakerOptions]) -> None:
-        """Change fields of the configuration while calls go on; what was counted stays."""
+        """Change fields of the configuration while calls go on; recorded outcomes stay."""
         self._config = self._changed(self._config, options)
         self._verdicts.clear()
         self.machine.reconfigure(self._config, self.now())
@@ -341,8 +350,8 @@ class CircuitBreaker(Admission):
         return self.machine.publisher.on(event, listener)
 
     def statistics(self) -> BreakerStatistics:
-        """A snapshot of state, rates and counts."""
-        _ = self.state  # an undecided visit may have ended
+        """Return a snapshot of state, rates and counts."""
+        _ = self.state  # an undecided HALF_OPEN may have ended
         return self.machine.statistics(self.now())
 
     def __repr__(self) -> str:
@@ -353,22 +362,22 @@ class CircuitBreaker(Admission):
         )
 
 
-def _alarm(breaker: "weakref.ref[CircuitBreaker]") -> Callable[[float], None]:
-    """Looks at the breaker after some seconds, if an event loop runs here; a look that comes too late moves nothing."""
+def _schedule_poll(breaker: "weakref.ref[CircuitBreaker]") -> Callable[[float], None]:
+    """Return a function that polls the breaker after some seconds, if an event loop runs in this thread."""
 
-    def look() -> None:
+    def poll() -> None:
         if (found := breaker()) is not None:
             _ = found.state
 
-    def alarm(seconds: float) -> None:
-        with contextlib.suppress(RuntimeError):  # no loop: the next look finds it
-            asyncio.get_running_loop().call_later(max(0.0, seconds) + 0.001, look)
+    def schedule_poll(seconds: float) -> None:
+        with contextlib.suppress(RuntimeError):  # no loop: the next call or poll finds it
+            asyncio.get_running_loop().call_later(max(0.0, seconds) + 0.001, poll)
 
-    return alarm
+    return schedule_poll
 
 
 def circuit_breaker(name: str, **options: Unpack[BreakerArguments]) -> CircuitBreaker:
-    """A decorator with a breaker of its own: `@circuit_breaker("payments", failure_rate=50)`."""
+    """Return a decorator with a breaker of its own: `@circuit_breaker("payments", failure_rate=50)`."""
     return CircuitBreaker(name, **options)
 
 

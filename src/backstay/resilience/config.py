@@ -154,7 +154,7 @@ class BreakerOptions(TypedDict, total=False):
 
 
 def opening(value: object) -> float:
-    """The seconds that a breaker stays open, as a user's function gives them; raises `ValueError` for what is none."""
+    """Return a user's duration of an opening in seconds; raises `ValueError` for what isn't one."""
     seconds = duration(value)
     if seconds is None or seconds < 0:
         raise ValueError(f"{value!r} is not a number of seconds of at least 0, nor a timedelta")
@@ -169,17 +169,17 @@ def check(what: str, *facts: tuple[bool, str]) -> None:
 
 
 def within(value: object, above: float, most: float = float("inf")) -> bool:
-    """Whether `value` is a finite number greater than `above` and at most `most`; `True` and `False` are none."""
+    """Return whether `value` is a finite number greater than `above` and at most `most`; booleans are none."""
     return isinstance(value, int | float) and duration(value) is not None and above < value <= most
 
 
 def not_negative(value: object) -> bool:
-    """Whether `value` is a finite number of at least 0."""
+    """Return whether `value` is a finite number of at least 0."""
     return isinstance(value, int | float) and duration(value) is not None and value >= 0
 
 
 def whole(value: object, least: int) -> bool:
-    """Whether `value` is a whole number of at least `least`."""
+    """Return whether `value` is a whole number of at least `least`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 

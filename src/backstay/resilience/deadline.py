@@ -56,7 +56,7 @@ def remaining() -> float | None:
 
 
 def clamp(timeout: float) -> float:
-    """The smaller of `timeout` and what remains; raises `DeadlineExceeded` when nothing remains."""
+    """Return the smaller of `timeout` and the remaining time; raises `DeadlineExceeded` when none remains."""
     left = remaining()
     if left is None:
         return timeout

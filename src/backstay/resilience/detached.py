@@ -9,7 +9,7 @@ from backstay.resilience.retry import own_attempts
 
 @contextlib.contextmanager
 def detached() -> Iterator[None]:
-    """What is done inside, and the tasks made there, belong to no request: no deadline, no mark of a repetition.
+    """Run the block, and tasks created in it, outside of the request: without its deadline and repetition mark.
 
     A task made inside a request loses both by itself when the request is over; with this it never has them.
     """

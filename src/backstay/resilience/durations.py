@@ -7,7 +7,7 @@ Seconds = float | timedelta
 
 
 def in_seconds(value: Seconds) -> float:
-    """A duration as seconds."""
+    """Return a duration as seconds."""
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 

@@ -183,12 +183,12 @@ class Publisher:
     `emit` calls the listeners; `post` keeps an event for `deliver`, for those that are in the middle of a change.
     """
 
-    __slots__ = ("_changed", "_listeners", "failures", "heard", "pending")
+    __slots__ = ("_changed", "_listeners", "failures", "has_listeners", "pending")
 
     def __init__(self, changed: Callable[[], None] | None = None) -> None:
         self._listeners: dict[type[Event], tuple[Listener, ...]] = {}
         self._changed = changed  # called when listeners come or go
-        self.heard = False  # whether anybody listens to anything
+        self.has_listeners = False  # whether anybody listens to anything
         self.failures = 0  # errors raised by listeners
         self.pending: list[tuple[type[Event], dict[str, Any]]] = []  # posted, and not delivered yet
 
@@ -212,13 +212,13 @@ class Publisher:
         return remove
 
     def _tell(self) -> None:
-        self.heard = any(self._listeners.values())
+        self.has_listeners = any(self._listeners.values())
         if self._changed is not None:
             self._changed()
 
     def wants(self, event: type[Event]) -> bool:
-        """Whether anybody listens to this type."""
-        return self.heard and bool(self._listeners.get(event) or self._listeners.get(Event))
+        """Return whether anybody listens to this type."""
+        return self.has_listeners and bool(self._listeners.get(event) or self._listeners.get(Event))
 
     def emit(self, event: type[Event], name: str, **details: Any) -> None:
         """Make the event and tell its listeners, if there are any."""

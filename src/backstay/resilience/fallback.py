@@ -37,7 +37,7 @@ class Fallback(Policy):
         self.handled = 0  # errors that were answered by a handler
 
     def handler_for(self, error: BaseException) -> Handler | None:
-        """The handler of the nearest superclass of the error's type, if there is one."""
+        """Return the handler of the nearest superclass of the error's type, if there is one."""
         if isinstance(error, BaseExceptionGroup) and not any(
             issubclass(kind, BaseExceptionGroup) and isinstance(error, kind) for kind in self._handlers
         ):
@@ -49,7 +49,7 @@ class Fallback(Policy):
         return None
 
     def take(self, error: Exception, handler: Handler, *args: Any, **kwargs: Any) -> Any:
-        """The handler's answer, or an awaitable of it."""
+        """Return the handler's answer, or an awaitable of it."""
         self.handled += 1
         self._events.emit(events.FallbackTaken, self.name, error=error)
         return handler(error, *args, **kwargs)
@@ -101,7 +101,7 @@ class Fallback(Policy):
 
 
 def fallback(handlers: Mapping[type[Exception], Handler]) -> Fallback:
-    """A decorator: `@fallback({TimeoutError: assume_some})`."""
+    """Return a decorator: `@fallback({TimeoutError: assume_some})`."""
     return Fallback(handlers)
 
 

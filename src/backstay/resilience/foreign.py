@@ -14,7 +14,7 @@ _reported: set[tuple[str, type[BaseException]]] = set()
 
 
 def ask(function: Callable[..., Any], what: str, default: Any, *args: Any, about: object = None) -> Any:
-    """The answer of `function(*args)`, or `default` if it raises an `Exception`; `what` names the function in the log.
+    """Return `function(*args)`, or `default` if it raises an `Exception`; `what` names the function in the log.
 
     `about`: the outcome that it was asked about; an exception gets a note.
     """

@@ -17,7 +17,7 @@ WORDS = {State.CLOSED: UP, State.OPEN: "CIRCUIT_OPEN", State.HALF_OPEN: "CIRCUIT
 
 
 def health(policies: Iterable[Any], *, may_fail: bool = False) -> dict[str, Any]:
-    """The body of a health endpoint: a status, and each component's with its details."""
+    """Return the body of a health endpoint: a status, and each component's status with details."""
     components: dict[str, Any] = {}
     for policy in policies:
         if isinstance(policy, CircuitBreaker):

@@ -94,7 +94,7 @@ def _adder(total: list[float]) -> Callable[[Any], None]:
 
 
 def samples(policies: Iterable[Any], *, tags: Tags | None = None, timers: Timers | None = None) -> Iterator[Sample]:
-    """The numbers of these policies.
+    """Yield the metrics of these policies.
 
     Of two policies of one kind and name the second is shown as `name-2`. A tag never takes the place of a label of
     Resilience4j's (`name`, `kind`, `state`), and its name is made a legal one, as by Micrometer.
@@ -114,7 +114,7 @@ def samples(policies: Iterable[Any], *, tags: Tags | None = None, timers: Timers
 
 
 def exposition(policies: Iterable[Any], *, tags: Tags | None = None, timers: Timers | None = None) -> str:
-    """The numbers as Prometheus's text, for those who have no client library."""
+    """Return the metrics in Prometheus' text format, for those who have no client library."""
     families: dict[str, list[Sample]] = {}
     for sample in samples(policies, tags=tags, timers=timers):
         families.setdefault(sample.family, []).append(sample)
@@ -132,7 +132,7 @@ def exposition(policies: Iterable[Any], *, tags: Tags | None = None, timers: Tim
 
 
 def _family_of(kind: type) -> type:
-    """The kind whose families a policy shares: both bulkheads are `resilience4j_bulkhead_…`."""
+    """Return the class whose metric families a policy shares: both bulkheads are `resilience4j_bulkhead_…`."""
     return Bulkhead if kind is ThreadPoolBulkhead else kind
 
 

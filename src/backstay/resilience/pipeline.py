@@ -54,7 +54,7 @@ class Pipeline(Policy):
         self._pool = next((each for each in layers if isinstance(each, ThreadPoolBulkhead)), None)
 
     def wrap(self, call: Call[P, R]) -> Guarded[P, R]:
-        """A coroutine function inside all layers."""
+        """Guard a coroutine function by all layers."""
         if self._pool is not None:
             raise TypeError(f"{self._pool!r} runs plain functions in threads, and {call!r} is a coroutine function")
         if not self._policies:
@@ -66,7 +66,7 @@ class Pipeline(Policy):
         return guarded
 
     def wrap_plain(self, call: Callable[P, R]) -> Plain[P, R]:
-        """A plain function inside all layers; with a thread pool innermost it becomes a coroutine function."""
+        """Guard a plain function by all layers; with a thread pool innermost it becomes a coroutine function."""
         if self._pool is not None:
             isolated = self._pool(call)
             for layer in reversed(self._policies):
@@ -78,14 +78,14 @@ class Pipeline(Policy):
         return wrapped
 
     def wrap_generator(self, call: AsyncItems[P, R]) -> AsyncItems[P, R]:
-        """An async generator inside all layers."""
+        """Guard an async generator by all layers."""
         self._refuse_pool(call)
         for layer in reversed(self._policies):
             call = layer.wrap_generator(call)
         return call
 
     def wrap_plain_generator(self, call: Items[P, R]) -> Items[P, R]:
-        """A plain generator inside all layers."""
+        """Guard a plain generator by all layers."""
         self._refuse_pool(call)
         for layer in reversed(self._policies):
             call = layer.wrap_plain_generator(call)
@@ -96,7 +96,7 @@ class Pipeline(Policy):
             raise TypeError(f"{self._pool!r} runs plain functions in threads, and {call!r} is none")
 
     def block(self) -> Block:
-        """A block inside all layers."""
+        """Guard a block by all layers."""
         self._refuse_pool("a block")
         return _Nested([layer.block() for layer in self._policies])
 
@@ -158,7 +158,7 @@ class _Nested(Block):
 
 
 def _stacked(policies: Sequence[Policy]) -> list[Policy]:
-    """The same policies, admissions that stand side by side as one."""
+    """Return the same policies, with adjacent admissions combined into one."""
     found: list[Policy] = []
     for policy in reversed(policies):
         if found and isinstance(policy, Admission) and isinstance(found[0], Admission):

@@ -32,18 +32,18 @@ class Policy(ABC):
 
     @abstractmethod
     def wrap(self, call: Call[P, R]) -> Guarded[P, R]:
-        """The guarded form of a coroutine function; its coroutine is made only once the policy admits it."""
+        """Return the guarded form of a coroutine function; its coroutine is created only once the policy admits it."""
 
     def wrap_plain(self, call: Callable[P, R]) -> Plain[P, R]:
-        """The guarded form of a plain function, safe to call from several threads."""
+        """Return the guarded form of a plain function, safe to call from several threads."""
         raise TypeError(f"{self!r} guards coroutine functions only, and {call!r} is none")
 
     def wrap_generator(self, call: AsyncItems[P, R]) -> AsyncItems[P, R]:
-        """The guarded form of an async generator."""
+        """Return the guarded form of an async generator."""
         raise TypeError(f"{self!r} guards functions that give one result; {call!r} is an async generator")
 
     def wrap_plain_generator(self, call: Items[P, R]) -> Items[P, R]:
-        """The guarded form of a plain generator, safe to use from several threads."""
+        """Return the guarded form of a plain generator, safe to use from several threads."""
         raise TypeError(f"{self!r} guards functions that give one result; {call!r} is a generator")
 
     def block(self) -> "Block":
@@ -118,7 +118,7 @@ class Block(AbstractAsyncContextManager[Any], AbstractContextManager[Any]):
         return self.enter_plain()
 
     async def leave(self, error: BaseException | None) -> None:
-        """The block ended, with this error if any."""
+        """Record the end of the block, with its error if any."""
         self.leave_plain(error)
 
     def check_plain(self) -> None:
@@ -129,7 +129,7 @@ class Block(AbstractAsyncContextManager[Any], AbstractContextManager[Any]):
         raise TypeError(f"{type(self).__name__} needs `async with`")
 
     def leave_plain(self, error: BaseException | None) -> None:  # noqa: ARG002 - for those who can
-        """The block ended, with this error if any."""
+        """Record the end of the block, with its error if any."""
         raise TypeError(f"{type(self).__name__} needs `async with`")
 
     async def __aenter__(self) -> Any:
@@ -171,7 +171,7 @@ class Uses:
         self._blocks.append((frame, block))
 
     def take(self, frame: FrameType) -> Block:
-        """The block that `frame` leaves; raises `RuntimeError` if there is none to leave."""
+        """Return the block that `frame` leaves; raises `RuntimeError` if there is none."""
         entered = [each for each in tuple(self._blocks) if each[0] is frame]
         if not entered:
             file = frame.f_code.co_filename
@@ -204,22 +204,22 @@ def _form(test: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine: also for an object with an asynchronous `__call__`, or a partial of one."""
+    """Return whether calling it returns a coroutine: also an object with an asynchronous `__call__`, or a partial."""
     return _form(inspect.iscoroutinefunction, function)
 
 
 def is_async_generator_function(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives an async generator."""
+    """Return whether calling it gives an async generator."""
     return _form(inspect.isasyncgenfunction, function)
 
 
 def is_generator_function(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives a plain generator."""
+    """Return whether calling it gives a plain generator."""
     return _form(inspect.isgeneratorfunction, function)
 
 
 def gives_awaitable(result: object) -> bool:
-    """Whether a plain function gave something to be awaited; a coroutine is closed, for nobody will await it."""
+    """Return whether a plain function gave something to be awaited; a coroutine is closed, for nobody will await it."""
     if not hasattr(type(result), "__await__"):
         return False
     if inspect.iscoroutine(result):
@@ -228,7 +228,7 @@ def gives_awaitable(result: object) -> bool:
 
 
 def misused(function: object) -> Misused:
-    """The error for a plain function that gave an awaitable."""
+    """Return the error for a plain function that returned an awaitable."""
     return Misused(
         f"{function!r} was guarded as a plain function and gave an awaitable, whose outcome nobody sees: "
         "guard the coroutine function itself, or make this one `async def`"
@@ -236,7 +236,7 @@ def misused(function: object) -> Misused:
 
 
 def awaited(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """A coroutine function of one that gives awaitables; it raises `Misused` where it gives none."""
+    """Return a coroutine function around one that returns awaitables; it raises `Misused` for any other result."""
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         made = function(*args, **kwargs)

@@ -86,7 +86,7 @@ class RateLimiter(Admission):
         self._waiting: list[_Turn] = []  # in the order of their reservations
         self._events = events.Publisher()
 
-    def share(self) -> None:
+    def make_thread_safe(self) -> None:
         """Be used by several threads from now on."""
         self._shared = True
 
@@ -119,7 +119,7 @@ class RateLimiter(Admission):
             return wait
 
     def _wait_at(self, now: float) -> float:
-        """The seconds from `now` until the next permission that nobody has reserved."""
+        """Return the seconds from `now` until the next permission that isn't reserved."""
         if now >= self._ends:
             self._turn(now)
         if self._permits > 0:
@@ -154,7 +154,7 @@ class RateLimiter(Admission):
         return TURN
 
     def wait_plain(self) -> Admitted:
-        """The same, blocking this thread."""
+        """Do as `wait`, blocking this thread."""
         turn = self._line_up(None)
         served = False
         try:
@@ -173,7 +173,7 @@ class RateLimiter(Admission):
         await self.admitted()
 
     def enter_plain(self) -> None:
-        """The same, blocking this thread."""
+        """Do as `enter`, blocking this thread."""
         self.admitted_plain()
 
     def _line_up(self, loop: asyncio.AbstractEventLoop | None) -> _Turn:
@@ -195,7 +195,7 @@ class RateLimiter(Admission):
         raise RateLimited(self.name, wait)
 
     def _step_out(self, turn: _Turn, *, served: bool) -> None:
-        """A caller waits no longer; one that gave up hands its turn to the next, the last one's becomes free."""
+        """Remove a waiting caller; one that gave up passes its turn to the next, and the last turn becomes free."""
         with self._lock:
             place = self._waiting.index(turn)
             later = self._waiting[place + 1 :]
@@ -214,7 +214,7 @@ class RateLimiter(Admission):
         return self._events.on(event, listener)
 
     def statistics(self) -> RateLimiterStatistics:
-        """A snapshot."""
+        """Return a snapshot."""
         with self._lock:
             now = self.now()
             if now >= self._ends:

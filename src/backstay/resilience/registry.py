@@ -112,7 +112,7 @@ class Registry:
         threads: bool = False,
         clock: Clock = SYSTEM,
     ) -> "Registry":
-        """A registry with the instances of a file (or only these of them); each is made, and so checked, at once.
+        """Return a registry with the instances of a file (or only these of them), each created and so validated.
 
         The file is YAML, or properties if its name ends so. profiles: those active, in place of those that
         `spring.profiles.active` names. Raises ConfigError with every mistake.
@@ -128,7 +128,7 @@ class Registry:
         return registry
 
     def get(self, kind: str, name: str, **options: Any) -> Layer:
-        """The policy of a kind and name; made with these options over the configured ones if it isn't there.
+        """Return the policy of a kind and name; create it with these options over the configured ones if missing.
 
         Of several threads that ask at once each gets the same. `threads=True` has an effect on one that is there, too.
         """
@@ -140,35 +140,35 @@ class Registry:
         if added:
             self._events.emit(EntryAdded, name, policy=entry)
         elif options.get("threads") and isinstance(entry, Admission):
-            entry.share()
+            entry.make_thread_safe()
         return entry
 
     def circuit_breaker(self, name: str, **options: Unpack[BreakerArguments]) -> CircuitBreaker:
-        """The circuit breaker of that name."""
+        """Return the circuit breaker of that name."""
         return cast(CircuitBreaker, self.get("circuitbreaker", name, **options))
 
     def retry(self, name: str, **options: Any) -> Retry:
-        """The retry of that name."""
+        """Return the retry of that name."""
         return cast(Retry, self.get("retry", name, **options))
 
     def rate_limiter(self, name: str, **options: Any) -> RateLimiter:
-        """The rate limiter of that name."""
+        """Return the rate limiter of that name."""
         return cast(RateLimiter, self.get("ratelimiter", name, **options))
 
     def bulkhead(self, name: str, **options: Any) -> Bulkhead:
-        """The bulkhead of that name."""
+        """Return the bulkhead of that name."""
         return cast(Bulkhead, self.get("bulkhead", name, **options))
 
     def thread_pool(self, name: str, **options: Any) -> ThreadPoolBulkhead:
-        """The thread pool bulkhead of that name."""
+        """Return the thread pool bulkhead of that name."""
         return cast(ThreadPoolBulkhead, self.get("threadpoolbulkhead", name, **options))
 
     def time_limiter(self, name: str, **options: Any) -> TimeLimiter:
-        """The time limiter of that name."""
+        """Return the time limiter of that name."""
         return cast(TimeLimiter, self.get("timelimiter", name, **options))
 
     def configured(self, name: str, *, by_default: bool = False) -> list[str]:
-        """The kinds of which this name has a configuration; `by_default`: also those with one for all names."""
+        """Return the kinds of which this name has a configuration; `by_default`: also those with one for all names."""
         return [kind for kind, names in self._options.items() if name in names or (by_default and names.get(DEFAULT))]
 
     def pipeline(self, name: str) -> Pipeline:
@@ -201,7 +201,7 @@ class Registry:
             self._events.emit(EntryRemoved, policy.name, policy=policy)
 
     def tags(self, policy: Layer) -> dict[str, str]:
-        """The tags of a policy: the registry's, and its own."""
+        """Return the tags of a policy: the registry's, and its own."""
         own = self._options[_kind(policy)].get(policy.name, {}).get("tags", {})
         return {**self._tags, **{str(key): str(value) for key, value in own.items()}}
 
@@ -296,7 +296,7 @@ class Keyed:
 
 
 def _remembers(breaker: CircuitBreaker, *, counts: bool) -> bool:
-    """Whether forgetting it would forget a state set by hand or, where that `counts`, a failure or an open state."""
+    """Return whether dropping it would lose a manual state or, where that `counts`, a failure or an open state."""
     now = breaker.statistics()
     if now.state in (State.DISABLED, State.FORCED_OPEN, State.METRICS_ONLY):
         return True

@@ -49,12 +49,12 @@ _served: Ambient[int] = Ambient("backstay_served_attempt")
 
 
 def current_attempt() -> int:
-    """The number of the attempt that runs in this context: of a `Retry` around it, or of the request that it serves."""
+    """Return the number of the current attempt: of a `Retry` around it, or of the request that is being served."""
     return max(_attempt.get() or 1, _served.get() or 1)
 
 
 def attempt_of(header: bytes | None) -> int:
-    """The number of the attempt that a request says it is; 1 without a header, 2 for one that makes no sense."""
+    """Return the number of the attempt in a request's header; 1 without a header, 2 for a malformed one."""
     if header is None:
         return 1
     text = header.strip()
@@ -71,7 +71,7 @@ def repeated_request(attempt: int | None = 2) -> AbstractContextManager[None]:
 
 @contextmanager
 def own_attempts() -> Iterator[None]:
-    """What is done inside is the attempt of no `Retry` further out, and serves no repeated request."""
+    """Run the block as no attempt of an outer `Retry`, and as no part of a repeated request."""
     with _attempt.holding(None), _served.holding(None):
         yield
 
@@ -180,7 +180,7 @@ class Retry(Policy):
     def wrap_plain(self, call: Callable[P, R]) -> Plain[P, R]:
         """Guard a plain function; waiting blocks its thread."""
         if self.budget is not None:
-            self.budget.share()
+            self.budget.make_thread_safe()
 
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             if self.budget is not None:
@@ -209,7 +209,7 @@ class Retry(Policy):
     # -- the one loop's decisions ---------------------------------------------------------------------------------
 
     def after_error(self, attempt: int, error: BaseException, *, final: bool = False) -> float:
-        """The seconds until the next attempt; raises `error` when there is none. Called while it is handled.
+        """Return the seconds until the next attempt, or raise `error` if there is none. Called while it is handled.
 
         final: there can't be another attempt.
         """
@@ -232,7 +232,7 @@ class Retry(Policy):
         return wait
 
     def after_result(self, attempt: int, result: object) -> float | None:
-        """The seconds until the next attempt, or None when `result` is the answer."""
+        """Return the seconds until the next attempt, or None when `result` is the answer."""
         judge = self.retry_result
         if judge is None or not ask(judge, f"retry_result of Retry '{self.name}'", False, result):
             self._succeeded(attempt)
@@ -258,7 +258,7 @@ class Retry(Policy):
         return bool(ask(on_if, f"on_if of Retry '{self.name}'", False, error, about=error))
 
     def _wait_before(self, attempt: int, outcome: object) -> float | None:
-        """The seconds to wait; None if there is no other attempt, or no time for it."""
+        """Return the seconds to wait; None if there is no other attempt, or no time for it."""
         if attempt >= self.attempts or (_served.get() or 1) > 1 or _attribute(outcome, "do_not_retry") is True:
             return None
         if self._wait_for is not None:
@@ -273,7 +273,7 @@ class Retry(Policy):
         return None if left is not None and left <= wait else wait
 
     def _asked_for(self, outcome: object) -> float:
-        """The seconds that an error or result asks to be waited for; 0.0 if it doesn't, or can't be understood."""
+        """Return the seconds of the outcome's `retry_after`; 0.0 if it has none, or a malformed one."""
         asked = _attribute(outcome, "retry_after")
         if isinstance(asked, str):
             asked = float(asked) if asked.strip().isdecimal() else _until(asked, self.clock.now())
@@ -314,7 +314,7 @@ class Retry(Policy):
 
 
 def _is_cancelled(error: BaseException) -> bool:
-    """Whether the call made this error of a cancellation of its task that still holds: no reason to go on."""
+    """Return whether the call made this error of a cancellation of its task that still holds: no reason to go on."""
     task = asyncio.current_task()
     if task is None or not task.cancelling():
         return False
@@ -327,12 +327,12 @@ def _is_cancelled(error: BaseException) -> bool:
 
 
 def _attribute(outcome: object, name: str) -> object:
-    """An attribute of a foreign object; None if it has none, or can't tell."""
+    """Return an attribute of a foreign object; None if it has none, or reading it fails."""
     return ask(getattr, f"{name} of {type(outcome).__name__}", None, outcome, name, None)
 
 
 def _until(date: str, now: datetime) -> float:
-    """The seconds from `now` until an HTTP date; 0.0 for what is none."""
+    """Return the seconds from `now` until an HTTP date; 0.0 for a malformed one."""
     try:
         moment = parsedate_to_datetime(date)
     except (TypeError, ValueError):

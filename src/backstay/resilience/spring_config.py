@@ -266,7 +266,7 @@ class _Reader:
 
 
 def _is_given(key: str, value: Any) -> bool:
-    """Whether a value was given: an empty one is none, except for a list, which is emptied by it."""
+    """Return whether a value was given: an empty one is none, except for a list, which is emptied by it."""
     return value != "" or canonical(key).endswith("exceptions")
 
 

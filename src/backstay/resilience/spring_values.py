@@ -53,7 +53,7 @@ class Values:
         }
 
     def has(self, key: str) -> bool:
-        """Whether the key is given."""
+        """Return whether the key is given."""
         return key.lower() in self._values
 
     def wrong(self, key: str, text: str) -> None:
@@ -65,7 +65,7 @@ class Values:
         return self._values[key.lower()][1] if self.has(key) else None
 
     def number(self, key: str, least: float = 0.0, most: float = float("inf"), *, above: bool = False) -> float | None:
-        """A number in [least, most], or in (least, most]."""
+        """Return a number in [least, most], or in (least, most]."""
         value = self._value(key)
         if value is None:
             return None
@@ -80,7 +80,7 @@ class Values:
         return number
 
     def whole(self, key: str, least: int) -> int | None:
-        """A whole number of at least `least`."""
+        """Return a whole number of at least `least`."""
         value = self._value(key)
         if value is None:
             return None
@@ -90,7 +90,7 @@ class Values:
         return int(value)
 
     def seconds(self, key: str, least: float = 0.0) -> float | None:
-        """A duration of at least `least` seconds."""
+        """Return a duration of at least `least` seconds."""
         value = self._value(key)
         if value is None:
             return None
@@ -105,7 +105,7 @@ class Values:
         return length
 
     def flag(self, key: str) -> bool | None:
-        """True or false, in any of Spring's words."""
+        """Return a boolean, in any of Spring's spellings."""
         value = self._value(key)
         text = text_of(value).strip().lower()
         if value is not None and text not in (*TRUE, *FALSE):
@@ -145,7 +145,7 @@ class Values:
         return None
 
     def function(self, key: str) -> Callable[..., Any] | None:
-        """A function by its name."""
+        """Return a function by its name."""
         value = self._value(key)
         if value is None:
             return None
@@ -156,7 +156,7 @@ class Values:
         return self._notes.functions[str(value)]
 
     def wait(self, length: float | None, cap: str) -> float | Wait | None:
-        """A wait that may grow or vary; as in Resilience4j, a cap counts only beside what it says it depends on."""
+        """Return a wait that may grow or vary; as in Resilience4j, a cap counts only beside the setting it limits."""
         multiplier = self.number("exponentialBackoffMultiplier", 1.0)
         factor = self.number("randomizedWaitFactor", 0.0, 1.0)
         growing, varying = self.flag("enableExponentialBackoff"), self.flag("enableRandomizedWait")

@@ -23,7 +23,7 @@ class BreakerStatistics:
     not_permitted_total: int
     slow_succeeded_total: int
     slow_failed_total: int
-    impatient_total: int = 0  # calls that ended because their callers had no more time
+    deadline_exceeded_total: int = 0  # calls that ended because their callers had no more time
 
 
 __all__ = ["BreakerStatistics"]

@@ -63,14 +63,14 @@ class ThreadPoolBulkhead:
         self._open()
 
     def _open(self) -> None:
-        """A pool of this process: after a fork the parent's threads aren't there, and its lock may be taken."""
+        """Create the pool of this process: after a fork the parent's threads are gone, and its lock may be held."""
         self._process = os.getpid()
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix=self.name)
         self._lock = threading.Lock()
         self._taken = self._running = 0
 
     def __call__(self, function: Callable[P, R]) -> Guarded[P, R]:
-        """The coroutine function that runs `function` in a thread."""
+        """Return a coroutine function that runs `function` in a thread."""
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             return await asyncio.wrap_future(self._submit(functools.partial(function, *args, **kwargs)))
@@ -125,7 +125,7 @@ class ThreadPoolBulkhead:
         return self._events.on(event, listener)
 
     def statistics(self) -> ThreadPoolStatistics:
-        """A snapshot."""
+        """Return a snapshot."""
         with self._lock:
             waiting = max(0, self._taken - self._running)
             started = len(self._pool._threads)

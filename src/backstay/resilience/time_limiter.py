@@ -167,7 +167,7 @@ class TimeLimiter(Admission):
             self.failed += 1
 
     def table(self, loop: AbstractEventLoop) -> Table:
-        """The calls in flight on that loop."""
+        """Return the calls in flight on that loop."""
         with self._lock:
             table = self._tables.get(id(loop))
             if table is None:

@@ -52,7 +52,7 @@ def verdict_on(
     ignore_if: Predicate | None = None,
     slow: bool = False,
 ) -> Verdict:
-    """The verdict on a call that ended with `error`; `slow`: it took longer by then than the dependency may."""
+    """Return the verdict on a call that ended with `error`; `slow`: it had exceeded the slow-call threshold by then."""
     if isinstance(error, BaseExceptionGroup) and not named(error, ignore) and not named(error, record):
         rules: dict[str, Any] = {"record": record, "ignore": ignore, "record_if": record_if, "ignore_if": ignore_if}
         found = {verdict_on(each, slow=slow, **rules) for each in members(error)}
@@ -71,7 +71,7 @@ def verdict_on(
 
 
 def members(error: BaseException) -> Iterator[BaseException]:
-    """The errors of a group and of the groups in it; an error that is no group is its own member."""
+    """Yield the errors of a group and of the groups in it; an error that is no group yields itself."""
     if isinstance(error, BaseExceptionGroup):
         for each in error.exceptions:
             yield from members(each)
@@ -80,19 +80,19 @@ def members(error: BaseException) -> Iterator[BaseException]:
 
 
 def named(group: BaseException, kinds: Kinds) -> bool:
-    """Whether a group is named by a type of groups, so that its members don't matter."""
+    """Return whether a group is named by a type of groups, so that its members don't matter."""
     return any(issubclass(kind, BaseExceptionGroup) and isinstance(group, kind) for kind in kinds)
 
 
 def all_match(error: BaseException, kinds: Kinds) -> bool:
-    """Whether the error, or each member of a group, is of one of these kinds."""
+    """Return whether the error, or each member of a group, is of one of these kinds."""
     if isinstance(error, BaseExceptionGroup) and not named(error, kinds):
         return all(isinstance(each, kinds) for each in members(error))
     return isinstance(error, kinds)
 
 
 def any_matches(error: BaseException, kinds: Kinds) -> bool:
-    """Whether the error, or a member of a group, is of one of these kinds."""
+    """Return whether the error, or a member of a group, is of one of these kinds."""
     return named(error, kinds) or any(isinstance(each, kinds) for each in members(error))
 
 

@@ -33,7 +33,7 @@ class Waiter:
         return True
 
     def wait_plain(self, seconds: float) -> bool:
-        """The same, blocking this thread."""
+        """Do as `wait`, blocking this thread."""
         woken: bool = self._event.wait(seconds)
         return woken
 

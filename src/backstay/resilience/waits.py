@@ -11,7 +11,7 @@ MAX_EXPONENT = 64  # beyond it every wait is at its cap
 
 
 def fixed(seconds: Seconds) -> Wait:
-    """The same wait each time."""
+    """Wait the same time before each attempt."""
     value = in_seconds(seconds)
     return lambda _attempt: value
 
@@ -25,7 +25,7 @@ def exponential(
     rng: random.Random | None = None,
     whole_ms: bool = False,
 ) -> Wait:
-    """Waits that grow by `multiplier`, each moved at random by up to ± `jitter` of itself; none exceeds `cap` seconds.
+    """Wait `multiplier` times longer each time, varied by up to ± `jitter` of itself, never more than `cap` seconds.
 
     whole_ms: cut each step to whole milliseconds, as Resilience4j does: 500, 750, 1125, 1687, 2530.
     """
@@ -55,7 +55,7 @@ def _in_steps(first: float, multiplier: float, steps: int) -> float:
 
 
 def randomised(seconds: Seconds, *, jitter: float = 0.5, rng: random.Random | None = None) -> Wait:
-    """The same wait each time, moved at random by up to ± `jitter` of itself."""
+    """Wait the same time before each attempt, varied by up to ± `jitter` of itself."""
     value = in_seconds(seconds)
     return exponential(value, multiplier=1.0, cap=value * 2 if not_negative(value) else value, jitter=jitter, rng=rng)
 

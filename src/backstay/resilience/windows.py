@@ -87,12 +87,12 @@ class CountWindow:
         self._ring[start:end] = bytes(end - start)
 
     def outcomes(self) -> list[int]:
-        """What it holds, oldest first."""
+        """Return the outcomes in the window, oldest first."""
         ring = list(self._ring)
         return ring[self._next :] + ring[: self._next] if self.total == self.size else ring[: self.total]
 
     def resized(self, size: WindowSize, now: float) -> "Window":
-        """A window of another size with as many of these outcomes as it holds."""
+        """Return a window of another size with as many of these outcomes as it holds."""
         return _filled(size, self.outcomes(), now)
 
 
@@ -131,7 +131,7 @@ class TimeWindow:
         self.total += calls
 
     def resized(self, size: WindowSize, now: float) -> "Window":
-        """A window of another size with these outcomes: a new length of time starts with all of them as of now."""
+        """Return a window of another size with these outcomes: a longer one starts with all of them as of now."""
         self.advance(now)
         both, failed, slow = self.slow_failed, self.failed - self.slow_failed, self.slow - self.slow_failed
         fast = self.total - both - failed - slow
@@ -186,7 +186,7 @@ def _filled(size: WindowSize, outcomes: Iterable[int], now: float) -> Window:
 
 
 def open_window(size: WindowSize, now: float) -> Window:
-    """A fresh window of this size."""
+    """Return an empty window of this size."""
     if size.calls is not None:
         return CountWindow(size.calls)
     return TimeWindow(size.seconds or 1, now)

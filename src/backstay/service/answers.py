@@ -26,12 +26,12 @@ class Answer(Generic[T]):
     """Headers to send besides content-type and content-length (which may be given too)."""
 
     def content(self) -> bytes:
-        """The body as it goes out."""
+        """Return the body as it goes out."""
         return encode(self.body)
 
 
 def encode(body: Any) -> bytes:
-    """A handler's result as bytes: None is nothing, bytes are themselves, everything else is JSON."""
+    """Return a handler's result as bytes: None is nothing, bytes are themselves, everything else is JSON."""
     if body is None:
         return b""
     if isinstance(body, bytes):

@@ -124,7 +124,7 @@ def _decoded(decoder: Any, body: bytes) -> Any:
 
 @lru_cache(maxsize=1024)
 def _names(kind: Any) -> dict[str, str] | None:
-    """The name of each field in JSON, and its attribute; None for a type without fields."""
+    """Return the name of each field in JSON, and its attribute; None for a type without fields."""
     if issubclass(kind, msgspec.Struct):
         found = {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
         tag = kind.__struct_config__.tag_field

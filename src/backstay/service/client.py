@@ -48,7 +48,7 @@ class Tokens(Protocol):
     """Where a service's own access token comes from."""
 
     def token(self) -> str:
-        """The current token; raises a ConnectionError if there is none."""
+        """Return the current token; raises a ConnectionError if there is none."""
 
     def renew(self) -> None:
         """Ask for another token, because this one was refused."""
@@ -88,7 +88,7 @@ class Response:
     body: bytes
 
     def json(self, kind: type[T]) -> T:
-        """The body as `kind`; raises msgspec's errors if it isn't that."""
+        """Return the body as `kind`; raises msgspec's errors if it isn't that."""
         return cast(T, _decoder(cast(Any, kind)).decode(self.body))
 
 
@@ -231,7 +231,7 @@ class Client:
         return any(i != refused and i.status == UP and i.obstacle is None for i in registry.instances(app))
 
     def _is_out_of_time(self, response: HttpResponse) -> bool:
-        """Whether the other service ended the request because the time that we gave it was over."""
+        """Return whether the other service ended the request because the time that we gave it was over."""
         if response.status != 504:
             return False
         error = self._said_no(UpstreamError, response)
@@ -263,7 +263,7 @@ def client(
     audience: str | None = None,
     timeout: float = TIMEOUT,
 ) -> Client:
-    """A client of another service.
+    """Return a client of another service.
 
     Args:
         url: `lb://<application>` by the registry, or `http://<host>:<port>`.
@@ -276,7 +276,7 @@ def client(
 
 
 def _seconds(header: str | None) -> float:
-    """A Retry-After in seconds; 0.0 if there is none, or it is a date."""
+    """Return a Retry-After in seconds; 0.0 if there is none, or it is a date."""
     return float(header) if header is not None and header.isdecimal() else 0.0
 
 

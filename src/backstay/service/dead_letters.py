@@ -44,7 +44,7 @@ class DeadLetterTopics:
 
 
 def _key(parked: Parked) -> str:
-    """The record's key if the outbox can carry it, so that a key's copies stay in order; else the event's id."""
+    """Return the record's key if the outbox can carry it, so that a key's copies stay in order; else the event's id."""
     try:
         key = (parked.record.key or b"").decode()
     except UnicodeDecodeError:

@@ -6,7 +6,7 @@ from importlib import resources
 
 
 def page(name: str, document: bytes) -> bytes:
-    """The page, with the document inside."""
+    """Return the page, with the document inside."""
     template = string.Template(resources.files(__package__).joinpath("docs.html").read_text(encoding="utf-8"))
     # Inside a script element only `</` could end the data.
     data = document.decode().replace("</", "<\\/")

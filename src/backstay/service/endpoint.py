@@ -157,7 +157,7 @@ class Endpoint:
 
 
 def reply_of(answer: Answer[Any]) -> Reply:
-    """An answer as it goes out."""
+    """Return an answer as it goes out."""
     body = encode(answer.body)
     headers = _encoded(answer.headers)
     names = {name for name, _ in headers}
@@ -169,7 +169,7 @@ def reply_of(answer: Answer[Any]) -> Reply:
 
 
 def reply_of_problem(problem: Problem, *, instance: str, trace_id: str) -> Reply:
-    """A problem as it goes out."""
+    """Return a problem as it goes out."""
     body = encode_json(problem.body(instance=instance, trace_id=trace_id))
     headers = [_content_type(MEDIA_TYPE), (b"content-length", b"%d" % len(body)), *_encoded(problem.headers)]
     if problem.status in (408, 413):
@@ -189,7 +189,7 @@ def _conditions(scope: Scope, headers: Mapping[bytes, bytes]) -> Conditions:
 
 
 def _conditional(reply: Reply, conditions: Conditions) -> Reply:
-    """The answer to a read under conditions: 304 has the fields of the 200 that caches need (RFC 9110 §15.4.5)."""
+    """Return the answer to a conditional read: 304 with the fields of the 200 that caches need (RFC 9110 §15.4.5)."""
     etag = next((value for name, value in reply.headers if name == b"etag"), None)
     if reply.status != 200 or etag is None or not conditions.is_not_modified(etag.decode("latin-1")):
         return reply

@@ -48,7 +48,7 @@ class UpstreamRefused(ServiceCallError):
 
 
 def problem_of(error: Exception) -> Problem:
-    """The problem that an exception is to the client; what nobody foresaw is logged here."""
+    """Return the problem that an exception is to the client; what nobody foresaw is logged here."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, InvalidToken):
@@ -94,12 +94,12 @@ def _away(error: Exception, retry_after: float, headers: dict[str, str] | None =
 
 
 def _is_passing(error: Exception) -> bool:
-    """Whether the same request may succeed later."""
+    """Return whether the same request may succeed later."""
     return isinstance(error, (Rejected, ConnectionError, UpstreamError)) or getattr(error, "transient", False) is True
 
 
 def _time_is_over() -> bool:
-    """Whether the deadline of the request that is answered has passed."""
+    """Return whether the deadline of the request that is answered has passed."""
     left = remaining()
     return left is not None and left <= TIMER_STEP
 

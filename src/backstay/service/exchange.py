@@ -217,7 +217,7 @@ class Exchange(ApplicationExchange):
             await self._room()
 
     def _head(self, data: bytes, *, more: bool) -> bytes:
-        """The answer's head; how the body ends, and what happens to the connection, is decided here."""
+        """Return the answer's head; how the body ends, and what happens to the connection, is decided here."""
         lines = self._lines
         if self._status == 204:
             pass

@@ -65,7 +65,7 @@ class Readiness:
         return Health("UP" if ready else "DOWN", checks, troubles or UNSET)
 
     async def passed(self) -> bool:
-        """Whether every check passes now."""
+        """Return whether every check passes now."""
         return (await self.look()).status == "UP"
 
     async def _result(self, check: Check) -> CheckResult:
@@ -93,7 +93,7 @@ def _trouble(part: Any) -> str | None:
 
 
 def checks_of(owned: Sequence[Any]) -> list[Check]:
-    """The checks that owned databases and consumers bring with them."""
+    """Return the checks that owned databases and consumers bring with them."""
     found: list[Check] = []
     for thing in owned:
         if hasattr(thing, "ping") and hasattr(thing, "use_dsn"):

@@ -53,10 +53,10 @@ class Runs(Protocol):
     """What this module needs of a transaction."""
 
     async def fetchrow(self, sql: str, *args: object) -> Row | None:
-        """The first row, or None."""
+        """Return the first row, or None."""
 
     async def fetchval(self, sql: str, *args: object) -> Any:
-        """The first column of the first row, or None."""
+        """Return the first column of the first row, or None."""
 
 
 class IdempotencyKey:
@@ -76,7 +76,7 @@ class IdempotencyKey:
 
     @classmethod
     def of_header(cls, header: bytes | None, principal: str, operation: str) -> "IdempotencyKey":
-        """The key in an `Idempotency-Key` header; raises `BadRequest` if there is none, or not a decent one."""
+        """Return the key in an `Idempotency-Key` header; raises `BadRequest` if there is none, or not a decent one."""
         if header is None:
             raise BadRequest("send an Idempotency-Key header, new for each operation", slug="idempotency-key-missing")
         if not 1 <= len(header) <= MAX_KEY or not all(0x20 < byte < 0x7F for byte in header):
@@ -141,7 +141,7 @@ async def answer(tx: Runs, operation_id: UUID, given: Answer[T], *, operation: s
 
 
 def to_keep(given: Answer[T]) -> Answer[T]:
-    """An answer as it is kept and sent, now and to every repeat; ValueError as `answer`."""
+    """Return an answer as it is kept and sent, now and to every repeat; ValueError as `answer`."""
     if given.status in _never_kept or given.status >= 500:
         raise ValueError(f"an answer with status {given.status} is not kept: raise a Problem instead")
     headers = {"content-type": JSON, **{name.lower(): value for name, value in given.headers.items()}}
@@ -196,7 +196,7 @@ def _default(field: msgspec.structs.FieldInfo) -> Any:
 
 
 def claiming(first: int = 1) -> str:
-    """The INSERT of a new claim for a caller's own CTE, parameters from `$first` on: see `IdempotencyKey.arguments`.
+    """Return the INSERT of a new claim for a caller's own CTE; parameters from `$first` on: `IdempotencyKey.arguments`.
 
     It gives one row, or none if the key is known: then nothing else may happen, and `IdempotencyKey.claim` says why.
     """
@@ -204,7 +204,7 @@ def claiming(first: int = 1) -> str:
 
 
 def keeping(first: int = 1, *, where: str = "true") -> str:
-    """The UPDATE that keeps an answer, as `answer` does, for a caller's own CTE; see `keeping_arguments`."""
+    """Return the UPDATE that keeps an answer, as `answer` does, for a caller's own CTE; see `keeping_arguments`."""
     return _numbered(sql.answer_key, first, where)
 
 
@@ -214,13 +214,13 @@ def keeping_arguments(ours: Answer[Any], operation_id: UUID, *, operation: str |
 
 
 async def stored(tx: Runs, operation_id: UUID, *, operation: str | None = None) -> Answer[Any] | None:
-    """The kept answer of an operation; None if it has none."""
+    """Return the kept answer of an operation; None if it has none."""
     row = await tx.fetchrow(sql.read_answer, operation_id, operation)
     return None if row is None else _stored(row)
 
 
 def pruning(db: Database, *, seconds: float = PRUNE_EVERY, keep: float = KEEP) -> Job:
-    """The job that forgets keys older than `keep` seconds."""
+    """Return the job that forgets keys older than `keep` seconds."""
 
     async def prune_idempotency_keys() -> None:
         while True:
@@ -237,7 +237,7 @@ def _numbered(statement: str, first: int, where: str = "true") -> str:
 
 
 def _as_kept(name: str) -> tuple[int, str]:
-    """The order in which jsonb gives names back: so the first answer goes out as its repeats will."""
+    """Return the order in which jsonb gives names back: so the first answer goes out as its repeats will."""
     return len(name), name
 
 

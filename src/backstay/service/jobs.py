@@ -87,12 +87,12 @@ def every(
     timeout: float = TIMEOUT,
     clock: Clock = SYSTEM,
 ) -> Job:
-    """A job that calls `function` every `seconds` (jittered); a run takes at most `timeout` seconds."""
+    """Return a job that calls `function` every `seconds` (jittered); a run takes at most `timeout` seconds."""
     return Job(seconds, function, name=name, timeout=timeout, clock=clock)
 
 
 def _is_expected(error: Exception) -> bool:
-    """Whether the infrastructure is away, for which a stack trace says nothing."""
+    """Return whether the infrastructure is away, for which a stack trace says nothing."""
     return isinstance(error, (ConnectionError, TimeoutError))
 
 

@@ -286,7 +286,7 @@ class Running:
                 log.info("service.ready") if up else log.warning("service.not-ready")
 
     async def _ready(self, looks: int) -> bool:
-        """Whether one of so many looks is good: who is merely busy must not be taken out of service."""
+        """Return whether one of so many looks is good: who is merely busy must not be taken out of service."""
         for look in range(looks):
             if look:
                 await SYSTEM.sleep(READY_EVERY)
@@ -365,7 +365,7 @@ async def _keep_at(name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> 
 
 
 def role_of(thing: object) -> str | None:
-    """The role that runs `thing`, which may name it itself; None runs in every role."""
+    """Return the role that runs `thing`, which may name it itself; None runs in every role."""
     if (named := getattr(thing, "role", None)) is not None:
         return str(named)
     for module, (kind, role) in _ROLES.items():

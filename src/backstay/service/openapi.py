@@ -20,7 +20,7 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 def openapi(name: str, version: str, routes: Sequence[Route]) -> bytes:
-    """The document, as JSON."""
+    """Return the document, as JSON."""
     token = SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")
     config = OpenAPIConfig(name, version, components=Components(security_schemes={"token": token}))
     app = Litestar(
@@ -68,7 +68,7 @@ def _described(route: Route) -> HTTPRouteHandler:
 
 
 def _stub(route: Route) -> Any:
-    """A function that does nothing, with the signature that Litestar reads."""
+    """Return a function that does nothing, with the signature that Litestar reads."""
 
     def stub() -> None: ...
 
@@ -89,7 +89,7 @@ def _stub(route: Route) -> Any:
 
 
 def _marked(marker: Any, kind: Any) -> Any:
-    """The type with Litestar's note of where the value comes from."""
+    """Return the type with Litestar's note of where the value comes from."""
     return marker[kind]
 
 

@@ -37,19 +37,19 @@ class Feed(msgspec.Struct, Generic[T], frozen=True):
 
     @classmethod
     def of(cls, found: Sequence[tuple[tuple[Any, ...], T]], *, since: str | None, limit: int) -> "Feed[T]":
-        """The feed after `since`, of up to `limit` + 1 items found there, each with its position."""
+        """Return the feed after `since`, of up to `limit` + 1 items found there, each with its position."""
         shown = found[:limit]
         cursor = encode_cursor(*shown[-1][0]) if shown else since
         return cls([item for _, item in shown], cursor, len(found) > limit)
 
 
 def encode_cursor(*position: Any) -> str:
-    """The position after which the next page starts (the sort key of the last item), as an opaque string."""
+    """Return the position after which the next page starts (the sort key of the last item), as an opaque string."""
     return base64.urlsafe_b64encode(msgspec.json.encode(position)).rstrip(b"=").decode()
 
 
 def decode_cursor(cursor: str | None, *types: Any, name: str = "cursor") -> tuple[Any, ...] | None:
-    """The position in a cursor made by `encode_cursor` with values of these types; None for no cursor.
+    """Return the position in a cursor made by `encode_cursor` with values of these types; None for no cursor.
 
     `name` is the query parameter that carried it.
 

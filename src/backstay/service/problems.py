@@ -86,7 +86,7 @@ class Problem(BackstayError):
         return TYPE_PREFIX + self.slug
 
     def body(self, *, instance: str = "", trace_id: str = "") -> dict[str, Any]:
-        """The members of the problem, in the order they are written."""
+        """Return the members of the problem, in the order they are written."""
         body: dict[str, Any] = {"type": self.type, "title": self.title, "status": self.status}
         if self.detail:
             body["detail"] = self.detail

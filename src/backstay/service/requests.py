@@ -47,7 +47,7 @@ class Request:
         return str(self._scope["path"])
 
     def header(self, name: str) -> str | None:
-        """The header of that name; None if the request has none."""
+        """Return the header of that name; None if the request has none."""
         value = self.headers.get(name.lower().encode("latin-1"))
         return None if value is None else value.decode("latin-1")
 
@@ -71,7 +71,7 @@ class Request:
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int, timeout: float) -> bytes:
-    """The whole body, as long as it stays within `limit` bytes and arrives within `timeout` seconds.
+    """Return the whole body, as long as it stays within `limit` bytes and arrives within `timeout` seconds.
 
     Raises:
         TooLarge: declared or sent more than `limit`, whether chunked or not.
@@ -109,7 +109,7 @@ def _too_large(limit: int) -> TooLarge:
 
 
 def path_values(parameters: tuple[Parameter, ...], given: Mapping[str, str]) -> dict[str, Any]:
-    """The parts of the path as the handler's types; what doesn't fit names nothing: `NotFound`."""
+    """Return the parts of the path as the handler's types; what doesn't fit names nothing: `NotFound`."""
     values: dict[str, Any] = {}
     for parameter in parameters:
         text = given[parameter.name]
@@ -121,7 +121,7 @@ def path_values(parameters: tuple[Parameter, ...], given: Mapping[str, str]) -> 
 
 
 def query_values(parameters: tuple[Parameter, ...], query: bytes, *, tolerant: bool = False) -> dict[str, Any]:
-    """The query parameters as the handler's types; raises `Unprocessable` with every wrong one.
+    """Return the query parameters as the handler's types; raises `Unprocessable` with every wrong one.
 
     Unless `tolerant`, a parameter that the handler doesn't have is wrong, and so is one given twice that holds one
     value.

@@ -37,7 +37,7 @@ class Parameter:
 
     @property
     def required(self) -> bool:
-        """Whether the request must bring it."""
+        """True if the request must bring it."""
         return self.default is inspect.Parameter.empty
 
 
@@ -78,7 +78,7 @@ class Route:
         return written.splitlines()[0] if written else self.handler.__name__.replace("_", " ").capitalize()
 
     def under(self, prefix: str) -> "Route":
-        """The same route under a path prefix."""
+        """Return the same route under a path prefix."""
         return replace(self, path=prefix.rstrip("/") + self.path) if prefix else self
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -29,7 +29,7 @@ each route."""
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises `ConfigError` if the address can't be had."""
+    """Return a listening socket; port 0 takes a free one. Raises `ConfigError` if the address can't be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -77,7 +77,7 @@ class Settings:
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
-        """The settings that the environment asks for; a variable without text counts as not set.
+        """Return the settings that the environment asks for; a variable without text counts as not set.
 
         Raises:
             ConfigError: lists each missing or wrong variable with its value and what is allowed.
@@ -253,7 +253,7 @@ class ServiceSettings(KafkaSettings):
         return found
 
     def database_dsn(self) -> str:
-        """The database's URL with what is said of TLS; raises ConfigError for what contradicts itself."""
+        """Return the database's URL with what is said of TLS; raises ConfigError for what contradicts itself."""
         if not (self.database_url and (self.database_sslmode or self.database_ca)):
             return str(self.database_url)
         from backstay.db import secured  # its package needs the extra `db`

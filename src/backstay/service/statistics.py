@@ -41,7 +41,7 @@ class RouteCounters:
         self._seconds += seconds
 
     def statistics(self) -> RouteStatistics:
-        """The counts so far."""
+        """Return the counts so far."""
         return RouteStatistics(self.method, self.path, dict(self._statuses), tuple(self._buckets), self._seconds)
 
 

@@ -45,12 +45,12 @@ def system_routes(facts: Facts) -> list[Route]:
 def _health(readiness: Readiness) -> list[Route]:
     @get("/health/live", public=True, hidden=True)
     async def live() -> Health:
-        """Whether the process answers at all."""
+        """Return whether the process answers at all."""
         return Health("UP")
 
     @get("/health/ready", public=True, hidden=True)
     async def ready() -> Answer[Health]:
-        """Whether the service can do its work, and what is missing if not."""
+        """Return whether the service can do its work, and what is missing if not."""
         health = await readiness.look()
         return Answer(health, 200 if health.status == "UP" else 503, {"Cache-Control": "no-store"})
 

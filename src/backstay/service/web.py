@@ -35,7 +35,7 @@ class _Handler(HTTPRouteHandler):
 
 
 def litestar(endpoints: Sequence[Endpoint]) -> Litestar:
-    """The application that routes to these endpoints."""
+    """Return the application that routes to these endpoints."""
     paths: dict[str, dict[str, Endpoint]] = {}
     for endpoint in endpoints:
         known = paths.setdefault(endpoint.route.path, {}).setdefault(endpoint.route.method, endpoint)
@@ -93,7 +93,7 @@ def _translated(error: Exception, scope: Scope) -> Exception:
 
 
 def _with_head(methods: str) -> str:
-    """The methods of a path as `Allow` lists them, in order: where GET is possible, the front makes HEAD of it."""
+    """Return the methods of a path in the order of `Allow`; where GET is possible, the front makes HEAD of it."""
     names = set(methods.split(", "))
     return ", ".join(sorted(names | {"HEAD"} if "GET" in names else names))
 

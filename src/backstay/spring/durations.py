@@ -11,7 +11,7 @@ _ISO_UNITS = (86400.0, 3600.0, 60.0, 1.0)
 
 
 def seconds(value: object, *, plain: str = "ms") -> float:
-    """A duration: a bare number is in `plain` units. ValueError, with what is allowed, if it is none."""
+    """Return a duration in seconds: a bare number is in `plain` units. ValueError, with what is allowed, otherwise."""
     text = "" if isinstance(value, bool) else str(value).strip()
     if (found := _SIMPLE.fullmatch(text)) is not None:
         unit = (found[2] or plain).lower()

@@ -29,7 +29,7 @@ def alphanumeric(key: object) -> str:
 
 
 def is_uniform(name: str) -> bool:
-    """Whether a name is in Spring's canonical form (lower-case kebab), which alone is compared in the relaxed way."""
+    """Return whether a name is in Spring's canonical form (lower-case kebab), the only one with relaxed comparison."""
     parts = re.sub(r"\[[^\]]*\]", "", name).split(".")
     return all(_UNIFORM.fullmatch(part) for part in parts if part)
 

@@ -8,7 +8,7 @@ AZURE = ("WEBSITE_HOSTNAME", "WEBSITE_INSTANCE_ID", "WEBSITE_RESOURCE_GROUP", "W
 
 
 def matches(expression: str, active: Collection[str]) -> bool:
-    """Whether an expression holds for the active profiles; raises ValueError for a malformed one.
+    """Return whether an expression holds for the active profiles; raises ValueError for a malformed one.
 
     `!`, `&`, `|` and parentheses, as in Spring's `Profiles.of`: `&` and `|` are mixed only with parentheses.
     """

@@ -39,12 +39,12 @@ class Node:
 
     @property
     def is_list(self) -> bool:
-        """Whether all children are elements of a list."""
+        """True if all children are elements of a list."""
         return bool(self.children) and all(isinstance(key, int) for key in self.children)
 
     @property
     def is_mapping(self) -> bool:
-        """Whether some child has a name."""
+        """True if some child has a name."""
         return any(isinstance(key, str) for key in self.children)
 
 
@@ -70,7 +70,7 @@ class Source:
         node.value = value
 
     def has(self, name: str) -> bool:
-        """Whether there is a value, a list or a mapping at that name."""
+        """Return whether there is a value, a list or a mapping at that name."""
         path = elements(name)
         return len(list(self.root.find(path))) == len(path)
 
@@ -122,7 +122,7 @@ _loaders: dict[str, type] = {}
 
 
 def _loader() -> Any:
-    """The loader of plain data, made when the first file is read: PyYAML is needed then only."""
+    """Return the loader of plain data, created when the first file is read: PyYAML is needed only then."""
     if "yaml" not in _loaders:
         import yaml
 

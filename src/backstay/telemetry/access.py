@@ -74,7 +74,7 @@ class AccessLog:
 
 
 def access_log(service: str, format: str) -> AccessLog:  # noqa: A002
-    """The access log for a log format (`json` or `console`)."""
+    """Return the access log for a log format (`json` or `console`)."""
     return AccessLog(service, sys.stdout.buffer if format == "json" else None)
 
 

@@ -38,7 +38,7 @@ class Histogram:
         self._total += value * weight
 
     def statistics(self) -> HistogramStatistics:
-        """The counts so far."""
+        """Return the counts so far."""
         return HistogramStatistics(self._bounds, tuple(self._buckets), self._total)
 
 

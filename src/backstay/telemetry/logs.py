@@ -31,7 +31,7 @@ Format = Literal["json", "console"]
 
 
 def get_logger() -> Any:
-    """A logger; call it with a dotted event name and key-values: `log.info("job.failed", job="prune")`."""
+    """Return a logger; call it with a dotted event name and key-values: `log.info("job.failed", job="prune")`."""
     return structlog.stdlib.get_logger()
 
 

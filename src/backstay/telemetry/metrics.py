@@ -32,7 +32,7 @@ _process: CollectorRegistry | None = None
 def exposition(
     service: str, routes: Sequence[Any], active: int, parts: Iterable[Any], *, refused: Mapping[str, int] | None = None
 ) -> bytes:
-    """The text form of the routes' counts, of refusals by reason, and of the statistics of all parts."""
+    """Return the text form of the routes' counts, of refusals by reason, and of the statistics of all parts."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(service, routes, active, parts, refused or {}))
     return generate_latest(registry) + generate_latest(_process_registry())
@@ -109,7 +109,7 @@ def _requests(routes: Sequence[Any]) -> Iterator[Metric]:
 
 
 def _cumulative(bounds: Iterable[float], counts: Iterable[int]) -> list[tuple[str, float]]:
-    """Counts by bucket as Prometheus wants them: each with all below it."""
+    """Return cumulative counts by bucket, as Prometheus expects them."""
     names = [*map(str, bounds), "+Inf"]
     return list(zip(names, accumulate(counts), strict=True))
 
@@ -125,7 +125,7 @@ def _histograms(record: Any) -> Iterator[tuple[str, HistogramStatistics]]:
 
 
 def _resilience(parts: Iterable[Any]) -> Iterator[Metric]:
-    """The policies among the parts as Micrometer shows Resilience4j's."""
+    """Yield the metrics of the policies among the parts, as Micrometer names Resilience4j's."""
     families: dict[str, Metric] = {}
     for sample in samples(parts):
         name = f"resilience4j_{sample.family}"
@@ -185,7 +185,7 @@ def family_name(part: type, field: str, *, grows: bool) -> str:
 
 
 def _metric_field(name: str, *, grows: bool) -> str:
-    """The field's name as part of a metric's: the suffixes `_total` and `_count` have a meaning of their own there."""
+    """Return the field's name as part of a metric's: there the suffixes `_total` and `_count` are reserved."""
     if grows:
         return name.removesuffix("_total")
     return f"{name.removesuffix('_count')}s" if name.endswith("_count") else name

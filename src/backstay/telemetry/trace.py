@@ -28,7 +28,7 @@ class TraceContext:
 
     @staticmethod
     def parse(traceparent: str | bytes | None) -> "TraceContext | None":
-        """The context in a `traceparent` header; None if there is none or it is malformed."""
+        """Return the context in a `traceparent` header; None if there is none or it is malformed."""
         if not traceparent:
             return None
         text = traceparent.decode("latin-1") if isinstance(traceparent, bytes) else traceparent
@@ -42,11 +42,11 @@ class TraceContext:
 
     @staticmethod
     def new(*, sampled: bool = False) -> "TraceContext":
-        """The first position of a new trace."""
+        """Return the first position of a new trace."""
         return TraceContext(_hex(128), _hex(64), sampled)
 
     def child(self) -> "TraceContext":
-        """A new position in the same trace, for a call to somebody else."""
+        """Return a new position in the same trace, for a call to another service."""
         return TraceContext(self.trace_id, _hex(64), self.sampled)
 
     @property
@@ -56,7 +56,7 @@ class TraceContext:
 
 
 def current() -> TraceContext | None:
-    """The context of the work being done now; None outside any trace."""
+    """Return the current context; None outside any trace."""
     return _current.get()
 
 

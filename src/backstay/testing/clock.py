@@ -19,7 +19,7 @@ class FakeClock:
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
 
     def now(self) -> datetime:
-        """The time the test has set."""
+        """Return the time that the test has set."""
         return self._now
 
     def monotonic(self) -> float:

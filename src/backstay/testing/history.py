@@ -94,7 +94,7 @@ class Recorder:
 
 
 def read(path: Path) -> Iterator[Fact]:
-    """The facts of a file; half a line at its end was never recorded."""
+    """Yield the facts of a file; half a line at its end was never recorded."""
     with path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):
@@ -135,7 +135,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing is wrong."""
+        """True if nothing is wrong."""
         return not self.violations
 
     def __str__(self) -> str:
@@ -180,11 +180,11 @@ class Checker:
                     self._deleted.append(fact)
 
     def logged(self, event: Written) -> None:
-        """The next record of a partition; partitions may be mixed, an aggregate is in one of them."""
+        """Add the next record of a partition; partitions may be mixed, an aggregate is in one of them."""
         self._log.append(event)
 
     def effected(self, event: Written) -> None:
-        """The next effect, in the order in which effects of an aggregate happened."""
+        """Add the next effect, in the order in which effects of an aggregate happened."""
         self._effects.append(event)
 
     def unknown(self) -> set[str]:
@@ -198,7 +198,7 @@ class Checker:
         self._found = set(found)
 
     def verdict(self) -> Verdict:
-        """What all of it proves; ValueError while something is unknown and `settle` was not called."""
+        """Return the verdict on all facts; raises ValueError while something is unknown and `settle` was not called."""
         if self._found is None and self.unknown():
             raise ValueError(f"{len(self.unknown())} events are unknown: ask the database, then settle() them")
         findings = _Findings()
@@ -287,7 +287,7 @@ def _check_effects(effects: Sequence[Written], committed: Mapping[str, Written],
 
 
 def _check_fence(acquired: Sequence[Acquired], deleted: Sequence[Deleted], findings: _Findings) -> None:
-    """A deletion that began after a newer epoch of its shard was handed out must have been refused."""
+    """Check that a deletion which began after a newer epoch of its shard was handed out was refused."""
     since: dict[int, list[tuple[int, int]]] = {}  # shard → (epoch, moment)
     for fact in acquired:
         for shard, epoch in fact.epochs.items():

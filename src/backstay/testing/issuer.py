@@ -29,7 +29,7 @@ class TokenIssuer:
         header: dict[str, Any] | None = None,
         **claims: Any,
     ) -> str:
-        """A user's token of five minutes; `claims` and `header` replace the good values, None removes one."""
+        """Return a user's token of five minutes; `claims` and `header` replace the good values, None removes one."""
         now = int(time.time())
         good = {
             "iss": self.issuer,
@@ -47,6 +47,6 @@ class TokenIssuer:
         return self.key.sign(kept, header=header)
 
     def service_token(self, client: str, *, scope: str, audience: str | None = None, **claims: Any) -> str:
-        """A service's own token, for calls of the service `audience`; without it one of customers' audience."""
+        """Return a service's token, for calls of the service `audience`; without it one of customers' audience."""
         own = {"aud": audience or self.audience, "client_id": client, "sid": None}
         return self.token(client, scope=scope, roles=(), **{**own, **claims})

@@ -16,7 +16,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def read_since(text: str, now: datetime) -> datetime | None:
-    """The time that `--since` names: `30m`, `2h`, `1d` ago, or a time as in RFC 3339; None for an empty text.
+    """Return the time that `--since` names: `30m`, `2h`, `1d` ago, or a time as in RFC 3339; None for an empty text.
 
     Raises ValueError that names what is allowed.
     """

@@ -34,7 +34,7 @@ class Retries:
 async def patiently(
     send: Callable[[], Awaitable[Reply]], *, retries: Retries | None = None, patience: float = PATIENCE
 ) -> Reply:
-    """The first real answer to `send`, which is called again as long as there is none; GaveUp after `patience` s."""
+    """Return the first real answer of `send`, called again until there is one; GaveUp after `patience` s."""
     until, wait = time.monotonic() + patience, FIRST_WAIT
     while True:
         reply, reason = await _attempt(send)
@@ -59,7 +59,7 @@ def reason_to_repeat(reply: Reply) -> str | None:
 
 
 def slug(reply: Reply) -> str:
-    """The last part of a problem's type; empty for anything else."""
+    """Return the last part of a problem's type; empty for anything else."""
     kind = reply.body.get("type", "") if isinstance(reply.body, dict) else ""
     return str(kind).rpartition(":")[2]
 

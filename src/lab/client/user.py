@@ -48,7 +48,7 @@ class Shopper:
         return reply
 
     async def get(self, path: str) -> Any:
-        """The JSON at a path; Refused unless it is 200."""
+        """Return the JSON at a path; Refused unless it is 200."""
         return (await self.ask("GET", path)).expect(200).body
 
     async def every(self, path: str) -> list[Any]:
@@ -63,7 +63,7 @@ class Shopper:
             cursor = f"&cursor={page['next']}"
 
     async def id(self) -> str:
-        """The account's id."""
+        """Return the account's id."""
         me = await self.get("/api/v1/auth/me")
         return str(me["id"])
 

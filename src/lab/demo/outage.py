@@ -58,7 +58,7 @@ def _print(stage: Stage, placed: list[Reply]) -> None:
 
 
 async def _breaker(stage: Stage) -> str:
-    """The state of the breaker between orders and payments, as orders itself tells it."""
+    """Return the state of the breaker between orders and payments, as orders itself tells it."""
     async with Web(stage.running.discovery) as discovery:
         orders = [i for i in await registry.instances(discovery) if i.app == "orders"]
     breakers = []

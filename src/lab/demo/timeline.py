@@ -52,7 +52,7 @@ class Listener:
         await self._broker.aclose()
 
     def about(self, order_id: str, since: float) -> list[Envelope]:
-        """The events of an order: keyed by it, or naming it, or moving stock since its beginning."""
+        """Return the events of an order: keyed by it, or naming it, or moving stock since its beginning."""
         return [e for e in self.heard if _written(e) >= since and self._concerns(e, order_id)]
 
     def _concerns(self, envelope: Envelope, order_id: str) -> bool:

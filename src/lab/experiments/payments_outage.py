@@ -286,7 +286,7 @@ class Drill:
 
 
 async def drill(options: Options, screen: Screen, plan: Plan) -> int:
-    """The whole command: a system of its own, the drill, table, plot and verdict; the exit status."""
+    """Return the whole command: a system of its own, the drill, table, plot and verdict; the exit status."""
     home = options.home / "drill"
     faults = home.with_name("drill-faults")
     faults.mkdir(parents=True, exist_ok=True)

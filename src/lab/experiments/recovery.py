@@ -67,7 +67,7 @@ def _seconds(value: float | None) -> str:
 
 
 def well_from(answers: Sequence[Answer], since: float, now: float) -> float | None:
-    """The first moment from `since` on after which orders of `WELL` seconds were all confirmed at once; None so far."""
+    """Return the first moment after `since` with `WELL` seconds of orders confirmed immediately; None so far."""
     start = since
     for answer in sorted(answers, key=lambda each: each.sent):
         if answer.sent < since:
@@ -118,7 +118,7 @@ class Ward:
     act: Callable[[], Awaitable[Outcome]]
 
     async def lasting(self, name: str, deed: AbstractAsyncContextManager[None]) -> Healed:
-        """A fault with an end."""
+        """Return a fault with an end."""
 
         async def befall() -> None:
             async with deed:

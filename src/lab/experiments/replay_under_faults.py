@@ -126,7 +126,7 @@ class StormyReplay(Replay):
         return schedule(self._chaos.seed, self._chaos.kills, self._chaos.duration, targets(self._system))
 
     async def run(self, stage: Stage) -> int:
-        """The replay, then I1 to I8."""
+        """Return the replay, then I1 to I8."""
         status = await super().run(stage)
         async with AsyncExitStack() as stack:
             books = {

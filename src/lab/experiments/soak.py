@@ -177,7 +177,7 @@ def grown(soaked: Soaked, names: Sequence[str]) -> list[str]:
 
 
 def _settled(points: Sequence[tuple[float, float]]) -> list[float]:
-    """The part after the warm-up."""
+    """Return the part after the warm-up."""
     start = points[-1][0] * WARM_UP if points else 0.0
     return [value for at, value in points if at >= start]
 

@@ -131,7 +131,7 @@ FAULTS = (
 
 
 def fault(name: str) -> Fault:
-    """The fault of that name; ControlRefused names those there are."""
+    """Return the fault of that name; ControlRefused names those there are."""
     for candidate in FAULTS:
         if candidate.name == name:
             return candidate
@@ -197,7 +197,7 @@ class Faults:
             del self._running[name]
 
     def deed(self, name: str, on: str, value: float) -> AbstractAsyncContextManager[None]:
-        """A fault as long as it is entered; ControlRefused if it can't be."""
+        """Return a fault as long as it is entered; ControlRefused if it can't be."""
         who = self._who(on)
         if who is None and fault(name).on != "all":
             raise ControlRefused(f"{name} needs a service or a process: --on {fault(name).on}")
@@ -218,7 +218,7 @@ class Faults:
         return deeds[name]()
 
     def _who(self, on: str) -> list[str] | None:
-        """The processes meant; None is everybody."""
+        """Return the processes meant; None is everybody."""
         if on == "all":
             return None
         if not (found := self._hand.processes(on)):
@@ -286,7 +286,7 @@ async def _entered(context: contextlib.AbstractContextManager[None]) -> AsyncIte
 
 
 def written(order: Order) -> str:
-    """An order as it goes to the running system."""
+    """Return an order as it goes to the running system."""
     return json.dumps(msgspec.to_builtins(order))
 
 

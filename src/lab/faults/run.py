@@ -85,7 +85,7 @@ class Storm:
 
 
 def hits(accident: Accident, service: str) -> bool:
-    """Whether an accident may keep a service from answering: itself, or its database."""
+    """Return whether an accident may keep a service from answering: itself, or its database."""
     mine = accident.target == EVERYBODY or service_of(accident.target) == service
     match accident.kind:
         case Kind.KILL | Kind.PAUSE:

@@ -48,7 +48,7 @@ class Plan:
 
 
 async def load(home: Home, running: Running, screen: Screen, plan: Plan) -> Measured:
-    """The whole command."""
+    """Return the whole command."""
     async with Web(running.gateway) as web:
         stage = remote(home, running, screen, web)
         with screen.step(f"{plan.customers} customers and plenty of stock"):
@@ -169,7 +169,7 @@ def write(plan: Plan, measured: Measured, screen: Screen) -> None:
 
 
 def report(measured: Measured) -> dict[str, Any]:
-    """The same as JSON; milliseconds. `cpu`: seconds that this client took, preparation included."""
+    """Return the same as JSON; milliseconds. `cpu`: seconds that this client took, preparation included."""
     usage = os.times()
     return {
         "cpu": usage.user + usage.system,

@@ -27,7 +27,7 @@ class Depths:
 
     @property
     def caught_up(self) -> bool:
-        """Whether every consumer has done its part for every confirmed order, and nothing waits to be published."""
+        """True if every consumer has done its part for every confirmed order, and nothing waits to be published."""
         return not self.outbox and not any(self.behind.values())
 
     def __str__(self) -> str:

@@ -92,7 +92,7 @@ def _ticks(high: float) -> list[float]:
 
 
 def _step(high: float) -> float:
-    """A round step that makes about five of them."""
+    """Return a round step that makes about five of them."""
     raw = max(high, 1e-9) / 5
     power = 10 ** math.floor(math.log10(raw))
     return float(next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw))

@@ -51,7 +51,7 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Whether the customer got what he asked for."""
+        """True if the customer got what he asked for."""
         return self.status in GOOD
 
 

@@ -60,7 +60,7 @@ async def replay(
 
 
 async def _on_fresh(work: "Replay", options: Options) -> int:
-    """A system of its own beside whatever runs, emptied at its start and gone at the end."""
+    """Return a system of its own beside whatever runs, emptied at its start and gone at the end."""
     home = options.home / "replay"
     own = replace(options, home=home, gateway_port=0, discovery_port=0, settings=RAISED, fresh=True)
     system = System(own, work.screen)
@@ -195,7 +195,7 @@ async def _entries(books: Books, stage: Stage, placed: dict[str, Placed], custom
 
 
 async def _agreed(look: Callable[[], Awaitable[Case]]) -> list[Check]:
-    """The checks, looked at again while consumers may still be at work; the last look counts."""
+    """Return the checks, looked at again while consumers may still be at work; the last look counts."""
     checks: list[Check] = []
 
     async def agree() -> bool:

@@ -23,7 +23,7 @@ class Totals:
 
 
 def totals(history: History, orders: Iterable[Order]) -> Totals:
-    """The sums over `orders`, priced with the files' own prices."""
+    """Return the sums over `orders`, priced with the files' own prices."""
     units: Counter[str] = Counter()
     customers: Counter[str] = Counter()
     for order in orders:

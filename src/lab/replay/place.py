@@ -36,7 +36,7 @@ class Placed:
 
     @property
     def out_of_stock(self) -> bool:
-        """Whether it was refused because its stock was known to be short."""
+        """True if it was refused because its stock was known to be short."""
         return self.status == 409 and slug(Reply(self.status, self.body, {}, 0.0)) == "out-of-stock"
 
 
@@ -62,7 +62,7 @@ class Placing:
         await _each(self.history.customers.values(), one, REGISTRATIONS)
 
     async def ids(self) -> dict[str, str]:
-        """The shop's customer id by the history's."""
+        """Return the shop's customer id by the history's."""
         found: dict[str, str] = {}
 
         async def one(customer: str) -> None:
@@ -86,7 +86,7 @@ class Placing:
         return placed
 
     async def repeat(self, placed: dict[str, Placed], *, step: int = TENTH) -> list[str]:
-        """A tenth of the orders once more; each line of the answer is one that came out otherwise."""
+        """Return a tenth of the orders once more; each line of the answer is one that came out otherwise."""
         differences: list[str] = []
 
         async def one(order: Order) -> None:
@@ -132,5 +132,5 @@ async def _each(items: Iterable[T], work: Callable[[T], Awaitable[None]], at_onc
 
 
 def _password(secret: str, customer: Customer) -> str:
-    """The same one each time, so that a repeated replay can log in again."""
+    """Return the same one each time, so that a repeated replay can log in again."""
     return hmac.new(secret.encode(), customer.id.encode(), hashlib.sha256).hexdigest()[:32]

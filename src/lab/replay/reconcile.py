@@ -46,7 +46,7 @@ class Case:
         return [(each.order, each.id) for each in self.placed.values() if each.id is not None]
 
     def status(self, id_: str) -> str:
-        """The status in orders' database."""
+        """Return the status in orders' database."""
         entry = self.entries.orders.get(id_)
         return entry.status if entry else "missing"
 

@@ -35,16 +35,16 @@ class Stage:
         return Path(self.running.mail) if self.running.mail else None
 
     def admin(self) -> Shopper:
-        """The first admin; its secret lies under the home."""
+        """Return the first admin; its secret lies under the home."""
         return Shopper(self.web, ADMIN_EMAIL, self.home.secret("admin"))
 
     def customer(self) -> Shopper:
-        """A customer of the demo's."""
+        """Return a customer of the demo's."""
         return Shopper(self.web, CUSTOMER_EMAIL, self.home.secret("customer"))
 
 
 def in_process(system: System, web: Web) -> Stage:
-    """The stage of a system that this process runs."""
+    """Return the stage of a system that this process runs."""
     supervisor = system.supervisor
     return Stage(
         running=system.running,
@@ -57,7 +57,7 @@ def in_process(system: System, web: Web) -> Stage:
 
 
 def remote(home: Home, running: Running, screen: Screen, web: Web) -> Stage:
-    """The stage of a system that another process runs."""
+    """Return the stage of a system that another process runs."""
 
     async def every(verb: str, name: str) -> None:
         names = [child["name"] for child in await tell(running, "status")]

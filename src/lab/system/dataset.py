@@ -76,7 +76,7 @@ class History:
 
 
 def read(folder: Path) -> History:
-    """The history in a folder; BadFile for a missing file, a bad value, or a name that another file doesn't know."""
+    """Return the history in a folder; BadFile for a missing file, a bad value, or an unresolved reference."""
     products = {product.sku: product for product in _rows(folder / "products.csv", _product)}
     customers = {customer.id: customer for customer in _rows(folder / "customers.csv", _customer)}
     lines: dict[str, list[Line]] = {}

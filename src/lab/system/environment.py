@@ -46,7 +46,7 @@ def environment(
     ports: Mapping[str, int],
     process: str = "",
 ) -> dict[str, str]:
-    """The whole environment of one service's process, `process` its name if it isn't the service's own."""
+    """Return the whole environment of one service's process, `process` its name if it isn't the service's own."""
     process = process or service.name
     told = {name: os.environ[name] for name in INHERITED if name in os.environ}
     port = str(ports.get(process, 0))
@@ -77,7 +77,7 @@ def environment(
 
 
 def _registry_url(home: Home, name: str, port: int) -> str:
-    """The registry with the service's own credential, which is bound to its name."""
+    """Return the registry with the service's own credential, which is bound to its name."""
     return f"http://{name}:{home.secret(f'registry.{name}')}@{HOST}:{port}/eureka"
 
 
@@ -91,13 +91,13 @@ def _registrants(home: Home) -> str:
 
 
 def _at_auth(home: Home, ports: Mapping[str, int], path: str) -> str:
-    """The path at every instance of auth: fixed addresses, since the registry must not choose whom services trust."""
+    """Return the path at every instance of auth: fixed addresses, so that the registry can't choose an issuer."""
     there = [port for name, port in ports.items() if service_of(name) == "auth"]
     return ",".join(f"http://{HOST}:{port}{path}" for port in there or [home.port("auth")])
 
 
 def _identities(home: Home) -> dict[str, str]:
-    """The first admin, and the services that ask for tokens of their own."""
+    """Return the first admin, and the services that ask for tokens of their own."""
     clients = [
         {"id": service.name, "secret": home.secret(f"client.{service.name}"), "scope": " ".join(service.scopes)}
         | {"audience": " ".join(service.calls)}
@@ -113,5 +113,5 @@ def _identities(home: Home) -> dict[str, str]:
 
 
 def python_path() -> Path:
-    """The folder that holds the shop's package: services run where it is importable, whoever starts them."""
+    """Return the folder that holds the shop's package: services run where it is importable, whoever starts them."""
     return Path(__file__).parents[2]

@@ -35,7 +35,7 @@ def instances(services: Iterable[Service], scale: Mapping[str, int]) -> tuple[In
 
 
 def service_of(process: str) -> str:
-    """The service that a process belongs to."""
+    """Return the service that a process belongs to."""
     name, _, number = process.rpartition("-")
     return name if name and number.isdigit() else process
 

@@ -8,12 +8,12 @@ from backstay.messaging import KafkaAccess, KafkaBroker
 
 
 def broker_of(running: Running, *, client_id: str) -> KafkaBroker:
-    """The broker of a running system; close it when done."""
+    """Return the broker of a running system; close it when done."""
     return broker(running.kafka, running.kafka_flavor, running.kafka_settings, client_id=client_id)
 
 
 def broker(bootstrap: str, flavor: str, settings: Mapping[str, str], *, client_id: str) -> KafkaBroker:
-    """A broker by its address and the variables for TLS and SASL. Raises ConfigError for what they can't be."""
+    """Return a broker by its address and the variables for TLS and SASL. Raises ConfigError for what they can't be."""
     return KafkaBroker(
         bootstrap,
         flavor=cast(Literal["apache", "embedded"], flavor),

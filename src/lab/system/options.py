@@ -54,7 +54,7 @@ class Options:
 
     @property
     def kafka_is_ours(self) -> bool:
-        """Whether we start the broker."""
+        """True if we start the broker."""
         return self.kafka in (EMBEDDED, APACHE)
 
     @property

@@ -70,7 +70,7 @@ class System:
         return self._running
 
     def door(self, name: str) -> Door:
-        """The door before `kafka` or `postgres`; RuntimeError if the system has none."""
+        """Return the door before `kafka` or `postgres`; RuntimeError if the system has none."""
         if name not in self._doors:
             raise RuntimeError(f"there is no door before {name}: start the system with --doors")
         return self._doors[name]
@@ -137,7 +137,7 @@ class System:
         )
 
     async def _with_broker_door(self) -> Options:
-        """The options with a door before the broker, if there are to be doors and the broker is ours."""
+        """Return the options with a door before the broker, if there are to be doors and the broker is ours."""
         if not self.options.doors or not self.options.kafka_is_ours:
             return self.options
         inside, outside = free_port(), free_port()

@@ -87,7 +87,7 @@ class GenerationView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def routes(analytics: Analytics) -> list[Route]:
-    """The routes of analytics, below the API's prefix."""
+    """Return the routes of analytics, below the API's prefix."""
 
     @get("/analytics/revenue", scope="analytics:read")
     async def read_revenue(since: date | None = None, until: date | None = None) -> RevenueReport:

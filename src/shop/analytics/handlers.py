@@ -69,7 +69,7 @@ class Readers:
 
     @property
     def lacks_broker(self) -> bool:
-        """Whether no broker has been given yet."""
+        """True if no broker has been given yet."""
         return self._broker is None
 
     def use_broker(self, broker: Broker) -> None:

@@ -7,5 +7,5 @@ DROP_INTERVAL = 30.0  # seconds
 
 
 def jobs(analytics: Analytics) -> list[Job]:
-    """The jobs of analytics."""
+    """Return the jobs of analytics."""
     return [every(DROP_INTERVAL, analytics.drop_retired, name="drop-retired")]

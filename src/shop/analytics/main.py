@@ -12,12 +12,12 @@ from shop.analytics.service import Analytics
 
 
 def settings(environ: Mapping[str, str]) -> Settings:
-    """The settings that the environment asks for. Raises ConfigError with every mistake."""
+    """Return the settings that the environment asks for. Raises ConfigError with every mistake."""
     return Settings.read(environ)
 
 
 def build(settings: Settings) -> Service:
-    """The service, ready to run."""
+    """Return the service, ready to run."""
     db = Database("analytics", migrations="migrations", max_size=settings.database_connections)
     analytics = Analytics(db)
     return Service(

@@ -154,5 +154,5 @@ class Funnel:
 
 
 def group(generation: int) -> str:
-    """The consumer group that fills a generation."""
+    """Return the consumer group that fills a generation."""
     return f"analytics-{generation}"

@@ -56,7 +56,7 @@ class Analytics:
         return await store.revenue(self._db, await store.current(self._db))
 
     async def revenue_by_day(self, *, since: date | None, until: date | None) -> list[Revenue]:
-        """The same for each of some days, by default the last 31. Raises Unprocessable for too many."""
+        """Return the same for each of some days, by default the last 31. Raises Unprocessable for too many."""
         last = until or self._clock.now().date()
         first = since or date.fromordinal(max(1, last.toordinal() - 30))
         if not 0 <= (last - first).days < DAYS_LIMIT:

@@ -55,7 +55,7 @@ async def revenue(db: Database, generation: int) -> list[Revenue]:
 
 
 async def revenue_by_day(db: Database, generation: int, *, since: date, until: date) -> list[Revenue]:
-    """The same by day, both ends included; days without a move are left out."""
+    """Return the same by day, both ends included; days without a move are left out."""
     return [Revenue(**row) for row in await db.fetch(sql.revenue_by_day, generation, since, until)]
 
 
@@ -88,7 +88,7 @@ async def funnel(db: Database, generation: int) -> Funnel:
 
 
 async def current(db: Database) -> int:
-    """The generation that answers."""
+    """Return the generation that answers."""
     return int(await db.fetchval(sql.current_generation))
 
 

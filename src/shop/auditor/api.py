@@ -52,7 +52,7 @@ class FindingView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def routes(auditor: Auditor) -> list[Route]:
-    """The routes of the auditor, below the API's prefix."""
+    """Return the routes of the auditor, below the API's prefix."""
 
     @get("/audit", scope="audit:read")
     async def summary() -> AuditView:

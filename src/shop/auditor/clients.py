@@ -26,7 +26,7 @@ class ChangesPort(Protocol):
     """What the auditor needs of the other services."""
 
     async def read(self, feed: Feed, since: str | None, *, limit: int) -> Page[Fact]:
-        """The facts that changed after a cursor. Raises ConnectionError, TimeoutError or a ServiceCallError."""
+        """Return the facts that changed after a cursor. Raises ConnectionError, TimeoutError or a ServiceCallError."""
 
 
 class Changes:
@@ -44,7 +44,7 @@ class Changes:
         return list(self._clients.values())
 
     async def read(self, feed: Feed, since: str | None, *, limit: int) -> Page[Fact]:
-        """The facts that changed after a cursor. Raises ConnectionError, TimeoutError or a ServiceCallError."""
+        """Return the facts that changed after a cursor. Raises ConnectionError, TimeoutError or a ServiceCallError."""
         name, path, kind = READS[feed]
         query = {"limit": str(limit)} | ({} if since is None else {"since": since})
         page: Page[Fact] = await self._clients[name].get(f"{path}?{urlencode(query)}", kind)

@@ -8,7 +8,7 @@ MEASURE_INTERVAL = 5.0  # seconds
 
 
 def jobs(auditor: Auditor, settings: Settings) -> list[Job]:
-    """The jobs of the auditor."""
+    """Return the jobs of the auditor."""
     return [
         every(settings.read_interval, auditor.follow, name="follow"),
         every(settings.check_interval, auditor.check, name="check"),

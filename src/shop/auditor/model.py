@@ -112,7 +112,7 @@ def _is_final(order: OrderFact) -> bool:
 
 
 def _is_settled(case: Case) -> bool:
-    """Whether the books must be even: nobody is still deciding about the order. One that isn't there is decided."""
+    """Return whether the books must be even: the order has reached a final state, or doesn't exist."""
     return case.order is None or _is_final(case.order)
 
 

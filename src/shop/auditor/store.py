@@ -69,7 +69,7 @@ async def claim_cases(tx: Transaction, *, limit: int) -> list[Case]:
 
 
 async def now(tx: Transaction) -> datetime:
-    """The time by the database's clock, at which the transaction began."""
+    """Return the time by the database's clock, at which the transaction began."""
     at: datetime = await tx.fetchval("SELECT now()")
     return at
 

@@ -95,7 +95,7 @@ class TokenError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def routes(accounts: Accounts, keys: KeyRing, clients: Clients) -> list[Route]:
-    """The routes of auth."""
+    """Return the routes of auth."""
     return [*_doors(accounts), *_own(accounts), *_issuer(keys, clients)]
 
 
@@ -143,12 +143,12 @@ def _own(accounts: Accounts) -> list[Route]:
 def _issuer(keys: KeyRing, clients: Clients) -> list[Route]:
     @get("/.well-known/jwks.json", public=True)
     async def key_set() -> Answer[KeySet]:
-        """The public keys of all tokens (RFC 7517)."""
+        """Return the public keys of all tokens (RFC 7517)."""
         return Answer(keys.document, headers={"Cache-Control": f"public, max-age={int(keys.max_age)}"})
 
     @post("/oauth2/token", public=True, max_body=BODY_LIMIT, hidden=True)
     async def token(body: bytes, request: Request) -> Answer[Any]:
-        """A token for a service, by client credentials (RFC 6749 §4.4)."""
+        """Return a token for a service, by client credentials (RFC 6749 §4.4)."""
         try:
             return _service_token(clients, body, request)
         except TokenRefused as refused:
@@ -207,7 +207,7 @@ def _client_of(authorization: str | None, form: dict[str, str]) -> tuple[str, st
 
 
 def _of_user(ident: str | None) -> UUID:
-    """The id of a user or a session, as only a user's token has it; a service's has names."""
+    """Return the id of a user or a session, as only a user's token has it; a service's has names."""
     try:
         return UUID(ident or "")
     except ValueError:

@@ -65,7 +65,7 @@ class Settings(ServiceSettings):
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
-        """The settings that the environment asks for; raises `ConfigError` with every mistake."""
+        """Return the settings that the environment asks for; raises `ConfigError` with every mistake."""
         settings = super().read(environ)
         problems = _client_problems(settings.clients, settings.token_audience)
         if settings.admin_email and not settings.admin_password:

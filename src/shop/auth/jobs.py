@@ -9,7 +9,7 @@ COMPARE_CLOCKS = 10.0  # seconds
 
 
 def jobs(accounts: Accounts, keys: KeyRing, clock: SharedClock) -> list[Job]:
-    """The jobs of auth."""
+    """Return the jobs of auth."""
     return [
         every(LOOK_AT_KEYS, keys.rotate_if_due, name="rotate-keys"),
         every(COMPARE_CLOCKS, clock.measure, name="compare-clocks"),

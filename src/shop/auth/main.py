@@ -14,12 +14,12 @@ from shop.auth.service import Accounts, Clients, FirstAdmin, KeyRing, SharedCloc
 
 
 def settings(environ: Mapping[str, str]) -> Settings:
-    """The settings that the environment asks for. Raises ConfigError with every mistake."""
+    """Return the settings that the environment asks for. Raises ConfigError with every mistake."""
     return Settings.read(environ)
 
 
 def build(settings: Settings) -> Service:
-    """The service, ready to run."""
+    """Return the service, ready to run."""
     db = Database("auth", migrations="migrations")
     outbox = Outbox(db)
     clock = SharedClock(db)

@@ -62,7 +62,7 @@ def scopes_of(roles: Iterable[str]) -> tuple[str, ...]:
 
 
 def email_key(email: str) -> str:
-    """The address as it is compared: two spellings of one address have one key."""
+    """Return the address as it is compared: two spellings of one address have one key."""
     return email.strip().lower()
 
 
@@ -85,7 +85,7 @@ def name_flaws(name: str) -> list[Flaw]:
 
 
 def normalised(password: str) -> str:
-    """The password as it is hashed: the same characters typed on another keyboard are the same password."""
+    """Return the password as it is hashed: the same characters typed on another keyboard are the same password."""
     return unicodedata.normalize("NFC", password)
 
 
@@ -104,7 +104,7 @@ def password_flaws(password: str, email: str = "", *, pointer: str = "/password"
 
 
 def guessable_flaw(pointer: str) -> Flaw:
-    """A password that is on the lists of guessers, or is made of what is."""
+    """Return a password that is on the lists of guessers, or is made of what is."""
     return Flaw(pointer, "is among the passwords that are guessed first; choose another one")
 
 
@@ -161,7 +161,7 @@ class Use(Enum):
 
     @property
     def accepted(self) -> bool:
-        """Whether the caller gets tokens."""
+        """True if the caller gets tokens."""
         return self in (Use.FIRST, Use.AGAIN)
 
 
@@ -256,7 +256,7 @@ class KeyRecord:
 
 
 def is_rotation_due(keys: Sequence[KeyRecord], now: datetime, *, age: float, published: float) -> bool:
-    """Whether the current key is `age` seconds old and the next one has been published for `published` seconds."""
+    """Return whether the current key is `age` seconds old and the next one published for `published` seconds."""
     current = next((key for key in keys if key.state is KeyState.CURRENT), None)
     following = next((key for key in keys if key.state is KeyState.NEXT), None)
     if current is None or following is None:

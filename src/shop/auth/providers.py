@@ -107,16 +107,16 @@ class Passwords:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def hash(self, password: str) -> str:
-        """The hash to store."""
+        """Return the hash to store."""
         return await self._run(lambda: self._hasher.hash(_bytes(password)))
 
     async def verify(self, password: str, stored: str | None) -> bool:
-        """Whether the password is the stored one; without a stored one it takes just as long to say no."""
+        """Return whether the password is the stored one; without a stored one it takes just as long to say no."""
         matches = await self._run(lambda: self._matches(password, stored or self._nobody))
         return matches and stored is not None
 
     async def is_guessable(self, password: str, words: Sequence[str]) -> bool:
-        """Whether a guesser would soon try this password; `words` are guessed first (zxcvbn).
+        """Return whether a guesser would soon try this password; `words` are guessed first (zxcvbn).
 
         It runs on the same threads as the hashes, for an estimate takes up to some ten milliseconds.
         """
@@ -130,11 +130,11 @@ class Passwords:
             raise TooBusy(f"{self._busy} passwords are being checked", wait)
 
     def is_outdated(self, stored: str) -> bool:
-        """Whether the hash was made with other parameters than those of now."""
+        """Return whether the hash was made with other parameters than those of now."""
         return self._hasher.check_needs_rehash(stored)
 
     def statistics(self) -> PasswordStatistics:
-        """A snapshot of state and counters."""
+        """Return a snapshot of state and counters."""
         return PasswordStatistics(self._busy, self._hashed, self._refused, self._cost)
 
     def _matches(self, password: str, stored: str) -> bool:
@@ -161,7 +161,7 @@ class Passwords:
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:
-    """The result, and the CPU that it took.
+    """Return the result, and the CPU that it took.
 
     Not the time that went by: others who keep the machine busy make that many times as long, and who is told to wait by
     it comes back when the threads have long been idle. Who comes too early costs little and is told the next place.
@@ -183,14 +183,14 @@ class KeySafe:
         self._cipher = AESGCM(_derived(secret)) if secret else None
 
     def seal(self, kid: str, private: bytes) -> bytes:
-        """The bytes to store."""
+        """Return the bytes to store."""
         if self._cipher is None:
             return _PLAIN + private
         nonce = os.urandom(_NONCE)
         return _SEALED + nonce + self._cipher.encrypt(nonce, private, kid.encode())
 
     def open(self, kid: str, sealed: bytes) -> bytes:
-        """The private key; raises `ConfigError` if the secret is not the one it was sealed with."""
+        """Return the private key; raises `ConfigError` if the secret is not the one it was sealed with."""
         if sealed[:1] == _PLAIN:
             return sealed[1:]
         if self._cipher is None:

@@ -32,7 +32,7 @@ class Login:
 
 
 async def now(db: Database) -> datetime:
-    """The time by the database's clock."""
+    """Return the time by the database's clock."""
     at: datetime = await db.fetchval(sql.now)
     return at
 
@@ -46,7 +46,7 @@ async def insert_user(tx: Transaction, user: User, key: str, password_hash: str)
 
 
 async def tell_repeat(tx: Transaction, key: str, at: datetime, not_since: datetime) -> User | None:
-    """The owner of a known address, marked as told; None if he was told after `not_since`."""
+    """Return the owner of a known address, marked as told; None if he was told after `not_since`."""
     row = await tx.fetchrow(sql.tell_repeat, key, at, not_since)
     return None if row is None else _user(row)
 
@@ -58,7 +58,7 @@ async def find_user(db: Database, user_id: UUID) -> User | None:
 
 
 async def knows_email(db: Database, key: str) -> bool:
-    """Whether an address has an account."""
+    """Return whether an address has an account."""
     return await db.fetchval(sql.find_email, key) is not None
 
 
@@ -89,7 +89,7 @@ async def note_address(db: Database | Transaction, user_id: UUID, address: str, 
 
 
 async def find_password(db: Database, user_id: UUID) -> tuple[str, StoredPassword] | None:
-    """A user's address as it is compared, and the password."""
+    """Return a user's address as it is compared, and the password."""
     row = await db.fetchrow(sql.find_password, user_id)
     return None if row is None else (row["email_key"], _password(row))
 
@@ -127,7 +127,7 @@ async def open_session(
     token_hash: bytes,
     token_until: datetime,
 ) -> bool:
-    """A session with its first refresh token; False if the password is no longer the one that was checked."""
+    """Return a session with its first refresh token; False if the password is no longer the one that was checked."""
     opened = await db.fetchval(
         sql.open_session, session_id, user_id, password.version, at, until, token_hash, token_until
     )
@@ -135,7 +135,7 @@ async def open_session(
 
 
 async def lock_refresh_token(tx: Transaction, token_hash: bytes) -> RefreshToken | None:
-    """A refresh token, held with its session until the transaction ends."""
+    """Return a refresh token, held with its session until the transaction ends."""
     row = await tx.fetchrow(sql.lock_refresh_token, token_hash)
     if row is None:
         return None

@@ -94,7 +94,7 @@ class ProductChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def routes(products: Products) -> list[Route]:
-    """The catalog's routes, below the API's prefix."""
+    """Return the catalog's routes, below the API's prefix."""
 
     @get("/products", public=True)
     async def list_products(

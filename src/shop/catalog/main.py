@@ -11,12 +11,12 @@ from shop.catalog.service import Products
 
 
 def settings(environ: Mapping[str, str]) -> Settings:
-    """The settings that the environment asks for. Raises ConfigError with every mistake."""
+    """Return the settings that the environment asks for. Raises ConfigError with every mistake."""
     return Settings.read(environ)
 
 
 def build(settings: Settings) -> Service:
-    """The service, ready to run."""
+    """Return the service, ready to run."""
     db = Database("catalog", migrations="migrations", max_size=settings.database_connections)
     box = Outbox(db)
     products = Products(db, box)

@@ -65,11 +65,11 @@ class Product:
 
     @classmethod
     def new(cls, sku: str, details: Details, *, now: datetime) -> "Product":
-        """The first version of a product."""
+        """Return the first version of a product."""
         return cls(sku=sku, details=details, version=1, created_at=now, updated_at=now)
 
     def changed(self, details: Details, *, expected: int | None, now: datetime) -> "Product":
-        """The next version, or this very one when nothing differs. Raises Stale unless `expected` is its version."""
+        """Return the next version, or this one when nothing differs. Raises Stale unless `expected` is its version."""
         if expected is not None and expected != self.version:
             raise Stale(f"product {self.sku} is at version {self.version}, not {expected}: read it again")
         if details == self.details:
@@ -94,7 +94,7 @@ class Sort(StrEnum):
 
     @property
     def descending(self) -> bool:
-        """Whether the greatest comes first."""
+        """True if the greatest comes first."""
         return self.value.startswith("-")
 
 
@@ -134,7 +134,7 @@ class Place:
     sku: str
 
     def fits(self, sort: Sort) -> bool:
-        """Whether the value is one of that sort's."""
+        """Return whether the value is one of that sort's."""
         if sort.column != "price":
             return "\0" not in self.value + self.sku
         return re.fullmatch(r"\d{1,12}\.\d\d", self.value) is not None and "\0" not in self.sku

@@ -49,13 +49,13 @@ async def update(tx: Transaction, product: Product) -> None:
 
 
 async def find(db: Database, sku: str) -> Product | None:
-    """The product as it is now."""
+    """Return the product as it is now."""
     row = await db.fetchrow(sql.find_product, sku)
     return _product(row) if row else None
 
 
 async def lock(tx: Transaction, sku: str) -> Product | None:
-    """The product, held until the transaction ends."""
+    """Return the product, held until the transaction ends."""
     row = await tx.fetchrow(sql.lock_product, sku)
     return _product(row) if row else None
 

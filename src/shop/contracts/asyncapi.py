@@ -35,7 +35,7 @@ HEADERS: dict[str, Any] = {
 
 
 def asyncapi() -> dict[str, Any]:
-    """The document, as JSON would hold it."""
+    """Return the document, as JSON would hold it."""
     _, schemas = msgspec.json.schema_components(EVENTS, ref_template="#/components/schemas/{name}")
     topics = _by_topic()
     return {

@@ -29,12 +29,12 @@ class Discovery:
 
 
 def settings(environ: Mapping[str, str]) -> DiscoverySettings:
-    """The settings that the environment asks for; raises `ConfigError`."""
+    """Return the settings that the environment asks for; raises `ConfigError`."""
     return DiscoverySettings.read(environ)
 
 
 def build(settings: DiscoverySettings) -> Discovery:
-    """The registry, ready to run."""
+    """Return the registry, ready to run."""
     return Discovery(settings)
 
 

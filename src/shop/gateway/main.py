@@ -10,17 +10,17 @@ from shop.gateway.service import GatewayProcess
 
 
 def settings(environ: Mapping[str, str]) -> GatewaySettings:
-    """The settings that the environment asks for; raises `ConfigError`."""
+    """Return the settings that the environment asks for; raises `ConfigError`."""
     return GatewaySettings.read(environ)
 
 
 def build(settings: GatewaySettings) -> GatewayProcess:
-    """The gateway, ready to run; raises `ConfigError` with every mistake in the routes."""
+    """Return the gateway, ready to run; raises `ConfigError` with every mistake in the routes."""
     return GatewayProcess(settings, routes(settings))
 
 
 def routes(settings: GatewaySettings) -> RouteTable:
-    """The compiled routes. Placeholders in the file see the settings first, then the environment."""
+    """Return the compiled routes. Placeholders in the file see the settings first, then the environment."""
     given = {
         "RATE_LIMIT_PER_SECOND": f"{settings.rate_limit_per_second:.10g}",
         "RATE_LIMIT_BURST": f"{settings.rate_limit_burst:.10g}",

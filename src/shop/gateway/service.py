@@ -186,7 +186,7 @@ class GatewayProcess:
 
 
 def _policies(settings: GatewaySettings, routes: RouteTable) -> r.Registry:
-    """The circuit breakers that the routes name, as `resilience.yaml` has them; raises ConfigError."""
+    """Return the circuit breakers that the routes name, as `resilience.yaml` has them; raises ConfigError."""
     values = {name: value for name, value in vars(settings).items() if name.startswith("service_")}
     values["service_wait_open"] = Seconds(settings.service_wait_open)
     registry = policies(routes.breakers, values, {})

@@ -39,7 +39,7 @@ def of_order(wish: Wish, decision: Decision, *, at: datetime) -> list[Event]:
 
 
 def decided(order_id: UUID, customer_id: UUID, decision: Decision, *, at: datetime) -> Event:
-    """Whether the order got its share."""
+    """Return whether the order got its share."""
     if decision.missing:
         missing = tuple(
             MissingLine(sku=short.sku, requested=short.requested, available=short.available)
@@ -51,7 +51,7 @@ def decided(order_id: UUID, customer_id: UUID, decision: Decision, *, at: dateti
 
 
 def fact(reservation: Audited) -> ReservationFact:
-    """The reservation as the auditor sees it."""
+    """Return the reservation as the auditor sees it."""
     return ReservationFact(
         order_id=reservation.order_id,
         state=reservation.state.value,

@@ -14,12 +14,12 @@ from shop.kernel.pace import GATHER, KEEP
 
 
 def settings(environ: Mapping[str, str]) -> Settings:
-    """The settings that the environment asks for. Raises ConfigError with every mistake."""
+    """Return the settings that the environment asks for. Raises ConfigError with every mistake."""
     return Settings.read(environ)
 
 
 def build(settings: Settings) -> Service:
-    """The service, ready to run."""
+    """Return the service, ready to run."""
     db = Database("inventory", migrations="migrations", max_size=settings.database_connections)
     box = Outbox(db)
     stock = Stock(db, box)

@@ -62,7 +62,7 @@ class Level:
 
     @property
     def is_low(self) -> bool:
-        """Whether it is time to order more."""
+        """True if it is time to order more."""
         return self.available <= self.reorder_level
 
     def set(self, on_hand: int, reorder_level: int | None = None, *, now: datetime) -> "Change":
@@ -116,7 +116,7 @@ class Change:
 
     @property
     def became_low(self) -> bool:
-        """Whether this step, and no earlier one, crossed the reorder level."""
+        """True if this step, and no earlier one, crossed the reorder level."""
         return self.after.is_low and self.before.version > 0 and not self.before.is_low
 
 

@@ -25,7 +25,7 @@ async def create(tx: Transaction, sku: str, *, now: datetime) -> None:
 
 
 async def lock(tx: Transaction, skus: Sequence[str]) -> dict[str, Level]:
-    """The levels of all these products, held until the transaction ends; unknown ones are left out."""
+    """Return the levels of all these products, held until the transaction ends; unknown ones are left out."""
     return {row["sku"]: _level(row) for row in await tx.fetch(sql.lock_stock, skus)}
 
 

@@ -50,7 +50,7 @@ class Money(msgspec.Struct, frozen=True, order=False):
 
     @classmethod
     def sum(cls, amounts: Iterable["Money"], currency: str = CURRENCY) -> "Money":
-        """The sum of amounts of one currency; zero of `currency` when there are none."""
+        """Return the sum of amounts of one currency; zero of `currency` when there are none."""
         total: Money | None = None
         for money in amounts:
             total = money if total is None else total + money

@@ -18,7 +18,7 @@ class Seconds(float):
 def policies(
     only: Collection[str], values: Mapping[str, object], errors: Mapping[str, type[BaseException]]
 ) -> Registry:
-    """The registry for one caller: `only` are the names of what it calls, `values` fill the file's placeholders.
+    """Return the registry for one caller: `only` are the names of what it calls, `values` fill the file's placeholders.
 
     Raises ConfigError with file, key and what is allowed.
     """

@@ -30,7 +30,7 @@ class NotificationView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def routes(notifications: Notifications) -> list[Route]:
-    """The routes of notifications, below the API's prefix."""
+    """Return the routes of notifications, below the API's prefix."""
 
     @get("/notifications", scope="notifications:read")
     async def list_notifications(

@@ -8,7 +8,7 @@ MEASURE_INTERVAL = 5.0  # seconds
 
 
 def jobs(notifications: Notifications, settings: Settings) -> list[Job]:
-    """The jobs of notifications."""
+    """Return the jobs of notifications."""
     return [
         every(settings.send_interval, notifications.send_due, name="send-mail"),
         every(MEASURE_INTERVAL, notifications.measure, name="measure"),

@@ -16,12 +16,12 @@ from shop.notifications.service import Notifications
 
 
 def settings(environ: Mapping[str, str]) -> Settings:
-    """The settings that the environment asks for. Raises ConfigError with every mistake."""
+    """Return the settings that the environment asks for. Raises ConfigError with every mistake."""
     return Settings.read(environ)
 
 
 def build(settings: Settings) -> Service:
-    """The service, ready to run."""
+    """Return the service, ready to run."""
     db = Database("notifications", migrations="migrations", max_size=settings.database_connections)
     box = Outbox(db)
     mail = guarded(

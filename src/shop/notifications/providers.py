@@ -82,7 +82,7 @@ class Templates:
         )
 
     def mail(self, due: Due, *, at: datetime) -> Mail:
-        """The message that tells a customer of an event."""
+        """Return the message that tells a customer of an event."""
         notice = due.notice
         facts = {"name": due.name, "order_id": notice.order_id, **notice.facts}
         subject, _, text = self._pages.get_template(f"{notice.kind}.txt").render(facts).partition("\n")
@@ -225,7 +225,7 @@ class GuardedMailer:
 
 
 def guarded(mailer: Mailer, *, wait_open: float = WAIT_OPEN) -> GuardedMailer:
-    """The mailer behind the policies of `resilience.yaml`; an open breaker tries again after `wait_open` seconds."""
+    """Return the mailer behind the policies of `resilience.yaml`; an open breaker probes after `wait_open` seconds."""
     registry = policies({"smtp"}, {"smtp_wait_open": Seconds(wait_open)}, {"MailUnavailable": MailUnavailable})
     return GuardedMailer(mailer, registry.pipeline("smtp"))
 
@@ -246,7 +246,7 @@ class NullMailer:
 
 
 def mailer(url: str, *, sender: str, tls: str = "auto", ca: str = "", timeout: float = TIMEOUT) -> Mailer:
-    """The mailer at `smtp://[user:password@]host[:port]`, `smtps://…`, or `null:`. ValueError for anything else.
+    """Return the mailer at `smtp://[user:password@]host[:port]`, `smtps://…`, or `null:`. ValueError for anything else.
 
     tls: `starttls` demands it, `off` forbids it; with `auto` no password is ever sent without TLS. ca: a PEM file.
     """
@@ -271,7 +271,7 @@ def mailer(url: str, *, sender: str, tls: str = "auto", ca: str = "", timeout: f
 
 
 def wire(mail: Mail, sender: str) -> bytes:
-    """The message as bytes (RFC 5322, MIME). Raises MailRefused if a header can't be written."""
+    """Return the message as bytes (RFC 5322, MIME). Raises MailRefused if a header can't be written."""
     boundary = f"part-{mail.id.hex}"
     return b"".join(
         (

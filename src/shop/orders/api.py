@@ -40,7 +40,7 @@ CHECKOUT = {
 
 
 def routes(orders: Orders) -> list[Route]:
-    """The routes of orders, under `/api/v1`."""
+    """Return the routes of orders, under `/api/v1`."""
 
     @post("/orders", scope="orders:write", status=201, answers=CHECKOUT, max_body=CHECKOUT_BYTES)
     async def checkout(body: NewOrder, who: Principal, key: IdempotencyKey) -> Answer[OrderView]:
@@ -94,7 +94,7 @@ def actuator(breakers: list[CircuitBreaker]) -> list[Route]:
 
     @get("/actuator/circuitbreakers", public=True, hidden=True)
     async def show() -> dict[str, Any]:
-        """The circuit breakers, as Resilience4j's actuator shows them."""
+        """Return the circuit breakers, as Resilience4j's actuator shows them."""
         return circuit_breakers(breakers)
 
     last = Actuator(lambda: breakers)

@@ -35,7 +35,7 @@ class PaymentsPort(Protocol):
 
 
 def pipeline(settings: Settings) -> r.Pipeline:
-    """The policies between orders and payments: those of `resilience.yaml` with the numbers of the settings."""
+    """Return the policies between orders and payments: those of `resilience.yaml` with the numbers of the settings."""
     numbers = {
         name: Seconds(value) if name in DURATIONS else value
         for name, value in vars(settings).items()
@@ -90,7 +90,7 @@ class PaymentsClient:
 
 
 def payments_client(guard: r.Pipeline) -> Client:
-    """The connection to payments, to be owned by the service."""
+    """Return the connection to payments, to be owned by the service."""
     return client("lb://payments", guard, scope=SCOPES)
 
 

@@ -23,7 +23,7 @@ COME_BACK = "5"  # seconds after which an unsettled order may look different
 
 
 def published(before: Order | None, after: Order) -> OrderEvent:
-    """The event of a step of an order's life; `before` is None when it begins."""
+    """Return the event of a step of an order's life; `before` is None when it begins."""
     common = _common(after)
     match after.status:
         case Status.CREATED:
@@ -38,7 +38,7 @@ def published(before: Order | None, after: Order) -> OrderEvent:
 
 
 def view(order: Order) -> OrderView:
-    """The order as its customer sees it."""
+    """Return the order as its customer sees it."""
     return OrderView(
         id=order.id,
         customer_id=order.customer_id,
@@ -55,7 +55,7 @@ def view(order: Order) -> OrderView:
 
 
 def fact(order: Audited) -> OrderFact:
-    """The order as the auditor sees it."""
+    """Return the order as the auditor sees it."""
     return OrderFact(
         order_id=order.id, status=order.status.value, total=order.total, units=order.units, reason=order.reason
     )

@@ -8,7 +8,7 @@ MEASURE_INTERVAL = 5.0  # seconds
 
 
 def jobs(orders: Orders, settings: Settings) -> list[Job]:
-    """The jobs of orders."""
+    """Return the jobs of orders."""
     return [
         every(settings.reconcile_interval, orders.reconcile, name="reconcile"),
         every(settings.compensate_interval, orders.compensate, name="compensate"),

@@ -16,12 +16,12 @@ from shop.orders.service import Orders
 
 
 def settings(environ: Mapping[str, str]) -> Settings:
-    """The settings that the environment asks for."""
+    """Return the settings that the environment asks for."""
     return Settings.read(environ)
 
 
 def build(settings: Settings) -> Service:
-    """The service, ready to run."""
+    """Return the service, ready to run."""
     db = Database("orders", migrations="migrations", max_size=settings.database_connections)
     box = Outbox(db)
     policies = pipeline(settings)

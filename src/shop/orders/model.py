@@ -127,7 +127,7 @@ class Unsettled:
     waited: timedelta
 
     def overdue(self, patience: timedelta) -> bool:
-        """Whether it has waited long enough."""
+        """Return whether it has waited long enough."""
         return self.order.status in OPEN and self.waited >= patience
 
 
@@ -164,19 +164,19 @@ def settle(order: Order, outcome: Outcome, at: datetime) -> Change:
 
 
 def cancel(order: Order, at: datetime, *, reason: str) -> Change:
-    """The order given up, in whatever state: its payment is voided. A cancelled one stays as it is."""
+    """Return the order given up, in whatever state: its payment is voided. A cancelled one stays as it is."""
     if order.status is Status.CANCELLED:
         return Change(order)
     return Change(_moved(order, Status.CANCELLED, at, reason=reason), Kind.VOID)
 
 
 def expire(order: Order, at: datetime) -> Change:
-    """The overdue order given up; one that was settled meanwhile stays as it is."""
+    """Return the overdue order given up; one that was settled meanwhile stays as it is."""
     return cancel(order, at, reason=Reason.TIMEOUT) if order.status in OPEN else Change(order)
 
 
 def reject(order: Order, at: datetime) -> Change:
-    """The order that inventory couldn't serve: what was paid is refunded. Only a confirmed one can be rejected."""
+    """Return the order after inventory rejected it: the payment is refunded. Only a confirmed one can be rejected."""
     if order.status is not Status.CONFIRMED:
         return Change(order)
     return Change(_moved(order, Status.CANCELLED, at, reason=Reason.OUT_OF_STOCK), Kind.REFUND)
@@ -271,7 +271,7 @@ def check(wanted: NewOrder, methods: Collection[str]) -> None:
 
 
 def price(wanted: NewOrder, products: Mapping[str, Product]) -> tuple[tuple[Line, ...], Money]:
-    """The lines with today's names and prices, and their total.
+    """Return the lines with today's names and prices, and their total.
 
     Raises:
         InvalidOrder: products that aren't there or aren't sold, or a total that no payment can carry.

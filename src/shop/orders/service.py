@@ -153,7 +153,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
     async def page(
         self, customer_id: UUID, *, before: UUID | None, status: Status | None, limit: int
     ) -> tuple[list[OrderView], UUID | None]:
-        """The customer's orders, newest first, and after which one the next page starts."""
+        """Return the customer's orders, newest first, and after which one the next page starts."""
         found = await store.page(self._db, customer_id, before=before, status=status, limit=limit + 1)
         shown = found[:limit]
         return [events.view(order) for order in shown], shown[-1].id if len(found) > limit else None
@@ -267,7 +267,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         by: str,
         took: float | None = None,
     ) -> Changed | None:
-        """The outcome of the payment, whoever brings it: the answer to the call, an event, the reconciler."""
+        """Return the outcome of the payment, whoever brings it: the answer to the call, an event, the reconciler."""
         return await self._change(tx, order_id, lambda o, at: model.settle(o, outcome, at), by=by, details=_timed(took))
 
     lock_orders = staticmethod(store.lock_all)
@@ -291,7 +291,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
             return await self._answer(order, outcome, took)
 
     async def _begin(self, customer_id: UUID, wanted: NewOrder, key: IdempotencyKey) -> Order | Answer[OrderView]:
-        """The order to go on with, or the answer that its key has already."""
+        """Return the order to go on with, or the answer that its key has already."""
         with r.deadline(self._settings.checkout_patience):  # for a connection; a statement under way is never cut short
             products, known = await store.offered(self._db, [line.sku for line in wanted.lines], key)
             order = None if known else await self._place(customer_id, wanted, products, key)
@@ -300,7 +300,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
     async def _place(
         self, customer_id: UUID, wanted: NewOrder, products: Mapping[str, Product], key: IdempotencyKey
     ) -> Order | None:
-        """The new order, saved; None if its key is known, and nothing saved."""
+        """Return the new order, saved; None if its key is known, and nothing saved."""
         lines, total = _allow(lambda: model.price(wanted, products))
         now = self._clock.now()
         order = Order(
@@ -395,7 +395,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         return Changed(change.order, answer)
 
     def _record(self, before: Order, change: Change, details: dict[str, Any]) -> tuple[Step, OutboxRows]:
-        """The line of the timeline and the event that belong to a change."""
+        """Return the line of the timeline and the event that belong to a change."""
         told = self._box.rows(events.published(before, change.order), version=change.order.version)
         return _step(change, details), told
 
@@ -404,7 +404,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         return self._steps(event, event_id, "payments", what, **details)
 
     def _steps(self, event: News, event_id: UUID, service: str, what: str, **details: Any) -> list[tuple[UUID, Step]]:
-        """A line of the timeline for what happened elsewhere, and how long the news took to get here."""
+        """Return a line of the timeline for what happened elsewhere, and how long the news took to get here."""
         if event.order_id is None:
             return []
         waited = (self._clock.now() - event.at).total_seconds()

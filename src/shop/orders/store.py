@@ -40,7 +40,7 @@ class Backlog:
 
 
 async def offered(db: Database, skus: Sequence[str], key: IdempotencyKey) -> tuple[Mapping[str, Product], bool]:
-    """The products of our copy of the catalog, by sku, those it doesn't know missing; and whether the key is known."""
+    """Return the known products by sku from our copy of the catalog, and whether the key is known."""
     rows = await db.fetch(sql.offered, skus, key.principal, key.operation, key.key)
     return {row["sku"]: _product(row) for row in rows if row["name"] is not None}, any(row["known"] for row in rows)
 
@@ -48,7 +48,7 @@ async def offered(db: Database, skus: Sequence[str], key: IdempotencyKey) -> tup
 async def place(
     tx: Transaction, order: Order, step: Step, first_check: float, told: OutboxRows, claim: tuple[object, ...]
 ) -> bool:
-    """A new order with the claim of its key, the first line of its timeline and its event; False if the key is known.
+    """Insert a new order with its key's claim, first timeline entry and event; False if the key is known.
 
     `first_check` is in seconds from now. One statement: all of it happens or nothing.
     """
@@ -101,12 +101,12 @@ async def lock_all(tx: Transaction, order_ids: Sequence[str]) -> None:
 async def page(
     db: Database, customer_id: UUID, *, before: UUID | None, status: Status | None, limit: int
 ) -> list[Order]:
-    """A customer's orders, newest first, older than a given one."""
+    """Return a customer's orders, newest first, older than a given one."""
     return [_order(row) for row in await db.fetch(sql.page, customer_id, before, status, limit)]
 
 
 async def move(tx: Transaction, order: Order, step: Step, told: OutboxRows) -> bool:
-    """An order's next version, the line of its timeline, and its event; False if somebody else moved it first."""
+    """Save an order's next version, its timeline entry and event; False if it was changed meanwhile."""
     return bool(await tx.fetchval(MOVE, *_moved(order, step), *told.arguments))
 
 

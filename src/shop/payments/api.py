@@ -10,7 +10,7 @@ from shop.payments.service import Payments
 
 
 def routes(payments: Payments) -> list[Route]:
-    """The routes of payments."""
+    """Return the routes of payments."""
 
     @post("/payments", scope="payments:charge", internal=True)
     async def charge(body: ChargeRequest, request: Request) -> PaymentView:
@@ -21,7 +21,7 @@ def routes(payments: Payments) -> list[Route]:
 
     @get("/payments/{order_id}", scope="payments:read", internal=True)
     async def find(order_id: UUID) -> PaymentView:
-        """The payment of an order."""
+        """Return the payment of an order."""
         return await payments.find(order_id)
 
     @post("/payments/{order_id}/void", scope="payments:void", internal=True)
@@ -43,7 +43,7 @@ def routes(payments: Payments) -> list[Route]:
 
     @get("/internal/audit/provider", scope="audit:read", internal=True, hidden=True)
     async def provider(since: str | None = None, limit: audited.Limit = audited.LIMIT) -> Feed[audited.ProviderFact]:
-        """The provider's own ledger, for the auditor: nothing of it comes from our tables."""
+        """Return the provider's own ledger, for the auditor: nothing of it comes from our tables."""
         after = decode_cursor(since, str, name="since")
         changes = await payments.ledger(after[0] if after else None, limit=limit)
         cursor = encode_cursor(changes.cursor) if changes.cursor is not None else None

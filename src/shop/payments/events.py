@@ -25,7 +25,7 @@ SEEN_AS: dict[Status, PaymentStatus] = {
 
 
 def published(before: Payment, after: Payment, at: datetime) -> PaymentEvent | None:
-    """The event of a step of a payment's life; a void has none, for nothing was ever taken."""
+    """Return the event of a step of a payment's life; a void has none, for nothing was ever taken."""
     match before.status, after.status:
         case Status.PROCESSING, Status.CAPTURED | Status.REFUNDING:
             return PaymentCaptured(**_common(after, at))
@@ -38,7 +38,7 @@ def published(before: Payment, after: Payment, at: datetime) -> PaymentEvent | N
 
 
 def view(payment: Payment) -> PaymentView:
-    """The payment as its caller sees it."""
+    """Return the payment as its caller sees it."""
     return PaymentView(
         order_id=payment.order_id,
         status=SEEN_AS[payment.status],
@@ -49,14 +49,14 @@ def view(payment: Payment) -> PaymentView:
 
 
 def fact(payment: Audited) -> PaymentFact:
-    """The payment as the auditor sees it."""
+    """Return the payment as the auditor sees it."""
     return PaymentFact(
         order_id=payment.order_id, payment_id=payment.id, status=payment.status.value, amount=payment.amount
     )
 
 
 def entry(found: LedgerEntry) -> ProviderFact:
-    """An entry of the provider's ledger as the auditor sees it."""
+    """Return an entry of the provider's ledger as the auditor sees it."""
     return ProviderFact(entry=found.entry.value, id=found.key, charge=found.charge, amount=found.amount, at=found.at)
 
 

@@ -8,7 +8,7 @@ MEASURE_INTERVAL = 5.0  # seconds
 
 
 def jobs(payments: Payments, settings: Settings) -> list[Job]:
-    """The jobs of payments."""
+    """Return the jobs of payments."""
     return [
         every(settings.stale_interval, payments.resolve_stale, name="resolve-stale"),
         every(settings.changes_interval, payments.follow_provider, name="follow-provider"),

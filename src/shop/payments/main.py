@@ -14,12 +14,12 @@ from shop.payments.service import Payments
 
 
 def settings(environ: Mapping[str, str]) -> Settings:
-    """The settings that the environment asks for."""
+    """Return the settings that the environment asks for."""
     return Settings.read(environ)
 
 
 def build(settings: Settings) -> Service:
-    """The service, ready to run."""
+    """Return the service, ready to run."""
     db = Database("payments", migrations="migrations", max_size=settings.database_connections)
     box = Outbox(db)
     provider = Sandbox(slow=settings.sandbox_slow)

@@ -124,7 +124,7 @@ class Payment:
     def intend(
         cls, payment_id: UUID, *, order_id: UUID, customer_id: UUID, amount: Money, method: str, at: datetime
     ) -> Self:
-        """The decision to charge, saved before the provider hears of it."""
+        """Return the decision to charge, saved before the provider hears of it."""
         return cls(
             id=payment_id,
             order_id=order_id,
@@ -137,15 +137,15 @@ class Payment:
 
     @classmethod
     def tombstone(cls, payment_id: UUID, *, order_id: UUID, reason: str, at: datetime) -> Self:
-        """A void that came before any charge: a later charge finds it and is not made."""
+        """Return a void that came before any charge: a later charge finds it and is not made."""
         return cls(id=payment_id, order_id=order_id, status=Status.VOIDED, created_at=at, reason=reason, unwanted=True)
 
     def same_amount(self, amount: Money) -> bool:
-        """Whether a repeated charge asks for what this payment is about; a tombstone takes any."""
+        """Return whether a repeated charge asks for what this payment is about; a tombstone takes any."""
         return self.amount is None or self.amount == amount
 
     def unwant(self, reason: str) -> "Payment":
-        """The payment after somebody voided or refunded it: stopped if it can be, given back if it can't."""
+        """Return the payment after somebody voided or refunded it: stopped if it can be, given back if it can't."""
         match self.status:
             case Status.CAPTURED:
                 return self._moved(Status.REFUNDING, reason=reason, unwanted=True)
@@ -155,7 +155,7 @@ class Payment:
                 return self
 
     def replied(self, reply: Reply) -> "Payment":
-        """The payment after an answer of the provider; itself, if the answer is old news.
+        """Return the payment after an answer of the provider; itself, if the answer is old news.
 
         An answer may be worth two steps (a refund whose capture was never recorded): repeat until it gives itself.
         """
@@ -193,7 +193,7 @@ class Payment:
 
 
 def refunded_in_full(payment: Payment, entry: LedgerEntry) -> bool:
-    """Whether an entry of the provider's ledger says that the payment's whole amount went back."""
+    """Return whether an entry of the provider's ledger says that the payment's whole amount went back."""
     return entry.entry is Entry.REFUNDED and entry.charge == charge_key(payment.id) and entry.amount == payment.amount
 
 
@@ -218,12 +218,12 @@ class Audited:
 
 
 def charge_key(payment_id: UUID) -> str:
-    """The provider's idempotency key of a payment's one charge."""
+    """Return the provider's idempotency key of a payment's one charge."""
     return str(payment_id)
 
 
 def refund_key(payment_id: UUID) -> str:
-    """The provider's idempotency key of a payment's one refund, whoever asked for it."""
+    """Return the provider's idempotency key of a payment's one refund, whoever asked for it."""
     return f"{payment_id}:refund"
 
 

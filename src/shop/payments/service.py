@@ -117,7 +117,7 @@ class Payments(AbstractAsyncContextManager["Payments"]):
             raise Problem(502, "payment-provider-failed", "Payment provider failed", detail) from error
 
     async def find(self, order_id: UUID) -> PaymentView:
-        """The payment of an order, or its tombstone. Raises NotFound if it was never asked for."""
+        """Return the payment of an order, or its tombstone. Raises NotFound if it was never asked for."""
         return events.view(_known(await store.find(self._db, order_id), order_id))
 
     async def void(self, order_id: UUID, reason: str) -> PaymentView:
@@ -216,7 +216,7 @@ class Payments(AbstractAsyncContextManager["Payments"]):
             yield FieldError("/method", f"must be one of {', '.join(sorted(self._provider.methods))}")
 
     async def _take_up(self, request: ChargeRequest) -> tuple[Payment, bool]:
-        """The payment that is there, and whether it is now ours to go on with."""
+        """Return the payment that is there, and whether it is now ours to go on with."""
         async with self._db.transaction() as tx:
             payment, free = _known(await store.lock(tx, request.order_id), request.order_id)
             if not payment.same_amount(request.amount):

@@ -38,13 +38,13 @@ async def bury(db: Database, tombstone: Payment) -> bool:
 
 
 async def find(db: Database, order_id: UUID) -> Payment | None:
-    """The payment of an order."""
+    """Return the payment of an order."""
     row = await db.fetchrow(sql.find, order_id)
     return None if row is None else _payment(row)
 
 
 async def lock(tx: Transaction, order_id: UUID) -> tuple[Payment, bool] | None:
-    """The payment of an order, locked, and whether nobody has the lease to ask the provider about it."""
+    """Return the payment of an order, locked, and whether nobody has the lease to ask the provider about it."""
     row = await tx.fetchrow(sql.lock, order_id)
     return None if row is None else (_payment(row), row["free"])
 

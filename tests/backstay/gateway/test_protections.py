@@ -131,7 +131,7 @@ async def test_a_client_in_a_hurry_opens_nothing(system):
     assert seen == [504] * 3
     assert state(gateway) is r.State.CLOSED
     counted = gateway.policies.circuit_breaker("app").statistics()
-    assert (counted.buffered_calls, counted.impatient_total) == (0, 3)
+    assert (counted.buffered_calls, counted.deadline_exceeded_total) == (0, 3)
 
 
 async def test_but_a_call_that_was_slow_already_counts(system):

@@ -333,6 +333,6 @@ def test_permits_and_counts_always_add_up(steps: list[str], timed: bool, probes:
         assert max(now.failed_calls, now.slow_calls) <= now.buffered_calls
 
         if guard.state is r.State.HALF_OPEN:
-            current = sum(1 for permit in flight if permit._era == guard.machine.era)
+            current = sum(1 for permit in flight if permit._era == guard.machine.generation)
 
             assert current + now.buffered_calls <= probes

@@ -85,7 +85,7 @@ def test_an_impatient_caller_counts_only_against_what_is_slow() -> None:
         permit.failure(r.DeadlineTimeout("late"))
 
     assert guard.statistics().failed_total == 1
-    assert guard.statistics().impatient_total == 1
+    assert guard.statistics().deadline_exceeded_total == 1
 
 
 async def test_groups_are_retried_and_answered_by_their_members() -> None:
@@ -544,7 +544,7 @@ async def test_every_layer_keeps_to_the_deadline() -> None:
         assert time.monotonic() - begun >= 0.02
 
     assert counts(guard) == (0, 0, 0)
-    assert guard.statistics().impatient_total == 2
+    assert guard.statistics().deadline_exceeded_total == 2
 
 
 async def test_impatient_callers_open_no_breaker() -> None:
@@ -558,7 +558,7 @@ async def test_impatient_callers_open_no_breaker() -> None:
     assert guard.state is r.State.CLOSED
     assert guard.statistics().failed_total == 0
     assert limiter.statistics().timeout == 0
-    assert limiter.statistics().deadline == guard.statistics().impatient_total > 0
+    assert limiter.statistics().deadline == guard.statistics().deadline_exceeded_total > 0
 
 
 async def test_a_limiters_own_time_is_a_failure_as_ever() -> None:

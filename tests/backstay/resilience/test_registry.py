@@ -242,7 +242,7 @@ async def test_metrics_have_micrometers_names() -> None:
     assert found["resilience4j_timelimiter_calls_total", "deadline"] == 0
 
     timers.close()
-    assert not guard.machine.publisher.heard
+    assert not guard.machine.publisher.has_listeners
 
 
 class Busy(r.Retry):

@@ -246,7 +246,7 @@ async def test_our_own_deadline_is_not_their_failure(http: HttpClient, upstream:
             with r.deadline(0.05), pytest.raises(r.DeadlineTimeout):
                 await one.get("/stock/tea", Stock)
 
-    assert guard.statistics().impatient_total == 2
+    assert guard.statistics().deadline_exceeded_total == 2
     assert guard.state is r.State.CLOSED
 
     upstream.always(504, b'{"type":"urn:problem:something-else"}')

@@ -84,7 +84,7 @@ class KafkaAccess:
         return cls(**{name: value for name, value in given.items() if value})  # type: ignore[arg-type]
 
     def environ(self) -> dict[str, str]:
-        """The variables that `read` understands, those that aren't at their defaults."""
+        """Return the variables that `read` understands, those that aren't at their defaults."""
         return {
             f"KAFKA_{each.name.upper()}": value
             for each in fields(self)
@@ -92,7 +92,7 @@ class KafkaAccess:
         }
 
     def client_options(self) -> dict[str, Any]:
-        """The options as librdkafka names them."""
+        """Return the options as librdkafka names them."""
         return {**self._own(), **self._others()}
 
     def _own(self) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class KafkaAccess:
 
 
 def option_problems(options: Mapping[str, Any]) -> list[str]:
-    """A sentence for each option that can't be changed from outside, and for each value that is none."""
+    """Return a sentence for each option that can't be changed from outside, and for each value that is none."""
     problems = []
     for name, value in options.items():
         if (reason := REFUSED.get(name)) is not None:

@@ -37,11 +37,11 @@ def publish_error(error: KafkaError) -> PublishError:
 
 
 def cause(exception: KafkaException) -> KafkaError:
-    """The error inside of an exception."""
+    """Return the error inside of an exception."""
     inner = exception.args[0]
     return inner if isinstance(inner, KafkaError) else KafkaError(KafkaError._FAIL, str(inner))
 
 
 def words(error: KafkaError) -> str:
-    """The error for people: the library's sentence and its code's name."""
+    """Return the error for people: the library's sentence and its code's name."""
     return f"{error.str()} ({error.name()})"

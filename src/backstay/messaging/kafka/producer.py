@@ -101,7 +101,7 @@ class KafkaProducer:
         batch.close(sent)
 
     async def _send_carefully(self, core: "_Core", batch: "_Batch", records: Sequence[Record], first: int) -> int:
-        """The same from `first` on, one by one, because the client did not just take that one; returns how many."""
+        """Produce from `first` on one by one, since the client refused that one just now; return how many."""
         deadline = time.monotonic() + self._timeout
         held: set[tuple[str, bytes | None]] = set()
         sent = 0
@@ -195,7 +195,7 @@ def _gone(*_: object, **__: object) -> None:
 
 
 def _weakly(method: Callable[[KafkaError], None]) -> Callable[[KafkaError], None]:
-    """The method, as long as somebody else keeps its object."""
+    """Return the method, as long as somebody else keeps its object."""
     found = weakref.WeakMethod(method)
 
     def call(error: KafkaError) -> None:

@@ -373,7 +373,7 @@ class Session:
 
 
 def record_of(message: Message) -> Record:
-    """The message as a record."""
+    """Return the message as a record."""
     kind, stamp = message.timestamp()
     return Record(
         message.topic() or "",

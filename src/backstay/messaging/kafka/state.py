@@ -45,7 +45,7 @@ class State:
         return sum(count - settled.get(p, 0) for p, count in self.delivered.items() if p not in paused)
 
     def take_marks(self, of: Iterable[Partition] | None = None) -> dict[Partition, int]:
-        """The marks to commit now, all or those of some partitions; they are ours then."""
+        """Return the marks to commit now, all or those of some partitions; they are ours then."""
         with self.lock:
             wanted = list(self.marks) if of is None else [p for p in of if p in self.marks]
             return {partition: self.marks.pop(partition) for partition in wanted}

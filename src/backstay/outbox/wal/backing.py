@@ -30,7 +30,7 @@ class Slot:
 
     @property
     def lost(self) -> bool:
-        """Whether the server has thrown away what the slot needs."""
+        """True if the server has thrown away what the slot needs."""
         return self.status == "lost"
 
 
@@ -38,11 +38,11 @@ class Backing(Protocol):
     """The table and the slot, for one life of a relay."""
 
     async def empties(self) -> bool:
-        """Whether rows leave the table in the transaction that wrote them."""
+        """Return whether rows leave the table in the transaction that wrote them."""
         ...
 
     async def slot(self) -> Slot | None:
-        """The slot, if it is there."""
+        """Return the slot, if it is there."""
         ...
 
     async def create_slot(self) -> None:

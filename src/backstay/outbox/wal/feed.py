@@ -73,7 +73,7 @@ class Feed:
 
     @property
     def full(self) -> bool:
-        """Whether no more may be taken from the slot for now."""
+        """True if no more may be taken from the slot for now."""
         return self._rows >= self._max_rows or self._bytes >= self._max_bytes
 
     @property
@@ -83,7 +83,7 @@ class Feed:
 
     @property
     def unsure(self) -> bool:
-        """Whether something left to the table may not be visible there yet."""
+        """True if something left to the table may not be visible there yet."""
         return bool(self._unsure)
 
     @property
@@ -92,7 +92,7 @@ class Feed:
         return self._streamed.keys()
 
     def may_read_table(self, shard: int) -> bool:
-        """Whether the shard is tabled, and its table lacks nothing of before what it has."""
+        """Return whether the shard is tabled, and its table lacks nothing of before what it has."""
         return shard not in self._streamed and shard not in self._urgent
 
     def tabled(self, shards: Sequence[int]) -> list[int]:
@@ -170,7 +170,7 @@ class Feed:
         topics: Collection[str],
         keys: Collection[tuple[str, bytes | None]],
     ) -> list[Row]:
-        """The next events of streamed shards; one at whose head is something that waits is tabled."""
+        """Return the next events of streamed shards; one at whose head is something that waits is tabled."""
         found: list[Row] = []
         if self.gathering or not self._rows:
             return found
@@ -299,7 +299,7 @@ class Feed:
         return {shard for shard in shards if not self._handed.get(shard)}
 
     def to_spill(self, limit: int, shards: Collection[int]) -> list[tuple[Row, datetime | None]]:
-        """The next rows of these shards to be written to the table, and when they are due; then call `spilled`."""
+        """Return the next rows of these shards to write to the table, and when they are due; then call `spilled`."""
         found: list[tuple[Row, datetime | None]] = []
         for shard in shards:
             found += [(held.row, held.due) for held in islice(self._aside.get(shard, ()), limit - len(found))]

@@ -82,7 +82,7 @@ class Decoder:
         self._last = (b"", datetime.min.replace(tzinfo=UTC))  # all events of a transaction have the same time
 
     def decode(self, data: bytes, at: int = 0) -> Message | None:
-        """The message that begins at `at`, behind its replication header."""
+        """Return the message that begins at `at`, behind its replication header."""
         kind = data[at]
         if kind == INSERT:
             found = self.insert(data, at)
@@ -98,7 +98,7 @@ class Decoder:
         return None
 
     def insert(self, data: bytes, at: int) -> tuple[Row, int, datetime | None] | None:
-        """The event of the `INSERT` that begins at `at`: what `Insert` has, bare."""
+        """Return the event of the `INSERT` that begins at `at`: what `Insert` has, bare."""
         oid = _LENGTH(data, at + 1)[0]
         if oid in self._own:
             return self._insert_own(data, at)
@@ -134,7 +134,7 @@ class Decoder:
         return cast("Row", row), len(data), None if due is None else _time(due)
 
     def _insert_own(self, data: bytes, at: int) -> tuple[Row, int, datetime | None]:
-        """The same, for a third less, for the columns of our migration: what isn't looked at for NULL is NOT NULL."""
+        """Do the same for a third less, for the columns of our migration, most of which are NOT NULL."""
         length = _LENGTH
         _, _, ident, _, size = _OWN_HEAD(data, at + 8)
         start = at + 54

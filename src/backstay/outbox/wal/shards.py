@@ -13,7 +13,7 @@ _known: dict[str, int] = {}
 
 
 def shard_of(key: str) -> int:
-    """The shard of `key`."""
+    """Return the shard of `key`."""
     shard = _known.get(key)
     if shard is None:
         if len(_known) >= _MAX_KEYS:
@@ -23,7 +23,7 @@ def shard_of(key: str) -> int:
 
 
 def _hash(data: bytes) -> int:
-    """The lower 32 bits."""
+    """Return the lower 32 bits."""
     word, size, at = int.from_bytes, len(data), 0
     a = b = c = (0x9E3779B9 + size + 3923095) & _MASK
     while size - at >= 12:

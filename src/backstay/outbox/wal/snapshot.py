@@ -21,7 +21,7 @@ class Snapshot:
         return cls(int(low), int(high), frozenset(map(int, running.split(",") if running else ())))
 
     def sees(self, xid: int) -> bool:
-        """Whether the committed transaction with these lower 32 bits of its number was visible."""
+        """Return whether the committed transaction with these lower 32 bits of its number was visible."""
         behind = (self.high - xid) % _EPOCH
         if not 0 < behind < _EPOCH // 2:
             return False

@@ -37,7 +37,7 @@ class WalStore:
         self._wake = wake
 
     async def check(self) -> None:
-        """Whether the server lets us; ConfigError names each setting and right that is missing."""
+        """Return whether the server lets us; ConfigError names each setting and right that is missing."""
         facts = await self._db.fetchrow(sql.facts, self.options.publication)
         assert facts is not None
         problems = []
@@ -83,7 +83,7 @@ class WalStore:
                 stream.close()
 
     async def _replicates(self, role: str) -> list[str]:
-        """Whether the server takes a replication connection: only trying tells, services have their own rules."""
+        """Return whether the server accepts a replication connection, by trying: services have their own rules."""
         try:
             async with connect(self._db.dsn, timeout=SENDER_TIMEOUT):
                 return []

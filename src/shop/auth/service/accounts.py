@@ -222,7 +222,7 @@ class Accounts:
             await self._end(tx, session_id, "logout", self._clock.now())
 
     async def me(self, user_id: UUID) -> User:
-        """The user himself. Raises NotFound."""
+        """Return the user himself. Raises NotFound."""
         user = await store.find_user(self._db, user_id)
         if user is None:
             raise NotFound("this account no longer exists")
@@ -243,7 +243,7 @@ class Accounts:
         await self._set_password(user_id, before, await self._hash(new))
 
     def statistics(self) -> AccountStatistics:
-        """A snapshot of the counters."""
+        """Return a snapshot of the counters."""
         names = [field.name for field in fields(AccountStatistics)]
         return AccountStatistics(**{name: self._counts[name] for name in names})
 

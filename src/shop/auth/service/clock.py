@@ -42,7 +42,7 @@ class SharedClock:
         return self._ahead.total_seconds()
 
     def now(self) -> datetime:
-        """The current time by the database's clock, aware, in UTC."""
+        """Return the current time by the database's clock, aware, in UTC."""
         return self._clock.now() - self._ahead
 
     def monotonic(self) -> float:

@@ -88,14 +88,14 @@ class KeyRing:
         return self._current
 
     def statistics(self) -> KeyRingStatistics:
-        """A snapshot."""
+        """Return a snapshot."""
         current = next((key for key in self._records if key.state is KeyState.CURRENT), None)
         since = current.activated_at if current else None
         age = (self._clock.now() - since).total_seconds() if since else 0.0
         return KeyRingStatistics(len(self._records), age, self.version)
 
     def find(self, kid: str) -> ECKey | None:
-        """The published key of that id."""
+        """Return the published key of that id."""
         if self._published is None:
             raise KeysUnavailable("the signing keys were not read yet")
         return self._published.find(kid)

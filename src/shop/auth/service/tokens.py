@@ -58,13 +58,13 @@ class Tokens:
         """Seconds a user's token lives."""
 
     def for_session(self, user_id: UUID, roles: Iterable[str], session_id: UUID) -> IssuedToken:
-        """A user's token."""
+        """Return a user's token."""
         roles = sorted(roles)
         claims = {"client_id": WEB_CLIENT, "roles": roles, "sid": str(session_id)}
         return self._issue(str(user_id), self._audience, " ".join(scopes_of(roles)), self.access_life, claims)
 
     def for_client(self, client_id: str, audience: str, scope: str) -> IssuedToken:
-        """A service's own token, for calls of the service `audience`."""
+        """Return a service's own token, for calls of the service `audience`."""
         return self._issue(client_id, audience, scope, self._service_life, {"client_id": client_id})
 
     def _issue(self, subject: str, audience: str, scope: str, life: float, more: Mapping[str, Any]) -> IssuedToken:
@@ -90,7 +90,7 @@ class Clients:
         self._tokens = tokens
 
     def token(self, client_id: str, secret: str, scope: str | None, audience: str | None = None) -> IssuedToken:
-        """A token for one service, with the scope requested, or with all the client may have; raises `TokenRefused`.
+        """Return a token for one service, with the requested scope or all the client may have; raises `TokenRefused`.
 
         The audience may be left out by a client that has but one (RFC 8707 §2).
         """

@@ -4,16 +4,16 @@ The last good value stays in use while the other side is down; whoever uses it d
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from backstay.clock import SYSTEM, Clock, pause
+from backstay.tasks import BackgroundTask, Backoff
 
 FETCH_TIMEOUT = 5.0  # seconds
-FIRST_BACKOFF = 0.1  # seconds, doubled after each failure
-MAX_BACKOFF = 2.0  # seconds
+RETRY = Backoff(first=0.1, cap=2.0)
+"""Waits after failed fetches."""
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class Refreshed(Generic[T]):
         self._timeout = timeout
         self._clock = clock
         self._wanted = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask(self._run, name="refresh", clock=clock)
         self.value: T | None = None
         self.fetched_at: float | None = None
         """Monotonic time of the last success."""
@@ -41,16 +41,13 @@ class Refreshed(Generic[T]):
         self.last_error: str | None = None
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run())
+        self._task.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._task.stop()
 
     @property
     def age(self) -> float:
@@ -73,8 +70,7 @@ class Refreshed(Generic[T]):
         except Exception as error:  # noqa: BLE001 - whatever the fetch raises, the loop goes on and says so
             self.failures += 1
             self.last_error = f"{type(error).__name__}: {error}"
-            backoff = min(FIRST_BACKOFF * 2.0 ** min(self.failures - 1, 16), MAX_BACKOFF)
-            return backoff * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+            return RETRY.wait(self.failures)
         self.fetched_at = self._clock.monotonic()
         self.failures = 0
         self.last_error = None

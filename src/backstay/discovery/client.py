@@ -25,6 +25,7 @@ from backstay.discovery.transport import RegistryAddress, Transport
 from backstay.discovery.view import View
 from backstay.http import HttpClient, HttpResponse
 from backstay.metrics import Count
+from backstay.tasks import BackgroundTask, Backoff
 
 HEARTBEAT = 30.0  # seconds
 LEASE = 90.0  # seconds
@@ -32,8 +33,8 @@ FETCH = 30.0  # seconds
 TIMEOUT = 2.0  # seconds for one request
 FAREWELL = 2.0  # seconds for leaving in all
 LEAST_GAP = 0.25  # seconds between two fetches, however much we want another
-FIRST_BACKOFF = 0.1  # seconds, doubled after each failure
-MAX_BACKOFF = 2.0  # seconds
+RETRY = Backoff(first=0.1, cap=2.0)
+"""Waits after failed requests; never longer than the interval of what failed."""
 
 log = logging.getLogger("backstay.discovery.client")
 
@@ -88,8 +89,8 @@ class EurekaClient:
         self._ours: Registration | None = None
         self._registered = False
         self._asked = False
-        self._fetching: asyncio.Task[None] | None = None
-        self._registering: asyncio.Task[None] | None = None
+        self._fetching = BackgroundTask(self._keep_fetching, name="discovery-fetch", clock=clock)
+        self._registering = BackgroundTask(self._keep_registered, name="discovery-heartbeat", clock=clock)
         self._wanted = asyncio.Event()
         self._body = b""
         self._apps: Mapping[str, Sequence[Instance]] = {}
@@ -100,7 +101,7 @@ class EurekaClient:
             self._begin = partial(self.announce, app, port, host=host, instance_id=instance_id, metadata=metadata)
 
     async def __aenter__(self) -> Self:
-        self._fetching = asyncio.create_task(self._keep_fetching())
+        self._fetching.start()
         if self._begin is not None:
             self._begin()
         return self
@@ -109,8 +110,7 @@ class EurekaClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.leave()
-        await _end(self._fetching)
-        self._fetching = None
+        await self._fetching.stop()
         if self._owns_http:
             await self._http.__aexit__(None, None, None)
 
@@ -129,13 +129,13 @@ class EurekaClient:
             raise DiscoveryError(f"{self._ours.id} has been announced already")
         host = host or _own_address(self._transport.address)
         self._ours = self._registration(app, port, host, instance_id or f"{host}:{app}:{port}", status, metadata or {})
-        self._registering = asyncio.create_task(self._keep_registered())
+        self._registering.start()
 
     async def leave(self) -> None:
         """End the heartbeats, say DOWN, then give the lease back; never an error, and nothing the second time."""
-        await _end(self._registering)
+        await self._registering.stop()
         ours, self._ours = self._ours, None
-        self._registering, self._registered = None, False
+        self._registered = False
         if ours is None or not self._asked:
             return
         try:
@@ -263,8 +263,7 @@ class EurekaClient:
     def _delay(self, interval: float, failures: int) -> float:
         if not failures:
             return interval * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
-        backoff = min(FIRST_BACKOFF * 2.0 ** min(failures - 1, 16), MAX_BACKOFF, interval)
-        return backoff * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        return min(RETRY.wait(failures), interval)
 
     def _failed(self, event: str, error: Exception) -> None:
         self._failures += 1
@@ -296,12 +295,6 @@ class EurekaClient:
             },
             dirty_at=self._millis(),
         )
-
-
-async def _end(task: asyncio.Task[None] | None) -> None:
-    if task is not None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def _own_address(registry: RegistryAddress) -> str:

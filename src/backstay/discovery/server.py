@@ -17,6 +17,7 @@ from backstay.discovery.rest import EurekaRest
 from backstay.http import HttpReply, HttpRequest, HttpServer, not_found, only_read
 from backstay.ids import uuid7
 from backstay.metrics import COUNTER, GAUGE, Sample, family
+from backstay.tasks import BackgroundTask
 
 PORT = 8761
 EVICTION = 0.5  # seconds between looks for leases that have ended
@@ -63,21 +64,18 @@ class RegistryServer:
         self._offset = clock.now().timestamp() - clock.monotonic()
         self._rest = EurekaRest(self.leases, self.now, life=uuid7().hex, credentials=credentials)
         self._server = HttpServer(self.handle, host, port)
-        self._task: asyncio.Task[None] | None = None
+        self._eviction_task = BackgroundTask(self._evict, name="discovery-eviction", clock=clock)
 
     async def __aenter__(self) -> Self:
         await self._server.__aenter__()
-        self._task = asyncio.create_task(self._evict())
+        self._eviction_task.start()
         log.info("discovery.listening address=%s:%s", self._server.host, self._server.port)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._eviction_task.stop()
         await self._server.__aexit__(kind, error, trace)
 
     def run(self) -> None:

@@ -4,7 +4,6 @@ The list is fed by a stream of revocations that begins one token lifetime ago, s
 stream being away never stops the gateway: tokens are then honoured until they expire, and health says so.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,10 +12,12 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from backstay.clock import SYSTEM, Clock
+from backstay.tasks import BackgroundTask, Backoff
 
 TOKEN_LIFETIME = 300.0  # seconds
 MARGIN = 60.0  # seconds: the verifier's leeway, and clocks that differ
-RETRY_SECONDS = 1.0
+RETRY = Backoff(first=1.0, cap=1.0, jitter=0.0)
+"""Waits before a stream that broke is opened again."""
 MAX_SESSIONS = 1_000_000
 
 log = logging.getLogger("backstay.gateway.revocations")
@@ -84,20 +85,17 @@ class RevocationFeed:
         self._lifetime = lifetime
         self._clock = clock
         self._stream: RevocationStream | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask(self._run, name="gateway-revocations", clock=clock)
         self._broken: str | None = "not started"
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run())
+        self._task.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._task.stop()
 
     @property
     def problem(self) -> str | None:
@@ -112,7 +110,7 @@ class RevocationFeed:
             except Exception as error:  # noqa: BLE001 - whatever breaks the stream, it is opened again
                 self._broken = f"{type(error).__name__}: {error}"
             log.warning("gateway.revocations_away: %s", self._broken)
-            await self._clock.sleep(RETRY_SECONDS)
+            await self._clock.sleep(RETRY.wait(1))
 
     async def _follow(self) -> None:
         stream = self._stream = self._open(datetime.now(UTC) - timedelta(seconds=self._lifetime + MARGIN))

@@ -25,6 +25,7 @@ from backstay.service.server import Server, bind
 from backstay.service.settings import ServiceSettings
 from backstay.service.system import Facts, system_routes
 from backstay.service.web import litestar
+from backstay.tasks import background
 from backstay.telemetry.access import access_log
 from backstay.telemetry.logs import get_logger
 from backstay.telemetry.metrics import exposition
@@ -35,10 +36,6 @@ READY_LOOKS = 4
 """Looks in a row that must fail before a service that was ready says that it isn't."""
 STEP_TIMEOUT = 60.0
 """Seconds one part may take to stop; then it is given up."""
-RESTART_FIRST = 0.5
-"""Seconds before a background task that ended is begun again; each further time twice as long."""
-RESTART_MOST = 30.0
-"""Longest such pause. A task that has run for longer begins with the first again."""
 
 _ROLES = {"backstay.messaging": ("Consumer", "consumer"), "backstay.outbox": ("Relay", "relay")}
 
@@ -338,30 +335,8 @@ async def _politely(name: str, leave: Callable[[], Awaitable[object]], timeout: 
 
 
 def _spawn(stack: AsyncExitStack, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    task = asyncio.create_task(_keep_at(name, work), name=name)
-
-    async def end() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    stack.push_async_callback(_politely, name, end)
-
-
-async def _keep_at(name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Do work that has no end; if it ends by itself, say so and begin it again after a pause."""
-    pause = RESTART_FIRST
-    while True:
-        begun = SYSTEM.monotonic()
-        why, broke = "it returned", None
-        try:
-            await work()
-        except Exception as error:  # noqa: BLE001 - supervised: logged, and begun again
-            why, broke = f"{type(error).__name__}: {error}", error
-        if SYSTEM.monotonic() - begun > RESTART_MOST:
-            pause = RESTART_FIRST
-        log.error("service.task-ended", task=name, error=why, again_in=pause, exc_info=broke)
-        await SYSTEM.sleep(pause)
-        pause = min(2 * pause, RESTART_MOST)
+    task = background(work, name=name)
+    stack.push_async_callback(_politely, name, task.stop)
 
 
 def role_of(thing: object) -> str | None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from backstay import tasks
 from backstay.db import Database
 from backstay.discovery import EurekaClient, NoInstance, RegistryServer
 from backstay.errors import ConfigError
-from backstay.service import Check, IdempotencyKey, Service, ServiceSettings, client, every, get, lifecycle, post
+from backstay.service import Check, IdempotencyKey, Service, ServiceSettings, client, every, get, post
 from backstay.service.jobs import Job
 from backstay.testing import eventually
 from backstay.testing.api import Api
@@ -319,7 +320,7 @@ async def test_failed_telling_is_repeated(discovery_url: str, monkeypatch: pytes
         await really(eureka, status)
 
     monkeypatch.setattr(EurekaClient, "set_status", tell)
-    monkeypatch.setattr(lifecycle, "RESTART_FIRST", 0.01)
+    monkeypatch.setattr(tasks, "RESTART", tasks.Backoff(first=0.01, cap=0.01))
     settings = ServiceSettings.read({"DISCOVERY_URL": discovery_url, "LOG_LEVEL": "error"})
     service = Service("beans", routes=[hello], ready=[Check("copy", check)], settings=settings)
     async with service.running():
@@ -327,7 +328,7 @@ async def test_failed_telling_is_repeated(discovery_url: str, monkeypatch: pytes
         await eventually(lambda: told == ["UP", "UP"])
 
 
-async def test_task_that_ends_is_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_task_that_ends_is_begun_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A background task that breaks or returns is logged with its name, and begun again."""
     begun: list[str] = []
 
@@ -339,18 +340,15 @@ async def test_task_that_ends_is_begun_again(monkeypatch: pytest.MonkeyPatch) ->
             await asyncio.Event().wait()
 
     monkeypatch.setattr(Job, "run", run)
-    monkeypatch.setattr(lifecycle, "RESTART_FIRST", 0.01)
-    said: list[tuple[str, dict[str, Any]]] = []
-    monkeypatch.setattr(lifecycle.log, "error", lambda event, **more: said.append((event, more)))
+    monkeypatch.setattr(tasks, "RESTART", tasks.Backoff(first=0.01, cap=0.01))
     service = Service("a", jobs=[every(60, lambda: _note([]), name="note")], settings=QUIET)
     async with service.running(["jobs"]):
         await eventually(lambda: len(begun) == 3)
-        await asyncio.sleep(0.05)
 
-    assert len(begun) == 3
-    assert [(event, more["task"], more["error"]) for event, more in said] == [
-        ("service.task-ended", "job note", "RuntimeError: broken"),
-        ("service.task-ended", "job note", "it returned"),
+    ended = [vars(record) for record in caplog.records if record.name == "backstay.tasks"]
+    assert [(one["msg"], one["task"], one["error"]) for one in ended] == [
+        ("tasks.task_ended", "job note", "RuntimeError: broken"),
+        ("tasks.task_ended", "job note", "it returned"),
     ]
 
 

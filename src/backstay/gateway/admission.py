@@ -8,7 +8,7 @@ from backstay.gateway.asked import Asked
 from backstay.gateway.forwarding import Peer
 from backstay.gateway.guard import user_line
 from backstay.gateway.headers import DEADLINE_HEADER, RequestNames
-from backstay.gateway.paths import AmbiguousPath, decoded
+from backstay.http.paths import AmbiguousPath, decoded
 from backstay.gateway.plane import Plane
 from backstay.gateway.problems import Health, Refusal
 from backstay.gateway.routes import Route

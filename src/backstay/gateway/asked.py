@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from urllib.parse import parse_qs
 
-from backstay.gateway.paths import Variables
+from backstay.http.paths import Variables
 
 
 class Asked:

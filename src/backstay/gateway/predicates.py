@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from backstay.gateway.arguments import Arguments
 from backstay.gateway.asked import Asked
 from backstay.gateway.definitions import Step
-from backstay.gateway.paths import PathPattern, compile_pattern, wildcards
+from backstay.http.paths import PathPattern, compile_pattern, wildcards
 
 Predicate = Callable[[Asked], bool]
 

@@ -5,14 +5,14 @@ there is none for what no route names. A tree of literal path segments leaves on
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from backstay.errors import ConfigError
 from backstay.gateway.asked import Asked
 from backstay.gateway.definitions import GatewayDefinition, RouteDefinition
 from backstay.gateway.filters import Actions, Effect, RateLimit, compile_filters
-from backstay.gateway.paths import PathPattern, Variables
+from backstay.http.paths import PathPattern, PathTree, Variables
 from backstay.gateway.predicates import Predicate, compile_conditions
 from backstay.http.framing import HOP_BY_HOP, field_line
 from backstay.spring import canonical, seconds
@@ -103,18 +103,6 @@ class _Entry:
         return not self.others or all(predicate(asked) for predicate in self.others)
 
 
-@dataclass(slots=True)
-class _Node:
-    entries: list[_Entry] = field(default_factory=list)
-    children: dict[str, "_Node"] = field(default_factory=dict)
-
-    def inherit(self, entries: Sequence[_Entry]) -> None:
-        """Take over the entries of the nodes above, in rank order, so that one node knows all candidates."""
-        self.entries = sorted([*entries, *self.entries], key=lambda entry: entry.rank)
-        for child in self.children.values():
-            child.inherit(self.entries)
-
-
 class RouteTable:
     """Finds the route of a request. Immutable: a change of routes is a new table."""
 
@@ -123,13 +111,13 @@ class RouteTable:
         problems: list[str] = []
         defaults = compile_filters(definition.default_filters, problems)
         self.routes: list[Route] = []
-        self._root = _Node()
+        entries: list[tuple[PathPattern | None, _Entry]] = []
         for rank, written in enumerate(sorted(definition.routes, key=lambda each: each.order)):
-            self._add(rank, written, defaults, problems)
+            entries += self._compile(rank, written, defaults, problems)
         self.trusted_proxies = _trusted(definition, problems)
         if problems:
             raise ConfigError(problems)
-        self._root.inherit(())
+        self._tree = PathTree(entries, key=lambda entry: entry.rank)
         self._check_fallbacks()
         self.connect_timeout = definition.connect_timeout
         self.response_timeout = definition.response_timeout
@@ -141,13 +129,7 @@ class RouteTable:
 
     def find(self, asked: Asked) -> Route | None:
         """Return the first route whose conditions hold; its path variables are then in `asked.variables`."""
-        node = self._root
-        for segment in asked.path[1:].split("/"):
-            child = node.children.get(segment)
-            if child is None:
-                break
-            node = child
-        for entry in node.entries:
+        for entry in self._tree.candidates(asked.path):
             if entry.matches(asked):
                 return entry.route
         return None
@@ -164,15 +146,13 @@ class RouteTable:
             raise ConfigError(wrong)
 
     def _leads_somewhere(self, path: str) -> bool:
-        node = self._root
-        for segment in path[1:].split("/"):
-            if segment not in node.children:
-                break
-            node = node.children[segment]
-        patterns = [entry.pattern for entry in node.entries]
+        patterns = [entry.pattern for entry in self._tree.candidates(path)]
         return any(each is None or each.match is None or each.match(path) is not None for each in patterns)
 
-    def _add(self, rank: int, written: RouteDefinition, defaults: Sequence[Effect], problems: list[str]) -> None:
+    def _compile(
+        self, rank: int, written: RouteDefinition, defaults: Sequence[Effect], problems: list[str]
+    ) -> Iterator[tuple[PathPattern | None, _Entry]]:
+        """Add the route of a definition; returns an entry for each of its patterns."""
         conditions = compile_conditions(written.predicates, problems)
         actions = Actions()
         for effect in (*defaults, *compile_filters(written.filters, problems)):
@@ -181,13 +161,8 @@ class RouteTable:
         if route is None:
             return
         self.routes.append(route)
-        if conditions.paths is None:
-            self._root.entries.append(_Entry(rank, route, None, conditions.others))
-        for pattern in conditions.paths or ():
-            node = self._root
-            for segment in pattern.literal:
-                node = node.children.setdefault(segment, _Node())
-            node.entries.append(_Entry(rank, route, pattern, conditions.others))
+        for pattern in (None,) if conditions.paths is None else conditions.paths:
+            yield pattern, _Entry(rank, route, pattern, conditions.others)
 
 
 def _compiled(written: RouteDefinition, actions: Actions, problems: list[str]) -> Route | None:

@@ -7,7 +7,7 @@ import pytest
 from backstay.errors import ConfigError
 from backstay.gateway import FILTERS, PREDICATES, RouteTable, read_definition
 from backstay.gateway.asked import Asked
-from backstay.gateway.paths import AmbiguousPath, compile_pattern, decoded
+from backstay.http.paths import AmbiguousPath, compile_pattern, decoded
 from backstay.spring import Unresolved, resolve
 
 PREFIX = "spring.cloud.gateway"

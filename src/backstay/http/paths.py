@@ -5,11 +5,13 @@ path; what is forwarded is the path as it was sent.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 Variables = dict[str, str]
+T = TypeVar("T")
 
 _TRICKS = re.compile(r"//|\\|;|/\.{1,2}(?:/|$)|[\x00-\x1f\x7f]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|%(?:2[fF]|5[cC]|00|3[bB])")
@@ -70,6 +72,42 @@ def compile_pattern(text: str, *, trailing_slash: bool = True) -> PathPattern:
     except re.error as error:
         raise ValueError(f"{text!r} isn't a path pattern: {error}") from None
     return PathPattern(text, tuple(literal), _matcher(pattern))
+
+
+@dataclass(slots=True)
+class _Node(Generic[T]):
+    values: list[T] = field(default_factory=list)
+    children: "dict[str, _Node[T]]" = field(default_factory=dict)
+
+    def inherit(self, values: Sequence[T], key: Callable[[T], Any]) -> None:
+        """Take over the values of the nodes above, sorted, so that one node has all candidates."""
+        self.values = sorted([*values, *self.values], key=key)
+        for child in self.children.values():
+            child.inherit(self.values, key)
+
+
+class PathTree(Generic[T]):
+    """Values under the literal segments that their patterns begin with: only those remain that can match a path."""
+
+    def __init__(self, entries: Sequence[tuple[PathPattern | None, T]], *, key: Callable[[T], Any]) -> None:
+        """`entries` pairs patterns with values (None: every path); `key` sorts the candidates."""
+        self._root: _Node[T] = _Node()
+        for pattern, value in entries:
+            node = self._root
+            for segment in pattern.literal if pattern is not None else ():
+                node = node.children.setdefault(segment, _Node())
+            node.values.append(value)
+        self._root.inherit((), key)
+
+    def candidates(self, path: str) -> Sequence[T]:
+        """Return the values whose literal segments `path` begins with, in their order."""
+        node = self._root
+        for segment in path[1:].split("/"):
+            child = node.children.get(segment)
+            if child is None:
+                break
+            node = child
+        return node.values
 
 
 def _matcher(pattern: re.Pattern[str]) -> Callable[[str], Variables | None]:

@@ -8,11 +8,11 @@ from backstay.gateway.asked import Asked
 from backstay.gateway.forwarding import Peer
 from backstay.gateway.guard import user_line
 from backstay.gateway.headers import DEADLINE_HEADER, RequestNames
-from backstay.http.paths import AmbiguousPath, decoded
 from backstay.gateway.plane import Plane
 from backstay.gateway.problems import Health, Refusal
 from backstay.gateway.routes import Route
 from backstay.http.framing import IDEMPOTENT, RequestHead, connection_names
+from backstay.http.paths import AmbiguousPath, decoded
 from backstay.telemetry.trace import TraceContext
 
 _MILLISECONDS = re.compile(rb"[ \t]*-?\d{1,18}[ \t]*")

@@ -12,9 +12,9 @@ from urllib.parse import quote
 from backstay.gateway.arguments import Arguments
 from backstay.gateway.definitions import Step
 from backstay.gateway.limits import TokenBuckets
-from backstay.http.paths import Variables, expand
 from backstay.gateway.protections import BreakerFilter, RetryFilter, read_breaker, read_retry
 from backstay.http.framing import field_line
+from backstay.http.paths import Variables, expand
 
 PathChange = Callable[[str, Variables], str]
 

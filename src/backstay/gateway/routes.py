@@ -12,9 +12,9 @@ from backstay.errors import ConfigError
 from backstay.gateway.asked import Asked
 from backstay.gateway.definitions import GatewayDefinition, RouteDefinition
 from backstay.gateway.filters import Actions, Effect, RateLimit, compile_filters
-from backstay.http.paths import PathPattern, PathTree, Variables
 from backstay.gateway.predicates import Predicate, compile_conditions
 from backstay.http.framing import HOP_BY_HOP, field_line
+from backstay.http.paths import PathPattern, PathTree, Variables
 from backstay.spring import canonical, seconds
 
 _URI = re.compile(r"(lb|http)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(?::(\d{1,5}))?/?")

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from msgspec import Meta
 
+from backstay.runtime.settings import Address, Expression, FixedAddresses, Settings
 from backstay.service import Secret, ServiceSettings
-from backstay.service.settings import Address, Expression, FixedAddresses, Settings
 from shop.kernel.resilience import FILE
 from shop.topology import SERVICES
 

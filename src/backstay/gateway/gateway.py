@@ -128,9 +128,9 @@ class Gateway:
         if self._log is not None:
             self._log.close()
 
-    def hurry(self) -> None:
+    def stop_draining(self) -> None:
         """Don't wait for exchanges in flight any longer."""
-        self.listener.hurry()
+        self.listener.stop_draining()
         for client in list(self._clients):
             client.abort()
 

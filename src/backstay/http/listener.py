@@ -109,7 +109,7 @@ class Listener:
             connection.drain()
         return True
 
-    def hurry(self) -> None:
+    def stop_draining(self) -> None:
         """Wait for nothing any longer."""
         self._hurried = True
         self._finished.set()

@@ -17,14 +17,14 @@ from backstay.auth import TokenVerifier
 from backstay.clock import SYSTEM
 from backstay.discovery import Registry
 from backstay.errors import BackstayError, ConfigError
-from backstay.service.garbage import calm
-from backstay.service.health import Check
+from backstay.runtime.gc_tuning import freeze_gc
+from backstay.runtime.health import Check
+from backstay.runtime.jobs import Job, every
+from backstay.runtime.stopping import StopSignal
 from backstay.service.idempotency import COMPONENT, pruning
-from backstay.service.jobs import Job, every
 from backstay.service.lifecycle import Running, role_of, start
 from backstay.service.routing import Route
 from backstay.service.settings import ServiceSettings
-from backstay.service.stopping import StopSignal
 from backstay.telemetry.logs import configure, get_logger
 
 Role = Literal["api", "consumer", "relay", "jobs"]
@@ -95,15 +95,15 @@ class Service:
             yield it
 
     async def serve(self, roles: Collection[str] | None = None) -> None:
-        """Run until SIGTERM or SIGINT, then stop in order; a second signal hurries.
+        """Run until SIGTERM or SIGINT, then stop in order; a second signal stops the draining.
 
         Raises:
             Exception: the service could not start, or its HTTP server ended by itself.
         """
         with StopSignal() as stop:
             async with stop.cancels_start(), self.running(roles) as it:
-                stop.started(it.hurry)
-                calm()
+                stop.started(it.stop_draining)
+                freeze_gc()
                 log.info("service.started", url=it.url, roles=sorted(it.roles))
                 await stop.wait_or(it.ended())
                 log.info("service.stopping", signal=stop.name)

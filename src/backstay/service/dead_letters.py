@@ -7,7 +7,7 @@ copy exactly if there is a dead letter. Its topic is made when the first copy fo
 from typing import Any
 
 from backstay.messaging import Consumer, Parked
-from backstay.service.jobs import Job, every
+from backstay.runtime.jobs import Job, every
 
 LOOK = 3.0  # seconds between looks whether a topic has to be made; a first copy waits so long in the outbox
 TYPE = "dead-letter.parked"

@@ -24,8 +24,8 @@ import msgspec
 
 from backstay.db import Component, Database, Queries, Row
 from backstay.ids import uuid7
+from backstay.runtime.jobs import Job, every
 from backstay.service.answers import JSON, Answer, encode, encode_json
-from backstay.service.jobs import Job, every
 from backstay.service.problems import BadRequest, Conflict, FieldError, Unprocessable
 
 COMPONENT = Component("idempotency", Path(__file__).parent / "migrations")

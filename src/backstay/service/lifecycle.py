@@ -15,11 +15,11 @@ from backstay.clock import SYSTEM
 from backstay.discovery import EurekaClient, Registry
 from backstay.errors import ConfigError
 from backstay.http.client import HttpClient
+from backstay.runtime.health import Check, Readiness, checks_of
+from backstay.runtime.jobs import Job
 from backstay.service.client import Client
 from backstay.service.endpoint import Endpoint, Limits
 from backstay.service.front import Front
-from backstay.service.health import Check, Readiness, checks_of
-from backstay.service.jobs import Job
 from backstay.service.routing import Route
 from backstay.service.server import Server, bind
 from backstay.service.settings import ServiceSettings
@@ -87,10 +87,10 @@ class Running:
         host = self.settings.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
-    def hurry(self) -> None:
+    def stop_draining(self) -> None:
         """Don't wait for requests in flight any longer."""
         if self._server is not None:
-            self._server.hurry()
+            self._server.stop_draining()
 
     async def ended(self) -> None:
         """Return when the HTTP server is over, with its error if it failed."""
@@ -226,7 +226,7 @@ class Running:
             protocol=settings.kafka_group_protocol,
             instance=settings.kafka_instance or None,
         )
-        stack.push_async_callback(_politely, "broker", broker.aclose)
+        stack.push_async_callback(_stop_step, "broker", broker.aclose)
         return broker
 
     async def begin_jobs(self, stack: AsyncExitStack) -> None:
@@ -236,7 +236,7 @@ class Running:
         for job in self.service.jobs:
             _spawn(stack, f"job {job.name}", job.run)
 
-    async def open_doors(self, stack: AsyncExitStack, listening: socket.socket) -> None:
+    async def start_http(self, stack: AsyncExitStack, listening: socket.socket) -> None:
         """Answer HTTP from now on."""
         settings, service = self.settings, self.service
         limits = Limits(settings.max_body, settings.body_timeout, settings.request_deadline, settings.max_requests)
@@ -265,7 +265,7 @@ class Running:
             return
         settings = self.settings
         host = settings.advertised_host or (None if settings.host in ("0.0.0.0", "::") else settings.host)  # noqa: S104
-        stack.push_async_callback(_politely, "registry entry", self._leave)
+        stack.push_async_callback(_stop_step, "registry entry", self._leave)
         ready = await self.readiness.passed()
         self._eureka.announce(self.service.name, self.port, host=host, status="UP" if ready else "STARTING")
         self._told_up = ready
@@ -308,7 +308,7 @@ async def start(service: Blueprint, settings: ServiceSettings, roles: frozenset[
             await running.identify(stack)
             await running.enter_owned(stack)
             await running.begin_jobs(stack)
-            await running.open_doors(stack, listening)
+            await running.start_http(stack, listening)
             await running.register(stack)
             yield running
 
@@ -321,11 +321,11 @@ async def _enter(
     async def leave() -> None:
         await thing.__aexit__(None, None, None)
 
-    stack.push_async_callback(_politely, name, leave, timeout)
+    stack.push_async_callback(_stop_step, name, leave, timeout)
     return entered
 
 
-async def _politely(name: str, leave: Callable[[], Awaitable[object]], timeout: float = STEP_TIMEOUT) -> None:
+async def _stop_step(name: str, leave: Callable[[], Awaitable[object]], timeout: float = STEP_TIMEOUT) -> None:
     """Stop one part; whatever happens, the next one gets its turn."""
     try:
         async with asyncio.timeout(timeout):
@@ -336,7 +336,7 @@ async def _politely(name: str, leave: Callable[[], Awaitable[object]], timeout: 
 
 def _spawn(stack: AsyncExitStack, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     task = background(work, name=name)
-    stack.push_async_callback(_politely, name, task.stop)
+    stack.push_async_callback(_stop_step, name, task.stop)
 
 
 def role_of(thing: object) -> str | None:

@@ -87,9 +87,9 @@ class Server:
         await self.listener.abort()
         self._over.set()
 
-    def hurry(self) -> None:
+    def stop_draining(self) -> None:
         """Wait for no request any longer."""
-        self.listener.hurry()
+        self.listener.stop_draining()
 
     async def ended(self) -> None:
         """Return when the server is over."""

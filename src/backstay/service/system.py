@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from backstay.runtime.health import Health, Readiness
 from backstay.service.answers import Answer
-from backstay.service.health import Health, Readiness
 from backstay.service.routing import Route, get
 
 HTML = "text/html; charset=utf-8"

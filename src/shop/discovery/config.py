@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from backstay.service.settings import NO_SECRET, Port, Seconds, Secret, Settings
+from backstay.runtime.settings import NO_SECRET, Port, Seconds, Secret, Settings
 
 
 @dataclass(frozen=True, kw_only=True)

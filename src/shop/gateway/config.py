@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from backstay.auth.verifier import MAX_LIFETIME
-from backstay.service.settings import NO_ADDRESS, NO_ADDRESSES, Address, FixedAddresses, KafkaSettings, Port, Seconds
+from backstay.runtime.settings import NO_ADDRESS, NO_ADDRESSES, Address, FixedAddresses, KafkaSettings, Port, Seconds
 
 ROUTES = Path(__file__).with_name("application.yml")
 

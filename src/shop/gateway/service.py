@@ -19,8 +19,8 @@ from backstay.gateway import AccessLog, DenyList, Gateway, GatewayOptions, Manag
 from backstay.gateway.management import Check
 from backstay.http import HttpClient, HttpServer, Limits
 from backstay.messaging import Broker
-from backstay.service.garbage import calm
-from backstay.service.stopping import StopSignal
+from backstay.runtime.gc_tuning import freeze_gc
+from backstay.runtime.stopping import StopSignal
 from backstay.telemetry import logs
 from shop.gateway.config import GatewaySettings
 from shop.gateway.handlers import ended_sessions
@@ -71,8 +71,8 @@ class GatewayProcess:
         """Serve until SIGTERM or SIGINT, then stop in order; a second signal cuts what is in flight."""
         with StopSignal() as stop:
             async with stop.cancels_start(), self.running() as it:
-                stop.started(it.gateway.hurry)
-                calm()
+                stop.started(it.gateway.stop_draining)
+                freeze_gc()
                 url = f"http://{it.gateway.host}:{it.gateway.port}"
                 log.info("gateway.started", url=url, management=it.management.port)
                 await stop.wait_or(_for_ever())

@@ -14,8 +14,8 @@ from backstay import tasks
 from backstay.db import Database
 from backstay.discovery import EurekaClient, NoInstance, RegistryServer
 from backstay.errors import ConfigError
+from backstay.runtime.jobs import Job
 from backstay.service import Check, IdempotencyKey, Service, ServiceSettings, client, every, get, post
-from backstay.service.jobs import Job
 from backstay.testing import eventually
 from backstay.testing.api import Api
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from backstay.errors import ConfigError
+from backstay.runtime.health import Readiness
 from backstay.service import (
     Answer,
     Check,
@@ -25,7 +26,6 @@ from backstay.service import (
 )
 from backstay.service.answers import encode
 from backstay.service.bodies import decode_body, field_error
-from backstay.service.health import Readiness
 from backstay.testing import FakeClock
 
 

@@ -241,7 +241,7 @@ async def test_leaving_finishes_what_was_begun(serve) -> None:
 
 @pytest.mark.parametrize("hurried", [False, True])
 async def test_leaving_does_not_wait_for_ever(serve, hurried: bool) -> None:
-    """After the drain, or when told to hurry, requests are cancelled and their clients told."""
+    """After the drain, or after `stop_draining`, requests are cancelled and their clients told."""
     app = Slow()
     served = await serve(app, drain=600.0 if hurried else 0.05)
     peer = await served.connect()
@@ -250,7 +250,7 @@ async def test_leaving_does_not_wait_for_ever(serve, hurried: bool) -> None:
     leaving = asyncio.ensure_future(served.server.__aexit__(None, None, None))
     if hurried:
         await asyncio.sleep(0)
-        served.server.hurry()
+        served.server.stop_draining()
 
     assert (await peer.hear_all()).startswith(b"HTTP/1.1 500 ")
     await asyncio.wait_for(leaving, 30)

@@ -1,4 +1,4 @@
-"""Signals: the first asks for an ordered stop, the second hurries, the third ends the process as usual."""
+"""Signals: the first asks for an ordered stop, the second stops draining, the third ends the process as usual."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ class StopSignal:
         """The first signal that came; None as long as none has."""
         self._event = asyncio.Event()
         self._starting: asyncio.Task[Any] | None = None
-        self._hurry: Callable[[], None] | None = None
+        self._stop_draining: Callable[[], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> Self:
@@ -41,9 +41,9 @@ class StopSignal:
             if self._starting is None or self.name is None or task is None or task.uncancel() > 0:
                 raise
 
-    def started(self, hurry: Callable[[], None]) -> None:
-        """From now on the first signal ends `wait_or`, and the second calls `hurry`."""
-        self._hurry = hurry
+    def started(self, stop_draining: Callable[[], None]) -> None:
+        """From now on the first signal ends `wait_or`, and the second calls `stop_draining`."""
+        self._stop_draining = stop_draining
         self._starting = None
 
     async def wait_or(self, ended: Coroutine[Any, Any, None]) -> None:
@@ -65,8 +65,8 @@ class StopSignal:
             self._event.set()
             if self._starting is not None:
                 self._starting.cancel()
-        elif self._hurry is not None:
-            self._hurry()
+        elif self._stop_draining is not None:
+            self._stop_draining()
             self._release()
 
     def _release(self) -> None:

@@ -1,0 +1,199 @@
+"""Settings: one frozen object, read from the environment once, every mistake reported at once.
+
+A settings class is a frozen dataclass; a field `max_body: int = 1024` is read from `MAX_BODY`. Limits are written as
+`Annotated[int, Meta(ge=1)]` (msgspec). A field without a default is required.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Annotated, Any, Literal, Self, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from backstay.auth import parse_endpoints
+from backstay.errors import ConfigError, masked
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class Secret(str):
+    """A string that never shows in a `repr`, so not in logs either."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'" if self else "''"
+
+
+class Address(str):
+    """A URL, or several separated by commas, whose passwords never show in a `repr`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(masked(str(self)))
+
+
+class FixedAddresses(str):
+    """Addresses of the issuer, separated by commas. Raises ValueError for `lb://` and what is no address."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str = "") -> Self:
+        if text:
+            parse_endpoints(text)
+        return super().__new__(cls, text)
+
+    def __repr__(self) -> str:
+        return repr(masked(str(self)))
+
+
+class Expression(str):
+    """A regular expression. Raises ValueError for a text that is none."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str = "") -> Self:
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise ValueError(f"{text!r} is no regular expression: {error}") from None
+        return super().__new__(cls, text)
+
+
+NO_ADDRESSES = FixedAddresses("")
+NO_EXPRESSION = Expression("")
+NO_SECRET = Secret("")
+NO_ADDRESS = Address("")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of every settings object."""
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Self:
+        """Return the settings that the environment asks for; a variable without text counts as not set.
+
+        Raises:
+            ConfigError: lists each missing or wrong variable with its value and what is allowed.
+        """
+        hints = get_type_hints(cls, include_extras=True)
+        values: dict[str, Any] = {}
+        problems: list[str] = []
+        wrong: set[str] = set()
+        for field in fields(cls):
+            try:
+                _read(field, hints[field.name], environ, values)
+            except ValueError as error:
+                problems.append(str(error))
+                wrong.add(field.name)
+        required = {field.name for field in fields(cls) if field.default is field.default_factory is MISSING}
+        if not wrong & required:  # what is wrong by itself stays at its default for this look at the rest
+            settings = cls(**values)
+            problems += settings.problems()
+        if problems:
+            raise ConfigError(problems)
+        return settings
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values together, a sentence each; a subclass adds its own to those of its base."""
+        return []
+
+
+def _read(field: Field[Any], kind: Any, environ: Mapping[str, str], values: dict[str, Any]) -> None:
+    key = field.name.upper()
+    text = environ.get(key)
+    is_text = isinstance(kind, type) and issubclass(kind, str)
+    if text is None or not text.strip():
+        if field.default is MISSING and field.default_factory is MISSING:
+            raise ValueError(f"{key} is not set: a value is required ({_allowed(kind)})")
+        return
+    try:
+        values[field.name] = kind(text) if is_text else _convert(text.strip(), kind)
+    except msgspec.ValidationError as error:
+        shown = "***" if "secret" in field.name or "password" in field.name else repr(masked(text))
+        raise ValueError(f"{key}={shown}: {_allowed(kind)} ({error})") from None
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def _convert(text: str, kind: Any) -> Any:
+    if getattr(kind, "__origin__", None) is tuple:
+        return msgspec.convert([part.strip() for part in text.split(",") if part.strip()], kind, strict=False)
+    return msgspec.convert(text, kind, strict=False)
+
+
+def _allowed(kind: Any) -> str:
+    """What a value of this type may be, in words."""
+    if getattr(kind, "__origin__", None) is Literal:
+        return "one of " + ", ".join(map(str, kind.__args__))
+    bounds = [
+        f"{word} {limit}"
+        for meta in getattr(kind, "__metadata__", ())
+        if isinstance(meta, Meta)
+        for word, limit in (("≥", meta.ge), (">", meta.gt), ("≤", meta.le), ("<", meta.lt), ("like", meta.pattern))
+        if limit is not None
+    ]
+    base = getattr(kind, "__origin__", kind)
+    name = getattr(base, "__name__", str(base))
+    return " ".join([f"must be {name}", " and ".join(bounds)]).strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class KafkaSettings(Settings):
+    """How a process reaches the broker."""
+
+    kafka: str = ""
+    """`host:port[,host:port]` of the broker."""
+    kafka_flavor: Literal["apache", "embedded"] = "apache"
+    """Which broker that is: a real one, or the demo's."""
+    kafka_security_protocol: str = "PLAINTEXT"
+    """`PLAINTEXT`, `SSL`, `SASL_SSL` or `SASL_PLAINTEXT`. With TLS the broker's certificate and name are verified."""
+    kafka_sasl_mechanism: str = ""
+    """`PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`, or `OAUTHBEARER`, with its `sasl.oauthbearer.*` in `KAFKA_OPTIONS`."""
+    kafka_sasl_username: str = ""
+    kafka_sasl_password: Secret = NO_SECRET
+    kafka_ca: str = ""
+    """File with the certificates of authorities to be trusted (PEM); the system's by default."""
+    kafka_options: Secret = NO_SECRET
+    """JSON object of more librdkafka options for every client; those that carry invariants are refused by name."""
+
+    def problems(self) -> list[str]:
+        """Contradictions among the settings of the broker besides the base's own."""
+        found = super().problems()
+        try:
+            self.kafka_client_options()
+        except ConfigError as error:
+            found.extend(error.problems)
+        return found
+
+    def kafka_client_options(self) -> dict[str, Any]:
+        """TLS, SASL and the other options as librdkafka names them; raises ConfigError with every contradiction."""
+        prefix = "kafka_"
+        names = ("security_protocol", "sasl_mechanism", "sasl_username", "sasl_password", "ca", "options")
+        given = {name: str(getattr(self, prefix + name)) for name in names}
+        if given == {**dict.fromkeys(names, ""), "security_protocol": "PLAINTEXT"}:
+            return {}
+        from backstay.messaging.kafka.access import KafkaAccess  # its package needs the extra `kafka`
+
+        return KafkaAccess(**given).client_options()  # type: ignore[arg-type]
+
+
+__all__ = [
+    "NO_ADDRESS",
+    "NO_ADDRESSES",
+    "NO_EXPRESSION",
+    "NO_SECRET",
+    "Address",
+    "Expression",
+    "FixedAddresses",
+    "KafkaSettings",
+    "Port",
+    "Seconds",
+    "Secret",
+    "Settings",
+]

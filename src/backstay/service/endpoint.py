@@ -24,9 +24,6 @@ Headers = list[tuple[bytes, bytes]]
 
 _OF_304 = frozenset((b"cache-control", b"content-location", b"date", b"etag", b"expires", b"vary"))
 
-STATE = "backstay.inbound"
-"""Key of the `Inbound` in the ASGI scope."""
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -208,4 +205,4 @@ def _encoded(headers: Mapping[str, str]) -> Headers:
     return [(name.lower().encode("latin-1"), str(value).encode("latin-1")) for name, value in headers.items()]
 
 
-__all__ = ["STATE", "Endpoint", "Headers", "Inbound", "Limits", "Reply", "refusal", "reply_of", "reply_of_problem"]
+__all__ = ["Endpoint", "Headers", "Inbound", "Limits", "Reply", "refusal", "reply_of", "reply_of_problem"]

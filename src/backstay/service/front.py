@@ -1,17 +1,14 @@
-"""The outermost ASGI application: trace, deadline, one access line, counts, and a problem for every error.
+"""The outermost ASGI application: trace, deadline, one access line, counts, and a problem for every error."""
 
-Routes without path parameters are answered from a dictionary; all others go through Litestar's router.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import perf_counter
-from typing import Any
 
 from backstay.resilience import RETRY_HEADER, STOP_HEADER, attempt_of, deadline, repeated_request
 from backstay.resilience.deadline import HEADER
-from backstay.service.endpoint import STATE, Endpoint, Inbound, Limits, Reply, refusal
+from backstay.service.endpoint import Inbound, Limits, Reply, refusal
 from backstay.service.problems import DeadlineExceeded, Unavailable
 from backstay.service.requests import Disconnected, Receive, Scope, Send
+from backstay.service.router import Router
 from backstay.service.statistics import RouteCounters, RouteStatistics
 from backstay.telemetry.access import AccessLog
 from backstay.telemetry.trace import TraceContext, use
@@ -24,18 +21,10 @@ _RETRY = RETRY_HEADER.encode()
 
 
 class Front:
-    """`inner` is the ASGI application that routes what is not in `endpoints`."""
+    """Answers every request with the router's endpoints."""
 
-    def __init__(
-        self,
-        inner: Callable[[Scope, Receive, Send], Any],
-        endpoints: Mapping[tuple[str, str], Endpoint],
-        *,
-        limits: Limits,
-        access_log: AccessLog | None = None,
-    ) -> None:
-        self._inner = inner
-        self._endpoints = endpoints
+    def __init__(self, router: Router, *, limits: Limits, access_log: AccessLog | None = None) -> None:
+        self._router = router
         self._limits = limits
         self._log = access_log
         self._unrouted = RouteCounters("", "")
@@ -58,19 +47,18 @@ class Front:
         parent = TraceContext.parse(headers.get(b"traceparent"))
         context = TraceContext.new() if parent is None else parent.child()
         inbound = Inbound(headers, context)
-        scope[STATE] = inbound
         self.active += 1
         try:
             left = self._time_left(headers)
             with use(context), deadline(left):
-                await self._answer(scope, receive, inbound, left, send)
+                await self._answer(scope, receive, inbound, left)
                 if inbound.reply is not None:
                     await send_reply(inbound.reply, send)
         finally:
             self.active -= 1
             self._account(scope, inbound, perf_counter() - started)
 
-    async def _answer(self, scope: Scope, receive: Receive, inbound: Inbound, left: float, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, inbound: Inbound, left: float) -> None:
         try:
             if self.active > self._limits.active:
                 self.shed += 1
@@ -80,24 +68,16 @@ class Front:
                 raise DeadlineExceeded("the deadline had passed when the request arrived")
             if scope["method"] == "HEAD":  # is GET without the body, which the server leaves out
                 scope = {**scope, "method": "GET"}
-            endpoint = self._endpoints.get((scope["method"], scope["path"]))
+            endpoint = self._router.find(scope)
             if (repeated := inbound.headers.get(_RETRY)) is not None:
                 with repeated_request(attempt_of(repeated)):
-                    await self._answer_with(endpoint, scope, receive, inbound, send)
+                    inbound.reply = await endpoint(scope, receive, inbound)
             else:
-                await self._answer_with(endpoint, scope, receive, inbound, send)
+                inbound.reply = await endpoint(scope, receive, inbound)
         except Disconnected:
             return
         except Exception as error:  # noqa: BLE001 - the client gets a problem, whatever happened
             inbound.reply = refusal(error, scope, inbound)
-
-    async def _answer_with(
-        self, endpoint: Endpoint | None, scope: Scope, receive: Receive, inbound: Inbound, send: Send
-    ) -> None:
-        if endpoint is not None:
-            inbound.reply = await endpoint(scope, receive, inbound)
-        else:
-            await self._inner(scope, receive, send)
 
     def _time_left(self, headers: Mapping[bytes, bytes]) -> float:
         given = headers.get(_DEADLINE)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from backstay.auth import FixedEndpoints, JwksCache, ServiceTokens, TokenVerifier, parse_jwks, parse_token
 from backstay.clock import SYSTEM
@@ -20,11 +20,11 @@ from backstay.runtime.jobs import Job
 from backstay.service.client import Client
 from backstay.service.endpoint import Endpoint, Limits
 from backstay.service.front import Front
+from backstay.service.router import Router
 from backstay.service.routing import Route
 from backstay.service.server import Server, bind
 from backstay.service.settings import ServiceSettings
 from backstay.service.system import Facts, system_routes
-from backstay.service.web import litestar
 from backstay.tasks import background
 from backstay.telemetry.access import access_log
 from backstay.telemetry.logs import get_logger
@@ -251,11 +251,8 @@ class Running:
         routes = [*system_routes(facts), *(service.routes if "api" in self.roles else ())]
         proxies = re.compile(settings.trusted_proxies) if settings.trusted_proxies else None
         endpoints = [Endpoint(route, limits=limits, verifier=self.verifier, proxies=proxies) for route in routes]
-        plain: dict[tuple[str, str], Endpoint] = {
-            (e.route.method, e.route.path): e for e in endpoints if "{" not in e.route.path
-        }
         log_lines = access_log(service.name, settings.log_format) if settings.log_level in ("debug", "info") else None
-        self._front = Front(cast(Any, litestar(endpoints)), plain, limits=limits, access_log=log_lines)
+        self._front = Front(Router(endpoints), limits=limits, access_log=log_lines)
         server = Server(self._front, listening, keep_alive=settings.keep_alive, drain=settings.drain_timeout)
         self._server = await _enter(stack, "http server", server, timeout=settings.drain_timeout + STEP_TIMEOUT)
 

@@ -1,107 +1,177 @@
-"""The OpenAPI document of a service, made by Litestar from signatures that say what each route takes and gives."""
+"""The OpenAPI 3.1 document of a service: its routes, with the JSON schemas that msgspec makes of their types."""
 
 import inspect
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
 
 import msgspec
-from litestar import Litestar
-from litestar.enums import MediaType
-from litestar.handlers import HTTPRouteHandler
-from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import Components, SecurityScheme
-from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 
 from backstay.service.problems import MEDIA_TYPE, ProblemBody
 from backstay.service.routing import Route
 
-_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+JSON = "application/json"
+_REF = "#/components/schemas/{name}"
+_WITHOUT_SCHEMA = (None, bytes, Any)  # types without a schema
+_KEY_PARAMETER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "New for each operation; the same to repeat it.",
+    "schema": {"type": "string"},
+    "required": True,
+}
+
+Json = dict[str, Any]
 
 
 def openapi(name: str, version: str, routes: Sequence[Route]) -> bytes:
     """Return the document, as JSON."""
-    token = SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")
-    config = OpenAPIConfig(name, version, components=Components(security_schemes={"token": token}))
-    app = Litestar(
-        [_described(route) for route in routes if not route.hidden], openapi_config=config, logging_config=None
-    )
-    document = app.openapi_schema.to_schema()
-    _close(document["components"].get("schemas", {}), routes)
-    for route in routes:
-        if route.internal and not route.hidden:
-            document["paths"][route.path][route.method.lower()]["x-internal"] = True
+    shown = [route for route in routes if not route.hidden]
+    schemas = _Schemas(shown)
+    paths: dict[str, Json] = {}
+    for route in shown:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+    document = {
+        "openapi": "3.1.0",
+        "info": {"title": name, "version": version},
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas.components,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        },
+    }
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
 
-def _close(schemas: dict[str, Any], routes: Sequence[Route]) -> None:
-    """Declare that strict bodies take no other fields; what answers are made of stays open, for they may grow."""
-    taken = _reachable(schemas, [route.takes_body for route in routes if not route.tolerant])
-    given = _reachable(schemas, [route.returns for route in routes] + [r.takes_body for r in routes if r.tolerant])
-    for name in taken - given:
-        if schemas[name].get("type") == "object" and "properties" in schemas[name]:
-            schemas[name]["additionalProperties"] = False
+class _Schemas:
+    """The schema of each type of these routes; structs and enums are components."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        kinds = [ProblemBody]
+        for route in routes:
+            kinds += [parameter.type for parameter in (*route.path_parameters, *route.query_parameters)]
+            kinds += [kind for kind in (route.takes_body, *_bodies(route).values()) if kind not in _WITHOUT_SCHEMA]
+        self._index = {repr(kind): n for n, kind in enumerate(kinds)}
+        self._schemas, self.components = msgspec.json.schema_components(kinds, schema_hook=_foreign, ref_template=_REF)
+        for component in self.components.values():
+            if "description" in component:  # what follows the first paragraph is for those who read the code
+                component["description"] = component["description"].partition("\n\n")[0]
+        times = _Times(self.components)
+        for schema, info in zip(self._schemas, msgspec.inspect.multi_type_info(kinds), strict=True):
+            times.mark(schema, info)
+        self._close(routes)
+
+    def of(self, kind: Any) -> Json:
+        """Return the schema of a type that the routes name."""
+        return self._schemas[self._index[repr(kind)]]
+
+    def _close(self, routes: Sequence[Route]) -> None:
+        """Declare that strict bodies take no other fields; what answers are made of stays open, for they may grow."""
+        taken = _reachable([route.takes_body for route in routes if not route.tolerant])
+        given = _reachable([kind for route in routes for kind in _bodies(route).values()])
+        given |= _reachable([route.takes_body for route in routes if route.tolerant])
+        for name in taken - given:
+            if "properties" in self.components[name]:
+                self.components[name]["additionalProperties"] = False
 
 
-def _reachable(schemas: dict[str, Any], kinds: list[Any]) -> set[str]:
-    """Names of all schemas that these types are made of."""
-    known = [kind for kind in kinds if kind not in (None, bytes, Any)]
-    _, components = msgspec.json.schema_components(known, schema_hook=lambda _: {})
-    return components.keys() & schemas.keys()
+def _foreign(_: type) -> Json:
+    """Return the schema of a type that msgspec doesn't know: anything."""
+    return {}
 
 
-def _described(route: Route) -> HTTPRouteHandler:
-    return HTTPRouteHandler(
-        route.path.replace("}", ":str}"),
-        http_method=[route.method],
-        status_code=route.status,
-        media_type=MediaType.JSON,
-        summary=route.summary,
-        description=inspect.getdoc(route.handler),
-        operation_id=route.handler.__name__,
-        name=route.name,
-        responses=_answers(route),
-        security=[] if route.public else [{"token": [route.scope] if route.scope else []}],
-        tags=[_tag(route.path)],
-        sync_to_thread=False,
-    )(_stub(route))
+class _Times:
+    """Gives the schemas of times their format, which msgspec writes only for those that must have a zone."""
+
+    def __init__(self, components: Json) -> None:
+        self._components = components
+        self._visited: set[str] = set()
+
+    def mark(self, schema: Json, info: msgspec.inspect.Type) -> None:
+        """Mark the times in a schema, which is that of `info`, and in the components that it refers to."""
+        match info:
+            case msgspec.inspect.DateTimeType() if schema.get("type") == "string":
+                schema["format"] = "date-time"
+            case msgspec.inspect.StructType(fields=fields) if "$ref" in schema:
+                name = schema["$ref"].rpartition("/")[2]
+                if name not in self._visited:
+                    self._visited.add(name)
+                    properties = self._components[name].get("properties", {})
+                    for field in fields:
+                        if field.encode_name in properties:
+                            self.mark(properties[field.encode_name], field.type)
+            case msgspec.inspect.CollectionType(item_type=item) | msgspec.inspect.VarTupleType(item_type=item):
+                self.mark(schema["items"], item)
+            case msgspec.inspect.DictType(value_type=value) if "additionalProperties" in schema:
+                self.mark(schema["additionalProperties"], value)
+            case msgspec.inspect.UnionType(types=types):
+                for each, alternative in zip(types, schema.get("anyOf", [schema]), strict=False):
+                    self.mark(alternative, each)
 
 
-def _stub(route: Route) -> Any:
-    """Return a function that does nothing, with the signature that Litestar reads."""
+def _reachable(kinds: Sequence[Any]) -> set[str]:
+    """Return the names of all components that these types are made of."""
+    known = [kind for kind in kinds if kind not in _WITHOUT_SCHEMA]
+    return set(msgspec.json.schema_components(known, schema_hook=_foreign)[1])
 
-    def stub() -> None: ...
 
-    empty = inspect.Parameter.empty
-    taken: dict[str, tuple[Any, Any]] = {p.name: (_marked(FromPath, p.type), empty) for p in route.path_parameters}
-    taken |= {p.name: (_marked(FromQuery, p.type), _hashable(p.default)) for p in route.query_parameters}
-    if route.takes_body is not None:
-        taken["data"] = (_marked(JSONBody, route.takes_body), empty)
+def _operation(route: Route, schemas: _Schemas) -> Json:
+    parameters = [
+        {"name": each.name, "in": "path", "schema": schemas.of(each.type), "required": True}
+        for each in route.path_parameters
+    ]
+    parameters += [_query_parameter(each.name, each.default, schemas.of(each.type)) for each in route.query_parameters]
     if route.takes_key:
-        header = HeaderParameter(name="Idempotency-Key", description="New for each operation; the same to repeat it.")
-        taken["idempotency_key"] = (Annotated[str, header], empty)
-    parameters = [inspect.Parameter(n, _KEYWORD, annotation=t, default=d) for n, (t, d) in taken.items()]
-    returns = None if route.status == 204 else route.returns
-    stub.__signature__ = inspect.Signature(parameters, return_annotation=returns)  # type: ignore[attr-defined]
-    stub.__annotations__ = {n: t for n, (t, _) in taken.items()} | {"return": returns}
-    stub.__module__ = __name__
-    return stub
+        parameters.append(_KEY_PARAMETER)
+    operation: Json = {
+        "tags": [_tag(route.path)],
+        "summary": route.summary,
+        "description": inspect.getdoc(route.handler) or route.summary,
+        "operationId": route.handler.__name__,
+        "parameters": parameters,
+        "responses": _responses(route, schemas),
+        "security": [] if route.public else [{"token": [route.scope] if route.scope else []}],
+    }
+    if route.takes_body is not None:
+        body = {} if route.takes_body in _WITHOUT_SCHEMA else schemas.of(route.takes_body)
+        operation["requestBody"] = {"content": {JSON: {"schema": body}}, "required": True}
+    if route.internal:
+        operation["x-internal"] = True
+    return operation
 
 
-def _marked(marker: Any, kind: Any) -> Any:
-    """Return the type with Litestar's note of where the value comes from."""
-    return marker[kind]
+def _query_parameter(name: str, default: Any, schema: Json) -> Json:
+    found: Json = {"name": name, "in": "query", "schema": schema, "required": default is inspect.Parameter.empty}
+    if default is not inspect.Parameter.empty and default is not None:
+        found["schema"] = {**schema, "default": msgspec.to_builtins(default)}
+    return found
 
 
-def _hashable(default: Any) -> Any:
-    """Litestar keeps defaults in sets."""
-    return tuple(default) if isinstance(default, (list, set)) else default
+def _bodies(route: Route) -> Mapping[int, Any]:
+    """Return the type of the body of each answer below 400."""
+    bodies = {route.status: route.returns}
+    for status, answer in route.answers.items():
+        if status < 400:
+            bodies[status] = route.returns if isinstance(answer, str) else answer[0]
+    return {status: kind for status, kind in bodies.items() if status not in (204, 304) and kind is not type(None)}
 
 
-def _answers(route: Route) -> dict[int, ResponseSpec]:
-    """Every answer besides the usual one: the errors of the kit and of the gateway, and what the route names itself."""
-    described = _errors(route) | dict(route.answers)
-    return {status: _answer(route, status, described[status]) for status in sorted(described)}
+def _responses(route: Route, schemas: _Schemas) -> Json:
+    """Return every answer: the usual one, the errors of the kit and of the gateway, and what the route names itself."""
+    meanings = {route.status: HTTPStatus(route.status).description or HTTPStatus(route.status).phrase, **_errors(route)}
+    meanings |= {status: each if isinstance(each, str) else each[1] for status, each in route.answers.items()}
+    bodies = _bodies(route)
+    responses: Json = {}
+    for status in sorted(meanings):
+        response: Json = {"description": meanings[status]}
+        if status >= 400:
+            response["content"] = {MEDIA_TYPE: {"schema": schemas.of(ProblemBody)}}
+        elif status in bodies:
+            kind = bodies[status]
+            response["content"] = {JSON: {"schema": {} if kind in _WITHOUT_SCHEMA else schemas.of(kind)}}
+        responses[str(status)] = response
+    return responses
 
 
 def _errors(route: Route) -> dict[int, str]:
@@ -130,13 +200,6 @@ def _errors(route: Route) -> dict[int, str]:
     if route.takes_body is not None or route.query_parameters or not route.tolerant:
         errors[422] = "A field or parameter is wrong, or not known"
     return errors
-
-
-def _answer(route: Route, status: int, meaning: str) -> ResponseSpec:
-    if status >= 400:
-        return ResponseSpec(ProblemBody, description=meaning, media_type=MEDIA_TYPE, generate_examples=False)
-    kind = None if status in (204, 304) else route.returns
-    return ResponseSpec(kind, description=meaning, media_type=MediaType.JSON, generate_examples=False)
 
 
 def _tag(path: str) -> str:

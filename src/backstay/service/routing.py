@@ -24,6 +24,9 @@ from backstay.service.answers import Answer
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Handler = TypeVar("Handler", bound=Callable[..., Coroutine[Any, Any, Any]])
 
+Answers = Mapping[int, str | tuple[Any, str]]
+"""By status: what it means, or the type of its body and what it means."""
+
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -64,7 +67,7 @@ class Route:
     query_parameters: tuple[Parameter, ...]
     returns: Any
     internal: bool = False
-    answers: Mapping[int, str] = field(default_factory=dict)
+    answers: Answers = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -98,7 +101,7 @@ class _Decorator(Protocol):
         max_body: int | None = None,
         hidden: bool = False,
         tolerant: bool | None = None,
-        answers: Mapping[int, str] | None = None,
+        answers: Answers | None = None,
         internal: bool = False,
     ) -> Callable[[Handler], Route]: ...
 
@@ -114,7 +117,7 @@ def _decorator(method: Method) -> _Decorator:
         max_body: int | None = None,
         hidden: bool = False,
         tolerant: bool | None = None,
-        answers: Mapping[int, str] | None = None,
+        answers: Answers | None = None,
         internal: bool = False,
     ) -> Callable[[Handler], Route]:
         """Answer requests for `path` with the decorated coroutine function.
@@ -130,8 +133,9 @@ def _decorator(method: Method) -> _Decorator:
             tolerant: unknown fields, unknown query parameters and repeated names are read past, as between services
                 of one system, where the caller may be newer; else they are refused. By default on hidden and internal
                 routes.
-            answers: what the handler answers besides `status` and the usual errors: the meaning of each status, for
-                the OpenAPI document. One below 400 has the same body.
+            answers: what the handler answers besides `status` and the usual errors, for the OpenAPI document: the
+                meaning of each status, or the type of its body and the meaning. One below 400 without a type has the
+                body of `status`.
             internal: for other services only; the token must have been issued to a service for calls of this one.
         """
         if public and (scope or role or internal):

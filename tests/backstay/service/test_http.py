@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from datetime import datetime
+from enum import Enum
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -403,6 +405,55 @@ def test_a_body_that_takes_no_other_fields_says_so() -> None:
     schemas = json.loads(openapi("things", "1", [post("/closed")(take)]))["components"]["schemas"]
 
     assert schemas["Closed"]["additionalProperties"] is False
+
+
+class Day(Enum):
+    """A day of delivery."""
+
+    TODAY = "today"
+    TOMORROW = "tomorrow"
+
+
+def test_several_answers_have_bodies_of_their_own() -> None:
+    """The usual one, one with the same body, one with another, one without, and a problem."""
+
+    class Receipt(msgspec.Struct):
+        at: datetime
+
+    async def take(body: Closed, day: Day | None = None) -> Closed:
+        """Take it."""
+        return body
+
+    answers = {202: "Taken later", 200: (Receipt, "Was taken before"), 204: "Nothing to take", 402: "Not paid"}
+    document = json.loads(openapi("things", "1", [post("/closed", status=201, answers=answers)(take)]))
+    operation = document["paths"]["/closed"]["post"]
+    bodies = {
+        status: schema["$ref"].rpartition("/")[2]
+        for status, answer in operation["responses"].items()
+        for content in answer.get("content", {}).values()
+        if (schema := content["schema"])
+    }
+
+    assert {status: name for status, name in bodies.items() if name != "ProblemBody"} == {
+        "200": "Receipt",
+        "201": "Closed",
+        "202": "Closed",
+    }
+    assert bodies["402"] == "ProblemBody"
+    assert "content" not in operation["responses"]["204"]
+    assert operation["responses"]["200"]["description"] == "Was taken before"
+    assert document["components"]["schemas"]["Receipt"]["properties"]["at"] == {
+        "type": "string",
+        "format": "date-time",
+    }
+    assert operation["parameters"] == [
+        {
+            "name": "day",
+            "in": "query",
+            "required": False,
+            "schema": {"anyOf": [{"$ref": "#/components/schemas/Day"}, {"type": "null"}]},
+        }
+    ]
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/things"])

@@ -6,10 +6,11 @@ import pytest
 
 import backstay.resilience as r
 from backstay.http.messages import Headers, HttpResponse
-from backstay.service import UpstreamError, client
-from backstay.service.endpoint import Limits
+from backstay.service import UpstreamError, client, get
+from backstay.service.endpoint import Endpoint, Limits
 from backstay.service.errors import problem_of
 from backstay.service.front import Front
+from backstay.service.router import Router
 
 
 class Wire:
@@ -78,10 +79,11 @@ async def test_what_serves_a_repetition_repeats_nothing() -> None:
         made += 1
         raise ConnectionError
 
-    async def inner(scope: Any, receive: Any, send: Any) -> None:
+    @get("/", public=True)
+    async def serve() -> None:
         await dependency()
 
-    front = Front(inner, {}, limits=Limits())
+    front = Front(Router([Endpoint(serve, limits=Limits(), verifier=None)]), limits=Limits())
 
     async def ask(**headers: str) -> tuple[int, dict[bytes, bytes]]:
         sent: list[dict[str, Any]] = []
@@ -93,7 +95,8 @@ async def test_what_serves_a_repetition_repeats_nothing() -> None:
             return {"type": "http.request", "body": b"", "more_body": False}
 
         raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        await front({"type": "http", "method": "GET", "path": "/", "headers": raw}, receive, send)
+        scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": raw}
+        await front(scope, receive, send)
         return sent[0]["status"], dict(sent[0]["headers"])
 
     assert (await ask(x_retry_attempt="2"))[0] == 503

@@ -88,7 +88,7 @@ async def serve_upstream(port: int) -> None:
 
 
 async def serve_gateway(port: int, upstream: int, token_file: str) -> None:
-    issuer = TokenIssuer()
+    issuer = TokenIssuer(audience="shop")
     guarded = bool(token_file)
     route = f"metadata: {{scope: 'orders:read'}}, filters: {LIMIT}" if guarded else "metadata: {public: true}"
     text = f"spring.cloud.gateway.routes: [{{id: a, uri: 'lb://app', predicates: ['Path=/api/**'], {route}}}]"

@@ -115,7 +115,7 @@ async def drive(kind: str, count: int) -> None:
     async def plain() -> Thing:
         return Thing(UUID(THING), [])
 
-    issuer = TokenIssuer()
+    issuer = TokenIssuer(audience="shop")
     verifier = TokenVerifier(issuer.issuer, issuer.audience, StaticKeys(issuer.jwks))
     routes = [post("/things", scope="orders:write", status=201)(create), get("/things/{thing_id}")(read)]
     service = Service(

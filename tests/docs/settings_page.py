@@ -17,8 +17,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from msgspec import Meta
 
 from backstay.runtime.settings import Address, Expression, FixedAddresses, Settings
-from backstay.service import Secret, ServiceSettings
+from backstay.service import Secret
 from shop.kernel.resilience import FILE
+from shop.settings import ShopSettings
 from shop.topology import SERVICES
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
@@ -70,10 +71,10 @@ Leave all three unset in production. `src/backstay/faults.py` says what can be a
 
 def page() -> str:
     """The whole page."""
-    sections = [f"## Every service but gateway and discovery\n\n{TABLE}{_rows(ServiceSettings, Settings)}"]
+    sections = [f"## Every service but gateway and discovery\n\n{TABLE}{_rows(ShopSettings, Settings)}"]
     for service in SERVICES:
         cls = getattr(importlib.import_module(f"shop.{service.name}.config"), CLASSES.get(service.name, "Settings"))
-        rows = _rows(cls, ServiceSettings if issubclass(cls, ServiceSettings) else Settings)
+        rows = _rows(cls, ShopSettings if issubclass(cls, ShopSettings) else Settings)
         sections.append(f"## {service.name}\n\nOwns {service.owns}.\n\n{TABLE}{rows}")
     return HEAD + "\n".join(sections) + "\n" + POLICIES + _placeholders("".join(sections)) + "\n" + TAIL
 

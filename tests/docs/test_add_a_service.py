@@ -43,7 +43,7 @@ def loyalty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 async def test_the_service_of_the_page_counts_points_once(loyalty: Any, database: str) -> None:
     """A confirmed order earns points over Kafka, twice delivered it earns them once, and HTTP shows them."""
-    issuer, broker, customer = TokenIssuer(), MemoryBroker(), uuid4()
+    issuer, broker, customer = TokenIssuer(audience="customers"), MemoryBroker(), uuid4()
     await broker.create_topics(TOPICS)
     service = loyalty.build(loyalty.settings({"DATABASE_URL": database, "TOKEN_ISSUER": issuer.issuer}))
     service.verifier = TokenVerifier(issuer.issuer, issuer.audience, StaticKeys(issuer.jwks))

@@ -54,7 +54,7 @@ class Surroundings:
 @pytest.fixture
 async def surroundings(database: str, kafka: Any) -> AsyncIterator[Surroundings]:
     await KafkaBroker(kafka.bootstrap, flavor=kafka.flavor).create_topics({"brews": 2})
-    issuer = TokenIssuer()
+    issuer = TokenIssuer(audience="customers")
     async with (
         RegistryServer("127.0.0.1", 0) as discovery,
         HttpServer(lambda _: HttpReply(200, issuer.jwks), "127.0.0.1", 0) as auth,
@@ -67,6 +67,7 @@ async def surroundings(database: str, kafka: Any) -> AsyncIterator[Surroundings]
             "DISCOVERY_URL": url,
             "FETCH_INTERVAL": "0.2",
             "TOKEN_ISSUER": issuer.issuer,
+            "TOKEN_AUDIENCE": issuer.audience,
             "JWKS_URL": f"http://127.0.0.1:{auth.port}/jwks.json",
         }
         settings = ServiceSettings.read({"DISCOVERY_URL": url, "LOG_LEVEL": "error"})

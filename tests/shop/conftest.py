@@ -96,7 +96,7 @@ Calling = Callable[..., AbstractAsyncContextManager[Caller]]
 @pytest.fixture
 def calling() -> Calling:
     """`async with calling(service) as api:` runs a service and calls it; with a broker in all roles, else as api."""
-    issuer = TokenIssuer()
+    issuer = TokenIssuer(audience="shop")
 
     @asynccontextmanager
     async def run(service: Service, broker: MemoryBroker | None = None) -> AsyncIterator[Caller]:

@@ -28,7 +28,7 @@ MAVEN_TIMEOUT = 600.0  # seconds, 45 MB the first time
 ARCHIVE = "classes.jsa"
 POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
-  <groupId>shop</groupId><artifactId>kafka</artifactId><version>1</version>
+  <groupId>backstay</groupId><artifactId>kafka</artifactId><version>1</version>
   <dependencies>
     <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version></dependency>
     <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>

@@ -107,7 +107,7 @@ class Home:
             holder = lock.read().strip() or "another process"
             lock.close()
             raise HomeInUse(
-                f"{self.path} is in use by {holder}. See it with `./shop status`, stop it with `./shop down`, "
+                f"{self.path} is in use by {holder}. Stop that process first, "
                 "or start a second system with BACKSTAY_HOME=<another folder> GATEWAY_PORT=0 DISCOVERY_PORT=0."
             ) from error
         lock.truncate(0)

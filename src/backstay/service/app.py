@@ -50,7 +50,7 @@ class Service:
         jobs: what it does in time.
         ready: checks besides those that databases and consumers bring.
         prefix: path before every route's path.
-        version: shown by `/info`.
+        version: the service's own, for `/info` and its OpenAPI document; left out of `/info` if empty.
         verifier: checks access tokens; by default with the keys of the settings' issuer.
         registry: finds other services; by default the one of the settings, where this one registers too.
         broker: by default the Kafka of the settings.
@@ -66,7 +66,7 @@ class Service:
         ready: Sequence[Check] = (),
         settings: ServiceSettings | None = None,
         prefix: str = "",
-        version: str = "0.1.0",
+        version: str = "",
         verifier: TokenVerifier | None = None,
         registry: Registry | None = None,
         broker: Any = None,

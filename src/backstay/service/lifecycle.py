@@ -150,6 +150,10 @@ class Running:
         settings, problems = self.settings, []
         if needs_keys and not settings.token_issuer:
             problems.append("TOKEN_ISSUER is not set: there are routes that need an access token of that issuer")
+        if needs_keys and not settings.token_audience:
+            problems.append(
+                "TOKEN_AUDIENCE is not set: there are routes that need an access token; name what customers' are for"
+            )
         if needs_keys and not settings.jwks_url:
             problems.append(
                 "JWKS_URL is not set: there are routes that need an access token; name the key set's address"

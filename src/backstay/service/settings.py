@@ -49,8 +49,9 @@ class ServiceSettings(KafkaSettings):
     fetch_interval: Seconds = 30.0
     token_issuer: str = ""
     """Issuer of access tokens; without it no route that needs a token can be served."""
-    token_audience: str = "shop"  # noqa: S105 - a name
-    """Audience of customers' tokens; tokens of other services name this service instead."""
+    token_audience: str = ""
+    """Audience of customers' tokens; required where a route needs a token. Tokens of other services name this service
+    instead."""
     token_max_lifetime: Seconds = MAX_LIFETIME
     """Longest lifetime of an access token that is accepted."""
     jwks_url: FixedAddresses = NO_ADDRESSES

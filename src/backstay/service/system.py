@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from backstay import __version__
 from backstay.runtime.health import Health, Readiness
 from backstay.service.answers import Answer
 from backstay.service.routing import Route, get
@@ -15,11 +16,12 @@ from backstay.service.routing import Route, get
 HTML = "text/html; charset=utf-8"
 
 
-class Info(msgspec.Struct, kw_only=True):
-    """What is running here."""
+class Info(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What is running here: the service's own version, if it has one, and the library's."""
 
     name: str
-    version: str
+    version: str = ""
+    backstay: str
     python: str
     roles: list[str]
     started_at: datetime
@@ -61,6 +63,7 @@ def _about(facts: Facts) -> list[Route]:
     info = Info(
         name=facts.name,
         version=facts.version,
+        backstay=__version__,
         python=platform.python_version(),
         roles=sorted(facts.roles),
         started_at=datetime.now(UTC),
@@ -86,7 +89,7 @@ def _documents(facts: Facts) -> list[Route]:
         if "json" not in made:
             from backstay.service.openapi import openapi
 
-            made["json"] = openapi(facts.name, facts.version, facts.routes)
+            made["json"] = openapi(facts.name, facts.version or "unversioned", facts.routes)
         return made["json"]
 
     async def openapi_json() -> Answer[bytes]:

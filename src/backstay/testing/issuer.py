@@ -8,9 +8,9 @@ from backstay.auth.signing import SigningKey, jwks
 
 
 class TokenIssuer:
-    """Signs with a key of its own; give `jwks` to `backstay.auth.StaticKeys`."""
+    """Signs tokens for `audience` with a key of its own; give `jwks` to `backstay.auth.StaticKeys`."""
 
-    def __init__(self, issuer: str = "https://auth.test", audience: str = "shop") -> None:
+    def __init__(self, issuer: str = "https://auth.test", *, audience: str) -> None:
         self.issuer = issuer
         self.audience = audience
         self.key = SigningKey.generate()
@@ -38,7 +38,7 @@ class TokenIssuer:
             "iat": now,
             "exp": now + 300,
             "jti": str(uuid4()),
-            "client_id": "shop-web",
+            "client_id": "web",
             "sid": f"session-of-{subject}",
             "scope": scope,
             "roles": roles,

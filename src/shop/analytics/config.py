@@ -5,11 +5,11 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from backstay.service import ServiceSettings
+from shop.settings import ShopSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings):
+class Settings(ShopSettings):
     """Settings of analytics."""
 
     database_connections: Annotated[int, Meta(ge=2)] = 6

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from backstay.service import Seconds, ServiceSettings
+from backstay.service import Seconds
+from shop.settings import ShopSettings
 
 FAULT_POINTS: tuple[str, ...] = (
     "auditor.follow.after-read",
@@ -18,7 +19,7 @@ FAULT_POINTS: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings):
+class Settings(ShopSettings):
     """Settings of the auditor."""
 
     database_connections: Annotated[int, Meta(ge=2)] = 4

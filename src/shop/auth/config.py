@@ -8,7 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from backstay.errors import ConfigError
-from backstay.service import Seconds, Secret, ServiceSettings
+from backstay.service import Seconds, Secret
+from shop.settings import ShopSettings
 
 DAY = 86_400.0  # seconds
 MAX_CLIENTS = 1000
@@ -30,7 +31,7 @@ class ServiceClient(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings):
+class Settings(ShopSettings):
     """Settings of auth."""
 
     access_token_life: Seconds = 300.0

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from backstay.service import Address, Seconds, ServiceSettings
+from backstay.service import Address, Seconds
+from shop.settings import ShopSettings
 
 _SERVER = re.compile(r"smtps?://[^/\s]+|null:")
 _SENDER = re.compile(r"[!-?A-~]+@[!-?A-~]+")
@@ -26,7 +27,7 @@ def tls_problems(url: str, tls: str, ca: str) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings):
+class Settings(ShopSettings):
     """Settings of notifications."""
 
     database_connections: Annotated[int, Meta(ge=2)] = 6

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from backstay.service import Seconds, ServiceSettings
+from backstay.service import Seconds
+from shop.settings import ShopSettings
 
 _STEPS = ("charge", "find", "cancel", "refund")
 
@@ -20,7 +21,7 @@ FAULT_POINTS: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings):
+class Settings(ShopSettings):
     """Settings of payments."""
 
     database_connections: Annotated[int, Meta(ge=2)] = 6

@@ -64,7 +64,7 @@ def test_addresses_are_read_with_their_defaults() -> None:
 
 async def test_the_next_address_is_asked_when_one_is_of_no_use(http: HttpClient) -> None:
     """Gone, failing, refusing, redirecting, or with content that is no key set; then the good one is asked first."""
-    issuer = TokenIssuer()
+    issuer = TokenIssuer(audience="shop")
     good, failing = Counting(body=issuer.jwks), Counting(503)
     other, moved = Counting(body=b'{"keys": []}'), Counting(302, location="/elsewhere")
     async with (

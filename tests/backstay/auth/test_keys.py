@@ -48,7 +48,7 @@ def test_a_document_without_a_usable_key_is_an_error(document: str) -> None:
 
 def test_unusable_keys_are_ignored_beside_good_ones() -> None:
     """Other algorithms in the key set don't hurt."""
-    issuer = TokenIssuer()
+    issuer = TokenIssuer(audience="shop")
     others = [{"kty": "oct", "k": "AA", "kid": "a"}, {**issuer.key.public(), "kid": "enc", "use": "enc"}, {"kty": "EC"}]
 
     keys = StaticKeys(json.dumps({"keys": [*others, issuer.key.public()]}))
@@ -60,7 +60,7 @@ def test_unusable_keys_are_ignored_beside_good_ones() -> None:
 
 async def test_before_the_first_fetch_nothing_can_be_checked() -> None:
     """No keys yet means "try again", not "your token is bad"; the fetch is repeated until it succeeds."""
-    clock, issuer = FakeClock(), TokenIssuer()
+    clock, issuer = FakeClock(), TokenIssuer(audience="shop")
     endpoint = Endpoint(issuer)
     endpoint.down = True
     async with JwksCache(endpoint, clock=clock) as keys:
@@ -80,7 +80,7 @@ async def test_before_the_first_fetch_nothing_can_be_checked() -> None:
 
 async def test_the_last_good_keys_survive_an_outage_but_not_for_ever() -> None:
     """While the issuer is down its keys stay in use until they are too old."""
-    clock, issuer = FakeClock(), TokenIssuer()
+    clock, issuer = FakeClock(), TokenIssuer(audience="shop")
     endpoint = Endpoint(issuer)
     async with JwksCache(endpoint, clock=clock, refresh=60, max_staleness=600) as keys:
         await clock.settle()
@@ -96,7 +96,7 @@ async def test_the_last_good_keys_survive_an_outage_but_not_for_ever() -> None:
 
 async def test_garbage_from_the_issuer_does_not_wipe_the_keys() -> None:
     """An answer that is no key set counts as a failed fetch."""
-    clock, issuer = FakeClock(), TokenIssuer()
+    clock, issuer = FakeClock(), TokenIssuer(audience="shop")
     answers = [issuer.jwks, b"<html>", b'{"keys": []}']
 
     async def fetch() -> bytes:
@@ -111,7 +111,7 @@ async def test_garbage_from_the_issuer_does_not_wipe_the_keys() -> None:
 
 async def test_an_unknown_key_id_asks_for_a_fetch_now_and_then() -> None:
     """A rotated key is picked up at once, but a flood of made-up ids makes no flood of fetches."""
-    clock, old, new = FakeClock(), TokenIssuer(), TokenIssuer()
+    clock, old, new = FakeClock(), TokenIssuer(audience="shop"), TokenIssuer(audience="shop")
     endpoint = Endpoint(old)
     async with JwksCache(endpoint, clock=clock, refresh=1000, refetch=10) as keys:
         await clock.settle()
@@ -132,7 +132,7 @@ async def test_an_unknown_key_id_asks_for_a_fetch_now_and_then() -> None:
 
 async def test_a_key_that_left_the_set_is_refused_after_the_next_fetch() -> None:
     """Rotation reaches the verifier's memory of tokens too."""
-    clock, old, new = FakeClock(), TokenIssuer(), TokenIssuer()
+    clock, old, new = FakeClock(), TokenIssuer(audience="shop"), TokenIssuer(audience="shop")
     endpoint = Endpoint(old, new)
     async with JwksCache(endpoint, clock=clock, refresh=60) as keys:
         await clock.settle()
@@ -150,7 +150,7 @@ async def test_a_key_that_left_the_set_is_refused_after_the_next_fetch() -> None
 
 async def test_a_fetch_that_hangs_is_given_up() -> None:
     """A fetch has a time limit; the next one may succeed."""
-    clock, issuer = FakeClock(), TokenIssuer()
+    clock, issuer = FakeClock(), TokenIssuer(audience="shop")
     calls = 0
 
     async def fetch() -> bytes:

@@ -14,7 +14,7 @@ from backstay.auth import Forbidden, InvalidToken, Principal, StaticKeys, TokenV
 from backstay.errors import ConfigError
 from backstay.testing.issuer import TokenIssuer
 
-issuer = TokenIssuer()
+issuer = TokenIssuer(audience="shop")
 kid = issuer.key.kid
 
 
@@ -33,7 +33,7 @@ def test_a_good_token_tells_who_asks() -> None:
         frozenset({"customer"}),
         frozenset({"orders:read", "orders:write"}),
         "session-of-user-1",
-        "shop-web",
+        "web",
         2_000_000_000.0,
     )
     assert who == verifier(now=lambda: 1_999_999_500.0).verify(token.encode())
@@ -184,7 +184,7 @@ def test_a_changed_payload_is_refused() -> None:
 
 def test_another_issuers_key_of_the_same_id_is_refused() -> None:
     """The key id only names a key, the signature proves it."""
-    stranger = TokenIssuer()
+    stranger = TokenIssuer(audience="shop")
 
     with pytest.raises(InvalidToken, match="bad signature"):
         verifier().verify(stranger.token(header={"kid": kid}))
@@ -236,7 +236,7 @@ def test_a_retired_key_ends_its_tokens() -> None:
     token = issuer.token()
     checked.verify(token)
 
-    keys.__init__(TokenIssuer().jwks)  # type: ignore[misc]
+    keys.__init__(TokenIssuer(audience="shop").jwks)  # type: ignore[misc]
     keys.version = 2
 
     with pytest.raises(InvalidToken, match="unknown key id"):

@@ -118,7 +118,7 @@ def test_gateway_wants_to_know_whose_tokens_are_good(tmp_path: Path, arguments: 
 @pytest.mark.parametrize(("is_open_to_all", "without_token"), [(True, 502), (False, 401)])
 async def test_gateway_guards_what_is_not_public(tmp_path: Path, is_open_to_all: bool, without_token: int) -> None:
     """Keys come from the issuer's own page; --open asks nobody for a token. Nobody is behind it: 502 is let through."""
-    issuer = TokenIssuer()
+    issuer = TokenIssuer(audience="customers")
     file = tmp_path / "application.yml"
     file.write_text(ROUTES)
     async with HttpServer(lambda _: HttpReply(200, issuer.jwks), "127.0.0.1", 0) as keys, HttpClient() as http:

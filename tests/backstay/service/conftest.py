@@ -101,7 +101,7 @@ ROUTES = [make, one, several, end, echo, boom, away, raw, internal]
 
 @pytest.fixture(scope="session")
 def issuer() -> TokenIssuer:
-    return TokenIssuer()
+    return TokenIssuer(audience="shop")
 
 
 @pytest.fixture

@@ -180,6 +180,7 @@ async def test_keys_from_the_issuer(issuer: TokenIssuer) -> None:
     async with HttpServer(lambda _: HttpReply(200, issuer.jwks), "127.0.0.1", 0) as auth:
         environ = {
             "TOKEN_ISSUER": issuer.issuer,
+            "TOKEN_AUDIENCE": issuer.audience,
             "JWKS_URL": f"http://127.0.0.1:{auth.port}/jwks",
             "LOG_LEVEL": "error",
         }
@@ -246,6 +247,7 @@ async def test_one_of_two_issuers_is_killed(issuer: TokenIssuer) -> None:
             asked.forms.clear()
             environ = {
                 "TOKEN_ISSUER": issuer.issuer,
+                "TOKEN_AUDIENCE": issuer.audience,
                 "JWKS_URL": ",".join(f"http://127.0.0.1:{port}/jwks" for port in ports),
                 "TOKEN_URL": ", ".join(f"http://127.0.0.1:{port}/token" for port in ports),
                 "CLIENT_ID": "a",
@@ -305,6 +307,7 @@ async def test_what_is_missing_for_tokens_is_told_together() -> None:
             pass
     assert [problem.partition(" ")[0] for problem in refused.value.problems] == [
         "TOKEN_ISSUER",
+        "TOKEN_AUDIENCE",
         "JWKS_URL",
         "TOKEN_URL",
     ]

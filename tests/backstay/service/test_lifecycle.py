@@ -166,7 +166,8 @@ async def test_what_is_missing_is_reported_before_anything_is_bound() -> None:
             async with Service("b", routes=[mine], owns=[Database("b")], settings=settings).running():
                 pass
 
-    assert [problem.split()[0] for problem in refused.value.problems] == ["DATABASE_URL", "TOKEN_ISSUER", "JWKS_URL"]
+    wanted = ["DATABASE_URL", "TOKEN_ISSUER", "TOKEN_AUDIENCE", "JWKS_URL"]
+    assert [problem.split()[0] for problem in refused.value.problems] == wanted
 
 
 async def test_what_must_be_set() -> None:

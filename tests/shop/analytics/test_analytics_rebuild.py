@@ -51,7 +51,7 @@ async def publish(broker: KafkaBroker, events: list[Event]) -> None:
 @pytest.mark.kafka
 async def test_a_rebuild_reads_a_real_topic_from_its_beginning(kafka: Any, database: str):
     """Every order is counted once before and after the swap, and those that come after it too."""
-    customer, issuer = uuid4(), TokenIssuer()
+    customer, issuer = uuid4(), TokenIssuer(audience="shop")
     broker = KafkaBroker(kafka.bootstrap, flavor=kafka.flavor)
     await broker.create_topics(TOPICS)
     await publish(broker, [confirmed(customer) for _ in range(40)])

@@ -4,10 +4,11 @@ import json
 
 from backstay.dev.ports import free_port
 from backstay.http import HttpClient, HttpResponse
-from backstay.service import Principal, Service, ServiceSettings, client, get
+from backstay.service import Principal, Service, client, get
 from backstay.testing import eventually
 from backstay.testing.issuer import TokenIssuer
 from shop.auth.main import build, settings
+from shop.settings import ShopSettings
 
 PASSWORD = "correct horse battery"
 TARGETS = ("payments", "inventory")
@@ -52,16 +53,16 @@ async def test_a_service_knows_customers_and_services_by_auths_keys(database: st
     }
     fixed = {**shared, "JWKS_URL": f"http://127.0.0.1:{port}/.well-known/jwks.json"}
     own = {"TOKEN_URL": f"http://127.0.0.1:{port}/oauth2/token", "CLIENT_ID": "orders", "CLIENT_SECRET": secret}
-    payments = Service("payments", settings=ServiceSettings.read(fixed), routes=[mine, charges])
+    payments = Service("payments", settings=ShopSettings.read(fixed), routes=[mine, charges])
     clients = [client(f"http://127.0.0.1:1/{name}", scope="payments:charge", audience=name) for name in TARGETS]
-    orders = Service("orders", settings=ServiceSettings.read({**fixed, **own}), owns=clients)
+    orders = Service("orders", settings=ShopSettings.read({**fixed, **own}), owns=clients)
     async with HttpClient() as http, payments.running() as there, orders.running() as calling:
 
         async def ask(path: str, token: str) -> HttpResponse:
             headers = (("authorization", f"Bearer {token}"),)
             return await http.request("127.0.0.1", there.port, "GET", path, headers=headers, timeout=10)
 
-        assert (await ask("/mine", TokenIssuer("https://auth.test").token())).status == 503, (
+        assert (await ask("/mine", TokenIssuer(audience="shop").token())).status == 503, (
             "no keys yet is not the caller's fault"
         )
         async with build(settings(told)).running({"api"}) as auth:

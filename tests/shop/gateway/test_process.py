@@ -70,7 +70,7 @@ async def publish(broker, kind, data):
 
 @asynccontextmanager
 async def shop(*, environ=None, keys=True):
-    issuer, broker = TokenIssuer(), MemoryBroker()
+    issuer, broker = TokenIssuer(audience="shop"), MemoryBroker()
     await broker.create_topics({"users": 2})
     upstream = Upstream(issuer)
     async with HttpServer(upstream) as server, HttpClient() as http:
@@ -103,7 +103,7 @@ async def test_a_token_of_auth_opens_the_door():
             await it.get("/api/v1/orders"),
             await it.get("/api/v1/orders", it.issuer.token(exp=1)),
             await it.get("/api/v1/orders", it.issuer.token(aud="other")),
-            await it.get("/api/v1/orders", TokenIssuer().token()),
+            await it.get("/api/v1/orders", TokenIssuer(audience="shop").token()),
             await it.get("/"),
             await it.get("/api/v1/products"),
             await it.get("/api/v1/analytics/revenue", it.issuer.token(scope="analytics:read")),
@@ -239,7 +239,7 @@ async def test_it_registers_and_leaves():
 async def test_revocations_of_before_the_start_count():
     """A session that ended shortly before the gateway started is refused too."""
     sid = uuid4()
-    issuer, broker = TokenIssuer(), MemoryBroker()
+    issuer, broker = TokenIssuer(audience="shop"), MemoryBroker()
     await broker.create_topics({"users": 1})
     await publish(broker, "session.revoked", {"sid": str(sid)})
     found = settings({"GATEWAY_PORT": "0", "TOKEN_ISSUER": issuer.issuer, "JWKS_URL": NOBODY})

@@ -50,7 +50,7 @@ class Auth:
     """Keys and service tokens, as auth gives them."""
 
     def __init__(self) -> None:
-        self.issuer = TokenIssuer()
+        self.issuer = TokenIssuer(audience="shop")
 
     def __call__(self, request: HttpRequest) -> HttpReply:
         if request.method == "GET":

@@ -14,6 +14,7 @@ from backstay.service.client import Client, Response, client
 from backstay.service.conditions import NO_CONDITIONS, TAGGED, Conditions, version_tag
 from backstay.service.errors import ServiceCallError, UpstreamError, UpstreamRefused
 from backstay.service.idempotency import IdempotencyKey
+from backstay.service.injection import Body
 from backstay.service.lifecycle import Running
 from backstay.service.pages import Feed, Page, decode_cursor, encode_cursor
 from backstay.service.problems import (
@@ -45,6 +46,7 @@ __all__ = [
     "Address",
     "Answer",
     "BadRequest",
+    "Body",
     "Check",
     "Client",
     "Conditions",

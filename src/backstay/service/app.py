@@ -128,7 +128,7 @@ class Service:
     def _housekeeping(self) -> list[Job]:
         """What the kit itself needs of the service's database."""
         database: Any = next((thing for thing in self.owns if hasattr(thing, "requires")), None)
-        keyed = next((route.name for route in self.routes if route.takes_key), None)
+        keyed = next((route.name for route in self.routes if route.injected.key is not None), None)
         if keyed is not None and database is None:
             raise ConfigError(f"{self.name}: {keyed} takes an idempotency key, so owns=[...] must have a Database")
         found = []

@@ -13,8 +13,9 @@ from backstay.service.bodies import check_coding, check_json, decode_body, refus
 from backstay.service.conditions import NO_CONDITIONS, Conditions
 from backstay.service.errors import invalid_token, problem_of
 from backstay.service.idempotency import IdempotencyKey
+from backstay.service.parameters import path_values, query_values
 from backstay.service.problems import MEDIA_TYPE, Problem, Unauthorized, Unavailable
-from backstay.service.requests import Receive, Request, Scope, path_values, query_values
+from backstay.service.requests import Receive, Request, Scope
 from backstay.service.requests import read_body as read
 from backstay.service.routing import Route
 from backstay.service.statistics import RouteCounters
@@ -77,10 +78,16 @@ class Endpoint:
         self._proxies = proxies
         self._max_body = route.max_body or limits.body
         self._body_timeout = limits.body_timeout
-        self._decoder = None if route.takes_body in (None, bytes) else msgspec.json.Decoder(route.takes_body)
+        self._decoder = None if route.body_type in (None, bytes) else msgspec.json.Decoder(route.body_type)
         # RFC 9110 §9.3.1: the content of a GET has no meaning, so it is left alone.
-        self._refuses_body = route.takes_body is None and route.method != "GET" and not route.tolerant
-        self._needs_caller = not route.public or route.takes_who != "no"
+        self._refuses_body = route.body_type is None and route.method != "GET" and not route.tolerant
+        self._needs_caller = route.needs_caller
+        taken = route.injected
+        names = [taken.caller, taken.key, taken.body, taken.conditions, taken.request]
+        self._caller, self._key, self._body, self._conditions, self._request = (
+            None if each is None else each.name for each in names
+        )
+        self._path, self._query = taken.path, taken.query
         self._ok = _content_type(JSON)
 
     async def __call__(self, scope: Scope, receive: Receive, inbound: Inbound) -> Reply:
@@ -91,34 +98,34 @@ class Endpoint:
         given: dict[str, Any] = {}
         if self._needs_caller:
             inbound.caller = self._authenticate(headers.get(b"authorization"))
-            if route.takes_who != "no":
-                given["who"] = inbound.caller
-        if route.takes_key:
+            if self._caller is not None:
+                given[self._caller] = inbound.caller
+        if self._key is not None:
             caller = inbound.caller.id if inbound.caller else ""
-            given["key"] = IdempotencyKey.of_header(headers.get(b"idempotency-key"), caller, route.name)
-        if route.path_parameters:
-            given.update(path_values(route.path_parameters, scope["path_params"]))
-        if route.query_parameters or (scope["query_string"] and not route.tolerant):
-            query = query_values(route.query_parameters, scope["query_string"], tolerant=route.tolerant)
+            given[self._key] = IdempotencyKey.of_header(headers.get(b"idempotency-key"), caller, route.name)
+        if self._path:
+            given.update(path_values(self._path, scope["path_params"]))
+        if self._query or (scope["query_string"] and not route.tolerant):
+            query = query_values(self._query, scope["query_string"], tolerant=route.tolerant)
             given.update(query)
-        if route.takes_body is not None:
-            given["body"] = await self._body(receive, headers)
+        if self._body is not None:
+            given[self._body] = await self._read_body(receive, headers)
         elif self._refuses_body and _has_body(headers):
             check_json(headers)
             refuse_no_body(await read(receive, headers, self._max_body, self._body_timeout))
         conditions = _conditions(scope, headers)
-        if route.takes_conditions:
-            given["conditions"] = conditions
+        if self._conditions is not None:
+            given[self._conditions] = conditions
         elif route.method != "GET":
             conditions.check_untagged()
-        if route.takes_request:
-            given["request"] = Request(scope, headers, self._proxies)
+        if self._request is not None:
+            given[self._request] = Request(scope, headers, self._proxies)
         reply = self._reply(await self._handler(**given))
         if route.method == "GET" and conditions is not NO_CONDITIONS:
             return _conditional(reply, conditions)
         return reply
 
-    async def _body(self, receive: Receive, headers: dict[bytes, bytes]) -> Any:
+    async def _read_body(self, receive: Receive, headers: dict[bytes, bytes]) -> Any:
         if self._decoder is None:
             check_coding(headers)
             return await read(receive, headers, self._max_body, self._body_timeout)

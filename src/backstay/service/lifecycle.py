@@ -132,7 +132,7 @@ class Running:
             raise ConfigError(problems)
 
     def _needs_keys(self) -> bool:
-        return self.verifier is None and any(_needs_caller(route) for route in self.service.routes)
+        return self.verifier is None and any(route.needs_caller for route in self.service.routes)
 
     def _unset_addresses(self) -> Iterator[str]:
         owned = [each for each in self.service.owns if (role := role_of(each)) is None or role in self.roles]
@@ -349,10 +349,6 @@ def role_of(thing: object) -> str | None:
         if known is not None and isinstance(thing, known):
             return role
     return None
-
-
-def _needs_caller(route: Route) -> bool:
-    return not route.public or route.takes_who != "no"
 
 
 __all__ = ["READY_EVERY", "STEP_TIMEOUT", "Running", "role_of", "start"]

@@ -50,8 +50,8 @@ class _Schemas:
     def __init__(self, routes: Sequence[Route]) -> None:
         kinds = [ProblemBody]
         for route in routes:
-            kinds += [parameter.type for parameter in (*route.path_parameters, *route.query_parameters)]
-            kinds += [kind for kind in (route.takes_body, *_bodies(route).values()) if kind not in _WITHOUT_SCHEMA]
+            kinds += [parameter.type for parameter in (*route.injected.path, *route.injected.query)]
+            kinds += [kind for kind in (route.body_type, *_bodies(route).values()) if kind not in _WITHOUT_SCHEMA]
         self._index = {repr(kind): n for n, kind in enumerate(kinds)}
         self._schemas, self.components = msgspec.json.schema_components(kinds, schema_hook=_foreign, ref_template=_REF)
         for component in self.components.values():
@@ -68,9 +68,9 @@ class _Schemas:
 
     def _close(self, routes: Sequence[Route]) -> None:
         """Declare that strict bodies take no other fields; what answers are made of stays open, for they may grow."""
-        taken = _reachable([route.takes_body for route in routes if not route.tolerant])
+        taken = _reachable([route.body_type for route in routes if not route.tolerant])
         given = _reachable([kind for route in routes for kind in _bodies(route).values()])
-        given |= _reachable([route.takes_body for route in routes if route.tolerant])
+        given |= _reachable([route.body_type for route in routes if route.tolerant])
         for name in taken - given:
             if "properties" in self.components[name]:
                 self.components[name]["additionalProperties"] = False
@@ -119,10 +119,10 @@ def _reachable(kinds: Sequence[Any]) -> set[str]:
 def _operation(route: Route, schemas: _Schemas) -> Json:
     parameters = [
         {"name": each.name, "in": "path", "schema": schemas.of(each.type), "required": True}
-        for each in route.path_parameters
+        for each in route.injected.path
     ]
-    parameters += [_query_parameter(each.name, each.default, schemas.of(each.type)) for each in route.query_parameters]
-    if route.takes_key:
+    parameters += [_query_parameter(each.name, each.default, schemas.of(each.type)) for each in route.injected.query]
+    if route.injected.key is not None:
         parameters.append(_KEY_PARAMETER)
     operation: Json = {
         "tags": [_tag(route.path)],
@@ -133,8 +133,8 @@ def _operation(route: Route, schemas: _Schemas) -> Json:
         "responses": _responses(route, schemas),
         "security": [] if route.public else [{"token": [route.scope] if route.scope else []}],
     }
-    if route.takes_body is not None:
-        body = {} if route.takes_body in _WITHOUT_SCHEMA else schemas.of(route.takes_body)
+    if route.body_type is not None:
+        body = {} if route.body_type in _WITHOUT_SCHEMA else schemas.of(route.body_type)
         operation["requestBody"] = {"content": {JSON: {"schema": body}}, "required": True}
     if route.internal:
         operation["x-internal"] = True
@@ -187,7 +187,7 @@ def _errors(route: Route) -> dict[int, str]:
         errors |= {401: "No valid access token", 403: "The token does not allow it"}
     elif route.method == "POST":
         errors[401] = "The credentials are wrong"
-    if route.path_parameters:
+    if route.injected.path:
         errors[404] = "Nothing there, or nothing you may see"
     if route.method != "GET":
         errors |= {
@@ -197,7 +197,7 @@ def _errors(route: Route) -> dict[int, str]:
             413: "The body is too large",
             415: "The body is not JSON, or has a coding",
         }
-    if route.takes_body is not None or route.query_parameters or not route.tolerant:
+    if route.body_type is not None or route.injected.query or not route.tolerant:
         errors[422] = "A field or parameter is wrong, or not known"
     return errors
 

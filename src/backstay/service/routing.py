@@ -1,15 +1,19 @@
-"""Routes: a decorator turns a coroutine function into a `Route`; its parameters say what the request must bring.
+"""Routes: a decorator turns a coroutine function into a `Route`; the types of its parameters say what it needs.
 
-| parameter                | is                                                                     |
-|--------------------------|------------------------------------------------------------------------|
-| `body: T`                | the JSON body, checked against the msgspec struct T                    |
-| `body: bytes`            | the body as it came, of whatever media type (hide such a route)        |
-| `who: Principal`         | the owner of the bearer token; `Principal | None` on a public route    |
-| `key: IdempotencyKey`    | the `Idempotency-Key` header, bound to caller and operation            |
-| `conditions: Conditions` | `If-Match` and `If-None-Match`, for a handler that changes what has an ETag |
-| `request: Request`       | headers and peer                                                       |
-| a name in the path       | that part of the path: `{order_id}`                                    |
-| any other                | a query parameter; optional if it has a default                        |
+| parameter                    | value                                                                  |
+|------------------------------|------------------------------------------------------------------------|
+| a name in the path           | that part of the path: `{order_id}`                                    |
+| `Principal`                  | the owner of the bearer token; `Principal | None` on a public route    |
+| `IdempotencyKey`             | the `Idempotency-Key` header, bound to caller and operation            |
+| `Conditions`                 | `If-Match` and `If-None-Match`, for a change of what has an ETag       |
+| `Request`                    | headers and peer                                                       |
+| a struct, dataclass, `dict`, | the JSON body, checked against that type                               |
+| or a list of them            |                                                                        |
+| `bytes`                      | the body as it came, of any media type (hide such a route)             |
+| `Body[T]`                    | the JSON body, where T could be a query parameter, too: `Body[int]`    |
+| any other                    | a query parameter; optional if it has a default                        |
+
+Names are free. A handler takes at most one of each of these but parts of the path and query parameters.
 """
 
 import inspect
@@ -20,6 +24,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from backstay.service.answers import Answer
+from backstay.service.injection import Injected, inject
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Handler = TypeVar("Handler", bound=Callable[..., Coroutine[Any, Any, Any]])
@@ -28,20 +33,6 @@ Answers = Mapping[int, str | tuple[Any, str]]
 """By status: what it means, or the type of its body and what it means."""
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One parameter of a handler that is taken from the path or the query."""
-
-    name: str
-    type: Any
-    default: Any = inspect.Parameter.empty
-
-    @property
-    def required(self) -> bool:
-        """True if the request must bring it."""
-        return self.default is inspect.Parameter.empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,16 +49,21 @@ class Route:
     max_body: int | None
     hidden: bool
     tolerant: bool
-    takes_body: Any
-    takes_who: Literal["no", "yes", "if there"]
-    takes_key: bool
-    takes_request: bool
-    takes_conditions: bool
-    path_parameters: tuple[Parameter, ...]
-    query_parameters: tuple[Parameter, ...]
+    injected: Injected
     returns: Any
     internal: bool = False
     answers: Answers = field(default_factory=dict)
+
+    @property
+    def body_type(self) -> Any:
+        """The type of the body that the handler takes; None if it takes none."""
+        body = self.injected.body
+        return None if body is None else body.type
+
+    @property
+    def needs_caller(self) -> bool:
+        """Whether a bearer token is read, if only where there is one."""
+        return not self.public or self.injected.caller is not None
 
     @property
     def name(self) -> str:
@@ -168,20 +164,11 @@ def _route(
         raise TypeError(f"{where}: a path begins with /")
     if not inspect.iscoroutinefunction(handler):
         raise TypeError(f"{where}: a handler is a coroutine function (async def)")
-    signature = inspect.signature(handler)
-    hints = get_type_hints(handler, include_extras=True)
-    missing = [name for name in signature.parameters if name not in hints]
-    if missing:
-        raise TypeError(f"{where}: annotate {', '.join(missing)}")
-    names = _PLACEHOLDER.findall(path)
-    if unknown := [name for name in names if name not in signature.parameters]:
-        raise TypeError(f"{where}: takes no parameter {', '.join(unknown)} of its path")
-    special = {name for name in signature.parameters if name in _SPECIAL and name not in names}
-    others = [Parameter(n, hints[n], p.default) for n, p in signature.parameters.items() if n not in special]
-    returns = _unwrapped(hints.get("return", NoneType))
-    optional_who = "who" in special and NoneType in get_args(hints["who"])
-    if public and "who" in special and not optional_who:
-        raise TypeError(f"{where}: on a public route `who` is `Principal | None`")
+    injected = inject(where, handler, _PLACEHOLDER.findall(path))
+    returns = _unwrapped(get_type_hints(handler, include_extras=True).get("return", NoneType))
+    caller = injected.caller
+    if public and caller is not None and not injected.caller_is_optional:
+        raise TypeError(f"{where}: on a public route `{caller.name}` is `Principal | None`")
     return Route(
         method=method,
         path=path,
@@ -193,13 +180,7 @@ def _route(
         max_body=max_body,
         hidden=hidden,
         tolerant=tolerant,
-        takes_body=hints["body"] if "body" in special else None,
-        takes_who="no" if "who" not in special else "if there" if optional_who else "yes",
-        takes_key="key" in special,
-        takes_request="request" in special,
-        takes_conditions="conditions" in special,
-        path_parameters=tuple(p for p in others if p.name in names),
-        query_parameters=tuple(p for p in others if p.name not in names),
+        injected=injected,
         returns=returns,
     )
 
@@ -218,12 +199,10 @@ def _unwrapped(kind: Any) -> Any:
     return kind
 
 
-_SPECIAL = frozenset({"body", "conditions", "who", "key", "request"})
-
 get = _decorator("GET")
 post = _decorator("POST")
 put = _decorator("PUT")
 patch = _decorator("PATCH")
 delete = _decorator("DELETE")
 
-__all__ = ["Handler", "Method", "Parameter", "Route", "delete", "get", "patch", "post", "put"]
+__all__ = ["Handler", "Method", "Route", "delete", "get", "patch", "post", "put"]

@@ -5,25 +5,22 @@ from uuid import UUID
 
 import pytest
 
-from backstay.service import Answer, IdempotencyKey, Page, Principal, Request, Route, delete, get, post
+from backstay.service import Answer, Page, Principal, Route, delete, get, post
 
 
 def test_parameters_are_sorted_out() -> None:
-    """Each parameter is known by its name: body, caller, key, request, path, query."""
+    """A route has its path and query parameters, its result, and its summary from the docstring."""
 
     @post("/orders/{order_id}/lines")
-    async def add(
-        order_id: UUID, body: list[int], who: Principal, key: IdempotencyKey, request: Request, limit: int = 3
-    ) -> Answer[Page[str]]:
+    async def add(order_id: UUID, limit: int = 3) -> Answer[Page[str]]:
         """Add lines.
 
         More words.
         """
         raise NotImplementedError
 
-    assert [parameter.name for parameter in add.path_parameters] == ["order_id"]
-    assert [(parameter.name, parameter.required) for parameter in add.query_parameters] == [("limit", False)]
-    assert (add.takes_body, add.takes_who, add.takes_key, add.takes_request) == (list[int], "yes", True, True)
+    assert [parameter.name for parameter in add.injected.path] == ["order_id"]
+    assert [(parameter.name, parameter.required) for parameter in add.injected.query] == [("limit", False)]
     assert (add.returns, add.status, add.summary) == (Page[str], 200, "Add lines.")
 
 

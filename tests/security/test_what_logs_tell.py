@@ -41,6 +41,11 @@ async def test_no_log_holds_a_secret(world, web, admin, new_customer, tools) -> 
     await world.tell("kill", "payments")
     (await customer.order()).expect(201, 202)
     await world.up("payments")
+
+    async def confirmed() -> bool:
+        return (await customer.order()).status == 201
+
+    await eventually(confirmed, timeout=60, interval=0.2)  # the breaker is closed again, for the tests after this one
     last = uuid4().hex
     await web.call("GET", f"/api/v1/products/{last}")
     gateway = world.home.logs / "gateway.log"

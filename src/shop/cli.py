@@ -7,6 +7,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from backstay.errors import ConfigError
+from backstay.runtime.program import load
 from shop import topology
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
@@ -32,7 +33,7 @@ def run(
         shift(float(offset))
     main = main_of(service)
     try:
-        main.build(main.settings(os.environ)).run(roles=frozenset(wanted))
+        load(lambda: main.settings(os.environ), main.build, roles=wanted).run(roles=wanted)
     except ConfigError as error:
         fail(f"{service} can't start:\n{error}", 2)
 

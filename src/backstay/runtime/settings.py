@@ -5,7 +5,7 @@ A settings class is a frozen dataclass; a field `max_body: int = 1024` is read f
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Annotated, Any, Literal, Self, get_type_hints
 
@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from backstay.auth import parse_endpoints
+from backstay.auth.verifier import MAX_LIFETIME
 from backstay.errors import ConfigError, masked
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -70,6 +71,18 @@ NO_SECRET = Secret("")
 NO_ADDRESS = Address("")
 
 
+class SettingsError(ConfigError):
+    """Settings are wrong or missing.
+
+    `usable` are the settings with the default in place of each wrong value, for a look at the rest; None where a wrong
+    or missing one has no default.
+    """
+
+    def __init__(self, problems: Sequence[str], usable: "Settings | None") -> None:
+        self.usable: Any = usable
+        super().__init__(problems)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Base of every settings object."""
@@ -79,7 +92,7 @@ class Settings:
         """Return the settings that the environment asks for; a variable without text counts as not set.
 
         Raises:
-            ConfigError: lists each missing or wrong variable with its value and what is allowed.
+            SettingsError: lists each missing or wrong variable with its value and what is allowed.
         """
         hints = get_type_hints(cls, include_extras=True)
         values: dict[str, Any] = {}
@@ -92,11 +105,12 @@ class Settings:
                 problems.append(str(error))
                 wrong.add(field.name)
         required = {field.name for field in fields(cls) if field.default is field.default_factory is MISSING}
+        settings = None
         if not wrong & required:  # what is wrong by itself stays at its default for this look at the rest
             settings = cls(**values)
             problems += settings.problems()
-        if problems:
-            raise ConfigError(problems)
+        if problems or settings is None:
+            raise SettingsError(problems, settings)
         return settings
 
     def problems(self) -> list[str]:
@@ -183,17 +197,100 @@ class KafkaSettings(Settings):
         return KafkaAccess(**given).client_options()  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True, kw_only=True)
+class DatabaseSettings(Settings):
+    """How a process reaches its database."""
+
+    database_url: Address = NO_ADDRESS
+    """The process's own PostgreSQL database."""
+    database_sslmode: Literal["", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = ""
+    """TLS to the database, as libpq names it; `verify-full` with `DATABASE_CA`, else `prefer`. Also in the URL."""
+    database_ca: str = ""
+    """File with the certificates of authorities that the database's is verified with (PEM)."""
+
+    def problems(self) -> list[str]:
+        """Contradictions in how the database is reached besides the base's own."""
+        found = super().problems()
+        try:
+            self.database_dsn()
+        except ConfigError as error:
+            found.extend(error.problems)
+        return found
+
+    def database_dsn(self) -> str:
+        """Return the database's URL with what is said of TLS; raises ConfigError for what contradicts itself."""
+        if not (self.database_url and (self.database_sslmode or self.database_ca)):
+            return str(self.database_url)
+        from backstay.db import secured  # its package needs the extra `db`
+
+        return secured(self.database_url, sslmode=self.database_sslmode, ca=self.database_ca)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSettings(Settings):
+    """What a process logs, and in which form."""
+
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistrationSettings(Settings):
+    """How a process finds others and is found."""
+
+    discovery_url: Address = NO_ADDRESS
+    """Registry with user and password, or several separated by commas; if empty the process doesn't register."""
+    heartbeat_interval: Seconds = 30.0
+    lease_duration: Seconds = 90.0
+    fetch_interval: Seconds = 30.0
+    advertised_host: str = ""
+    """Address that the registry tells others; the one listened on if empty."""
+    drain_delay: Annotated[float, Meta(ge=0)] = 0.0
+    """How long to go on serving after leaving the registry, for callers that haven't noticed yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenSettings(Settings):
+    """Whose access tokens are accepted."""
+
+    token_issuer: str = ""
+    """Issuer of access tokens; without it no route that needs a token can be served."""
+    token_audience: str = ""
+    """Audience of customers' tokens; required where a route needs a token."""
+    token_max_lifetime: Seconds = MAX_LIFETIME
+    """Longest lifetime of an access token that is accepted."""
+    jwks_url: FixedAddresses = NO_ADDRESSES
+    """Fixed addresses of the issuer's key set, tried in turn; required where a route needs a token. `lb://` is
+    refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManagementSettings(Settings):
+    """Where health, metrics and info are served."""
+
+    management_host: str = "127.0.0.1"
+    """Address of the management port, which nobody outside should reach."""
+    management_port: Port = 0
+    """Port of health, metrics and info; 0 takes a free one."""
+
+
 __all__ = [
     "NO_ADDRESS",
     "NO_ADDRESSES",
     "NO_EXPRESSION",
     "NO_SECRET",
     "Address",
+    "DatabaseSettings",
     "Expression",
     "FixedAddresses",
     "KafkaSettings",
+    "LogSettings",
+    "ManagementSettings",
     "Port",
+    "RegistrationSettings",
     "Seconds",
     "Secret",
     "Settings",
+    "SettingsError",
+    "TokenSettings",
 ]

@@ -6,26 +6,23 @@ identity and connections.
 """
 
 import os
-import sys
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from backstay.auth import TokenVerifier
 from backstay.clock import SYSTEM
 from backstay.discovery import Registry
-from backstay.errors import BackstayError, ConfigError
-from backstay.runtime.gc_tuning import freeze_gc
+from backstay.errors import ConfigError
+from backstay.runtime import program
 from backstay.runtime.health import Check
 from backstay.runtime.jobs import Job, every
-from backstay.runtime.stopping import StopSignal
 from backstay.service.idempotency import COMPONENT, pruning
 from backstay.service.lifecycle import Running, role_of, start
 from backstay.service.routing import Route
 from backstay.service.settings import ServiceSettings
-from backstay.telemetry.logs import configure, get_logger
 
 Role = Literal["api", "consumer", "relay", "jobs"]
 ROLES: frozenset[Role] = frozenset(get_args(Role))
@@ -34,8 +31,6 @@ INBOX_DAYS = 30
 """Days for which a consumer remembers what it has handled; a delivery after that would be handled again."""
 PRUNE_INBOX_EVERY = 3600.0
 """Seconds between two prunings of the inbox."""
-
-log = get_logger()
 
 
 class Service:
@@ -100,30 +95,29 @@ class Service:
         Raises:
             Exception: the service could not start, or its HTTP server ended by itself.
         """
-        with StopSignal() as stop:
-            async with stop.cancels_start(), self.running(roles) as it:
-                stop.started(it.stop_draining)
-                freeze_gc()
-                log.info("service.started", url=it.url, roles=sorted(it.roles))
-                await stop.wait_or(it.ended())
-                log.info("service.stopping", signal=stop.name)
-        log.info("service.stopped")
+        await program.serve("service", self.running(roles))
+
+    def missing(self, roles: Collection[str] | None = None) -> list[str]:
+        """Return what its parts need and the settings lack, a sentence each."""
+        return Running(self, self.settings or ServiceSettings(), _checked(roles)).missing()
 
     def run(self, roles: Collection[str] | None = None) -> None:
-        """The whole program: settings, logs, uvloop, `serve`; leaves with a message if it can't start.
+        """The whole program: settings, logs, uvloop, `serve`; exits with a message if it can't start.
 
         The status is then 2 where settings have to change first, else 1.
         """
-        try:
-            import uvloop
+        program.run(self.name, lambda: self._loaded(roles), lambda: self.serve(roles))
 
-            settings = self.settings or ServiceSettings.read(os.environ)
-            self.settings = settings
-            configure(self.name, settings.log_format, settings.log_level)
-            uvloop.run(self.serve(roles))
-        except BackstayError as error:
-            print(f"{self.name}: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the last word
-            sys.exit(2 if isinstance(error, ConfigError) else 1)
+    def _loaded(self, roles: Collection[str] | None) -> ServiceSettings:
+        """Read the settings that weren't given; raises ConfigError with all that is wrong or missing."""
+        if self.settings is None:
+            program.load(lambda: ServiceSettings.read(os.environ), self._with, roles=roles)
+        assert self.settings is not None
+        return self.settings
+
+    def _with(self, settings: ServiceSettings) -> Self:
+        self.settings = settings
+        return self
 
     def _housekeeping(self) -> list[Job]:
         """What the kit itself needs of the service's database."""

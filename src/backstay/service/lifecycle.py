@@ -1,22 +1,28 @@
 """The parts of a running service, and the order in which they come and go."""
 
-import asyncio
 import contextlib
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
-from backstay.auth import FixedEndpoints, JwksCache, ServiceTokens, TokenVerifier, parse_jwks, parse_token
-from backstay.clock import SYSTEM
+from backstay.auth import FixedEndpoints, ServiceTokens, TokenVerifier, parse_token
 from backstay.discovery import EurekaClient, Registry
 from backstay.errors import ConfigError
 from backstay.http.client import HttpClient
+from backstay.runtime.composition import STOP_TIMEOUT, Composition
+from backstay.runtime.connections import (
+    enter_issuer_keys,
+    kafka_broker,
+    missing_for_tokens,
+    registry_client,
+    token_verifier,
+)
 from backstay.runtime.health import Check, Readiness, checks_of
 from backstay.runtime.jobs import Job
+from backstay.runtime.registration import Registration
 from backstay.service.client import Client
 from backstay.service.endpoint import Endpoint, Limits
 from backstay.service.front import Front
@@ -25,21 +31,10 @@ from backstay.service.routing import Route
 from backstay.service.server import Server, bind
 from backstay.service.settings import ServiceSettings
 from backstay.service.system import Facts, system_routes
-from backstay.tasks import background
 from backstay.telemetry.access import access_log
-from backstay.telemetry.logs import get_logger
 from backstay.telemetry.metrics import exposition
 
-READY_EVERY = 0.25
-"""Seconds between two looks at the checks while the service isn't ready."""
-READY_LOOKS = 4
-"""Looks in a row that must fail before a service that was ready says that it isn't."""
-STEP_TIMEOUT = 60.0
-"""Seconds one part may take to stop; then it is given up."""
-
 _ROLES = {"backstay.messaging": ("Consumer", "consumer"), "backstay.outbox": ("Relay", "relay")}
-
-log = get_logger()
 
 
 class Blueprint(Protocol):
@@ -70,7 +65,6 @@ class Running:
         """By the audience, the service that is called with it."""
         self.readiness = Readiness([*checks_of(service.owns), *service.ready])
         self._eureka: EurekaClient | None = None
-        self._told_up = False
         self._server: Server | None = None
         self._front: Front | None = None
 
@@ -97,6 +91,10 @@ class Running:
         if self._server is not None:
             await self._server.ended()
 
+    def described(self) -> dict[str, Any]:
+        """Return where it is reached and what it runs, for the log."""
+        return {"url": self.url, "roles": sorted(self.roles)}
+
     def metrics(self) -> bytes:
         """Everything that is counted here, in Prometheus' text form."""
         routes = self._front.statistics() if self._front is not None else []
@@ -107,29 +105,21 @@ class Running:
 
     # The steps of the start, in their order. What each enters is left in reverse.
 
-    async def identify(self, stack: AsyncExitStack) -> None:
+    async def identify(self, parts: Composition) -> None:
         """Connections, the registry, the issuer's keys, our own token: all fetched in the background."""
-        await _enter(stack, "connections", self.http)
+        await parts.enter("connections", self.http)
         settings = self.settings
-        if self.registry is None and settings.discovery_url:
-            self._eureka = EurekaClient(
-                settings.discovery_url.split(","),
-                heartbeat=settings.heartbeat_interval,
-                lease=settings.lease_duration,
-                fetch=settings.fetch_interval,
-                http=self.http,
-            )
-            self.registry = await _enter(stack, "registry", self._eureka)
+        if self.registry is None and (eureka := registry_client(settings, self.http)) is not None:
+            self.registry = self._eureka = await parts.enter("registry", eureka)
         if self._needs_keys():
-            self.verifier = await self._issuer(stack)
+            keys = await enter_issuer_keys(parts, settings, self.http)
+            self.verifier = token_verifier(settings, keys, service=self.service.name)
         if settings.client_id:
-            await self._own_tokens(stack)
+            await self._own_tokens(parts)
 
-    def check_settings(self) -> None:
-        """Raise ConfigError with every setting that is missing for what this service owns, serves and calls."""
-        problems = [*self._unset_addresses(), *self.settings.missing(), *self._identity_problems(self._needs_keys())]
-        if problems:
-            raise ConfigError(problems)
+    def missing(self) -> list[str]:
+        """Return every setting that is missing for what this service owns, serves and calls."""
+        return [*self._unset_addresses(), *self._identity_problems()]
 
     def _needs_keys(self) -> bool:
         return self.verifier is None and any(route.needs_caller for route in self.service.routes)
@@ -146,18 +136,9 @@ class Running:
             if names:
                 yield f"DISCOVERY_URL is not set: {', '.join(sorted(names))} is called by its name in the registry"
 
-    def _identity_problems(self, needs_keys: bool) -> list[str]:
-        settings, problems = self.settings, []
-        if needs_keys and not settings.token_issuer:
-            problems.append("TOKEN_ISSUER is not set: there are routes that need an access token of that issuer")
-        if needs_keys and not settings.token_audience:
-            problems.append(
-                "TOKEN_AUDIENCE is not set: there are routes that need an access token; name what customers' are for"
-            )
-        if needs_keys and not settings.jwks_url:
-            problems.append(
-                "JWKS_URL is not set: there are routes that need an access token; name the key set's address"
-            )
+    def _identity_problems(self) -> list[str]:
+        settings = self.settings
+        problems = missing_for_tokens(settings) if self._needs_keys() else []
         if settings.client_id and not settings.token_url:
             problems.append("TOKEN_URL is not set: CLIENT_ID gets its access tokens there; name the endpoint's address")
         own = self.verifier.service if self.verifier is not None else self.service.name
@@ -165,19 +146,7 @@ class Running:
             problems.append(f"the verifier needs service={self.service.name!r}: there are routes for services only")
         return problems
 
-    async def _issuer(self, stack: AsyncExitStack) -> TokenVerifier:
-        settings = self.settings
-        endpoints = FixedEndpoints(settings.jwks_url, self.http, variable="JWKS_URL", check=parse_jwks)
-        jwks = await _enter(stack, "keys", JwksCache(endpoints.get, timeout=endpoints.timeout))
-        return TokenVerifier(
-            settings.token_issuer,
-            settings.token_audience,
-            jwks,
-            service=self.service.name,
-            max_lifetime=settings.token_max_lifetime,
-        )
-
-    async def _own_tokens(self, stack: AsyncExitStack) -> None:
+    async def _own_tokens(self, parts: Composition) -> None:
         """One token for each service that is called: it is of no use at any other."""
         settings = self.settings
         endpoints = FixedEndpoints(settings.token_url, self.http, variable="TOKEN_URL", check=parse_token)
@@ -194,17 +163,17 @@ class Running:
                 audience=audience,
                 timeout=endpoints.timeout,
             )
-            self.tokens[audience] = await _enter(stack, f"token for {audience or 'others'}", tokens)
+            self.tokens[audience] = await parts.enter(f"token for {audience or 'others'}", tokens)
 
-    async def enter_owned(self, stack: AsyncExitStack) -> None:
+    async def enter_owned(self, parts: Composition) -> None:
         """Give what is owned its addresses, then enter those parts that our roles run."""
-        broker = self.service.broker or await self._kafka(stack)
+        broker = self.service.broker or self._kafka(parts)
         for thing in self.service.owns:
             self._wire(thing, broker)
         for thing in self.service.owns:
             role = role_of(thing)
             if role is None or role in self.roles:
-                await _enter(stack, type(thing).__name__.lower(), thing)
+                await parts.enter(type(thing).__name__.lower(), thing)
                 if role is not None:
                     self.readiness.watch(thing)
 
@@ -216,31 +185,26 @@ class Running:
         if broker is not None and hasattr(thing, "use_broker"):
             thing.use_broker(broker)
 
-    async def _kafka(self, stack: AsyncExitStack) -> Any:
-        if not self.settings.kafka or not any(hasattr(thing, "use_broker") for thing in self.service.owns):
-            return None
-        from backstay.messaging import KafkaBroker
-
+    def _kafka(self, parts: Composition) -> Any:
         settings = self.settings
-        broker = KafkaBroker(
-            settings.kafka,
-            flavor=settings.kafka_flavor,
+        if not settings.kafka or not any(hasattr(thing, "use_broker") for thing in self.service.owns):
+            return None
+        return kafka_broker(
+            settings,
+            parts,
             client_id=self.service.name,
-            options=settings.kafka_client_options(),
             protocol=settings.kafka_group_protocol,
-            instance=settings.kafka_instance or None,
+            instance=settings.kafka_instance,
         )
-        stack.push_async_callback(_stop_step, "broker", broker.aclose)
-        return broker
 
-    async def begin_jobs(self, stack: AsyncExitStack) -> None:
+    def start_jobs(self, parts: Composition) -> None:
         """Start every job as a task of its own."""
         if "jobs" not in self.roles:
             return
         for job in self.service.jobs:
-            _spawn(stack, f"job {job.name}", job.run)
+            parts.background(f"job {job.name}", job.run)
 
-    async def start_http(self, stack: AsyncExitStack, listening: socket.socket) -> None:
+    async def start_http(self, parts: Composition, listening: socket.socket) -> None:
         """Answer HTTP from now on."""
         settings, service = self.settings, self.service
         limits = Limits(settings.max_body, settings.body_timeout, settings.request_deadline, settings.max_requests)
@@ -258,86 +222,32 @@ class Running:
         log_lines = access_log(service.name, settings.log_format) if settings.log_level in ("debug", "info") else None
         self._front = Front(Router(endpoints), limits=limits, access_log=log_lines)
         server = Server(self._front, listening, keep_alive=settings.keep_alive, drain=settings.drain_timeout)
-        self._server = await _enter(stack, "http server", server, timeout=settings.drain_timeout + STEP_TIMEOUT)
+        stop_timeout = settings.drain_timeout + STOP_TIMEOUT
+        self._server = await parts.enter("http server", server, stop_timeout=stop_timeout)
 
-    async def register(self, stack: AsyncExitStack) -> None:
-        """Announce ourselves, as STARTING until the checks have passed once; DOWN when they fail later."""
+    async def register(self, parts: Composition) -> None:
+        """Announce this process where it serves an API."""
         if self._eureka is None or "api" not in self.roles:
             return
-        settings = self.settings
-        host = settings.advertised_host or (None if settings.host in ("0.0.0.0", "::") else settings.host)  # noqa: S104
-        stack.push_async_callback(_stop_step, "registry entry", self._leave)
-        ready = await self.readiness.passed()
-        self._eureka.announce(self.service.name, self.port, host=host, status="UP" if ready else "STARTING")
-        self._told_up = ready
-        _spawn(stack, "readiness", partial(self._tell_readiness, self._eureka))
-
-    async def _tell_readiness(self, eureka: EurekaClient) -> None:
-        """Look with every heartbeat whether we are ready, and tell the registry when that has changed."""
-        while True:
-            up = self._told_up
-            await SYSTEM.sleep(self.settings.heartbeat_interval if up else READY_EVERY)
-            if await self._ready(looks=READY_LOOKS if up else 1) != up:
-                up = not up
-                await eureka.set_status("UP" if up else "DOWN")
-                self._told_up = up
-                log.info("service.ready") if up else log.warning("service.not-ready")
-
-    async def _ready(self, looks: int) -> bool:
-        """Return whether one of so many looks is good: who is merely busy must not be taken out of service."""
-        for look in range(looks):
-            if look:
-                await SYSTEM.sleep(READY_EVERY)
-            if await self.readiness.passed():
-                return True
-        return False
-
-    async def _leave(self) -> None:
-        if self._eureka is not None:
-            await self._eureka.leave()
-            await asyncio.sleep(self.settings.drain_delay)
+        registration = Registration(self._eureka, self.readiness, self.settings)
+        await registration.enter(parts, self.service.name, self.settings.host, self.port)
 
 
 @asynccontextmanager
 async def start(service: Blueprint, settings: ServiceSettings, roles: frozenset[str]) -> AsyncIterator[Running]:
     """Start everything in order; stop it in order when the block ends, however it ends."""
     running = Running(service, settings, roles)
-    running.check_settings()  # before anything is bound or contacted: a taken port must not hide what is missing
+    if problems := running.missing():  # before anything is bound or contacted: a taken port must not hide them
+        raise ConfigError(problems)
     listening = bind(settings.host, settings.port)
     with contextlib.closing(listening):
-        async with AsyncExitStack() as stack:
-            await running.identify(stack)
-            await running.enter_owned(stack)
-            await running.begin_jobs(stack)
-            await running.start_http(stack, listening)
-            await running.register(stack)
+        async with Composition() as parts:
+            await running.identify(parts)
+            await running.enter_owned(parts)
+            running.start_jobs(parts)
+            await running.start_http(parts, listening)
+            await running.register(parts)
             yield running
-
-
-async def _enter(
-    stack: AsyncExitStack, name: str, thing: AbstractAsyncContextManager[Any], *, timeout: float = STEP_TIMEOUT
-) -> Any:
-    entered = await thing.__aenter__()
-
-    async def leave() -> None:
-        await thing.__aexit__(None, None, None)
-
-    stack.push_async_callback(_stop_step, name, leave, timeout)
-    return entered
-
-
-async def _stop_step(name: str, leave: Callable[[], Awaitable[object]], timeout: float = STEP_TIMEOUT) -> None:
-    """Stop one part; whatever happens, the next one gets its turn."""
-    try:
-        async with asyncio.timeout(timeout):
-            await leave()
-    except Exception as error:
-        log.error("service.stop-failed", part=name, error=f"{type(error).__name__}: {error}", exc_info=error)
-
-
-def _spawn(stack: AsyncExitStack, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    task = background(work, name=name)
-    stack.push_async_callback(_stop_step, name, task.stop)
 
 
 def role_of(thing: object) -> str | None:
@@ -351,4 +261,4 @@ def role_of(thing: object) -> str | None:
     return None
 
 
-__all__ = ["READY_EVERY", "STEP_TIMEOUT", "Running", "role_of", "start"]
+__all__ = ["Running", "role_of", "start"]

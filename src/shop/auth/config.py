@@ -1,13 +1,11 @@
 """What auth can be told from outside."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from backstay.errors import ConfigError
 from backstay.service import Seconds, Secret
 from shop.settings import ShopSettings
 
@@ -64,22 +62,16 @@ class Settings(ShopSettings):
     argon2_waiting: Annotated[int, Meta(ge=0)] = 64
     """Passwords that may wait for a thread; beyond it requests get 503."""
 
-    @classmethod
-    def read(cls, environ: Mapping[str, str]) -> Self:
-        """Return the settings that the environment asks for; raises `ConfigError` with every mistake."""
-        settings = super().read(environ)
-        problems = _client_problems(settings.clients, settings.token_audience)
-        if settings.admin_email and not settings.admin_password:
-            problems.append("ADMIN_PASSWORD is not set: the admin of ADMIN_EMAIL needs one")
-        if settings.key_encryption_secret and len(settings.key_encryption_secret) < SECRET_MIN:
-            problems.append(f"KEY_ENCRYPTION_SECRET=***: must have at least {SECRET_MIN} characters")
-        if problems:
-            raise ConfigError([*problems, *settings.missing()])
-        return settings
-
-    def missing(self) -> list[str]:
-        """What can't be left out in a service that issues tokens."""
-        return [] if self.token_issuer else ["TOKEN_ISSUER is not set: tokens must name their issuer"]
+    def problems(self) -> list[str]:
+        """Contradictions among auth's settings besides the base's own."""
+        found = [*super().problems(), *_client_problems(self.clients, self.token_audience)]
+        if not self.token_issuer:
+            found.append("TOKEN_ISSUER is not set: tokens must name their issuer")
+        if self.admin_email and not self.admin_password:
+            found.append("ADMIN_PASSWORD is not set: the admin of ADMIN_EMAIL needs one")
+        if self.key_encryption_secret and len(self.key_encryption_secret) < SECRET_MIN:
+            found.append(f"KEY_ENCRYPTION_SECRET=***: must have at least {SECRET_MIN} characters")
+        return found
 
     @property
     def service_clients(self) -> dict[str, ServiceClient]:

@@ -22,6 +22,10 @@ class Discovery:
             eviction=settings.eviction_interval,
         )
 
+    def missing(self, roles: Sequence[str] | None = None) -> list[str]:  # noqa: ARG002 - it has but one role
+        """Return nothing: each setting has a default."""
+        return []
+
     def run(self, roles: Sequence[str] | None = None) -> None:  # noqa: ARG002 - it has but one role
         """Serve until SIGTERM or SIGINT."""
         logs.configure("discovery", self.settings.log_format, self.settings.log_level)

@@ -82,7 +82,8 @@ class GatewayProcess:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Running]:
         """The gateway between its start and its ordered stop."""
-        self._check_identity()
+        if problems := self.missing():
+            raise ConfigError(problems)
         async with AsyncExitStack() as stack:
             http = await stack.enter_async_context(HttpClient())
             eureka = await self._discovery(stack, http)
@@ -119,11 +120,14 @@ class GatewayProcess:
         self._watched["registry"] = lambda: None if client.healthy else "the last list is kept; no answer lately"
         return await stack.enter_async_context(client)
 
-    def _check_identity(self) -> None:
-        """Raise ConfigError unless it is configured whose tokens are believed."""
+    def missing(self, roles: Collection[str] | None = None) -> list[str]:  # noqa: ARG002 - it has but one role
+        """Return what isn't configured of whose tokens are accepted, a sentence each."""
         needed = {"TOKEN_ISSUER": self.settings.token_issuer, "JWKS_URL": self.settings.jwks_url}
-        if missing := [name for name, value in needed.items() if not value]:
-            raise ConfigError([f"{name} is not set: routes need access tokens of a fixed issuer" for name in missing])
+        return [
+            f"{name} is not set: routes need access tokens of a fixed issuer"
+            for name, value in needed.items()
+            if not value
+        ]
 
     async def _verifier(self, stack: AsyncExitStack, http: HttpClient) -> TokenVerifier:
         settings = self.settings

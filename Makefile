@@ -1,9 +1,10 @@
 # One command per task; `make` alone lists them. Needs Python 3.11 or newer, nothing else.
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up test test-all test-outside test-upgrade lint format replay bench bench-resilience chaos-payments bench-checkout bench-outbox soak chaos-outbox clean
+.PHONY: help up test test-all test-outside test-upgrade lint format replay bench bench-resilience chaos-payments bench-checkout bench-outbox soak chaos-outbox docs coverage release clean
 
 BIN := .venv/bin
+TOOLS := .cache/tools
 READY := .venv/installed
 SETTINGS := DEMO KAFKA DATABASE_URL SMTP_URL GATEWAY_PORT DISCOVERY_PORT BACKSTAY_HOME SCALE DOORS
 export $(SETTINGS)
@@ -49,6 +50,7 @@ lint: $(READY) ## check style, types and who may import whom
 	@$(BIN)/mypy
 	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports
+	@$(BIN)/python .ci/wording.py
 
 format: $(READY) ## put the code into its form
 	@$(BIN)/ruff check --fix .
@@ -79,8 +81,24 @@ chaos-outbox: $(READY) ## catch seeded bugs, then kill everything for a while an
 	@PYTHONPATH=.:src $(BIN)/python -m tests.chaos.run --mutants $(if $(SEED),--seed $(SEED))
 	@PYTHONPATH=.:src $(BIN)/python -m tests.chaos.run $(if $(SEED),--seed $(SEED)) --events $(EVENTS) --kills $(KILLS)
 
+docs: $(TOOLS)/installed ## build the documentation as a site, strictly, into build/site
+	@NO_MKDOCS_2_WARNING=1 $(TOOLS)/bin/mkdocs build --quiet
+	@echo "build/site/index.html"
+
+coverage: $(READY) ## the short test run with the branches it covers; fails below the floor in pyproject.toml (ARGS)
+	@$(PYTEST) -n $(or $(WORKERS),3) -m "not outside and not upgrade" --cov --cov-report= $(SHORT) $(ARGS)
+	@$(BIN)/coverage report --skip-covered --skip-empty
+
+release: $(READY) $(TOOLS)/installed ## build and check sdist and wheel of this commit; TAG=yes also makes the tag
+	@$(BIN)/python .ci/release.py $(TOOLS) $(if $(filter yes,$(TAG)),--tag)
+
 clean: ## remove what was made here: environment, state, caches
 	@$(call with-python,.ci/clean.py)
 
 $(READY): requirements.lock pyproject.toml
 	@$(call with-python,.ci/install.py)
+
+$(TOOLS)/installed: requirements-tools.lock | $(READY)
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(TOOLS)
+	@$(BIN)/uv pip install --quiet --python $(TOOLS)/bin/python --require-hashes --no-deps -r requirements-tools.lock
+	@touch $@

@@ -4,4 +4,4 @@ Each part stands alone and brings only what it needs: `backstay.resilience` is p
 `backstay.gateway` knows no database, `backstay.outbox` no web framework.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

@@ -3,21 +3,9 @@
 from backstay.service import Answer, IdempotencyKey, Principal, Service, post
 """
 
+from backstay.asgi.answers import Answer
 from backstay.auth import Principal
-from backstay.runtime.health import Check
-from backstay.runtime.jobs import Job, every
-from backstay.runtime.settings import Address, Port, Seconds, Secret, Settings
-from backstay.service import idempotency
-from backstay.service.answers import Answer
-from backstay.service.app import ROLES, Role, Service
-from backstay.service.client import Client, Response, client
-from backstay.service.conditions import NO_CONDITIONS, TAGGED, Conditions, version_tag
-from backstay.service.errors import ServiceCallError, UpstreamError, UpstreamRefused
-from backstay.service.idempotency import IdempotencyKey
-from backstay.service.injection import Body
-from backstay.service.lifecycle import Running
-from backstay.service.pages import Feed, Page, decode_cursor, encode_cursor
-from backstay.service.problems import (
+from backstay.http.problems import (
     BadRequest,
     Conflict,
     DeadlineExceeded,
@@ -35,6 +23,18 @@ from backstay.service.problems import (
     Unprocessable,
     UnsupportedMedia,
 )
+from backstay.runtime.health import Check
+from backstay.runtime.jobs import Job, every
+from backstay.runtime.settings import Address, Port, Seconds, Secret, Settings
+from backstay.service import idempotency
+from backstay.service.app import ROLES, Role, Service
+from backstay.service.client import Client, Response, client
+from backstay.service.conditions import NO_CONDITIONS, TAGGED, Conditions, version_tag
+from backstay.service.errors import ServiceCallError, UpstreamError, UpstreamRefused
+from backstay.service.idempotency import IdempotencyKey
+from backstay.service.injection import Body
+from backstay.service.lifecycle import Running
+from backstay.service.pages import Feed, Page, decode_cursor, encode_cursor
 from backstay.service.requests import Request
 from backstay.service.routing import Route, delete, get, patch, post, put
 from backstay.service.settings import ServiceSettings

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from backstay.service.problems import BadRequest, FieldError, Unprocessable, UnsupportedMedia
+from backstay.http.problems import BadRequest, FieldError, Unprocessable, UnsupportedMedia
 
 MAX_ERRORS = 20
 """Wrong fields named in one answer."""

@@ -14,12 +14,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from backstay.asgi.answers import encode
 from backstay.discovery import Instance, Registry
 from backstay.discovery.instance import UP
 from backstay.errors import ConfigError
 from backstay.http.client import HttpClient
 from backstay.http.errors import BadResponse, ConnectFailed, PoolFull
 from backstay.http.messages import Headers, HttpResponse
+from backstay.http.problems import DeadlineExceeded as PassedDeadline
 from backstay.resilience import (
     DEADLINE_HEADER,
     RETRY_HEADER,
@@ -30,9 +32,7 @@ from backstay.resilience import (
     clamp,
     current_attempt,
 )
-from backstay.service.answers import encode
 from backstay.service.errors import ServiceCallError, UpstreamError, UpstreamRefused
-from backstay.service.problems import DeadlineExceeded as PassedDeadline
 from backstay.telemetry.trace import current
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
-from backstay.service.problems import BadRequest, PreconditionFailed
+from backstay.http.problems import BadRequest, PreconditionFailed
 
 _ONE = rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 _TAG = re.compile(_ONE)

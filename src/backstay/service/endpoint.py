@@ -7,15 +7,16 @@ from typing import Any
 
 import msgspec
 
+from backstay.asgi.answers import JSON, Answer, encode, encode_json
+from backstay.asgi.errors import invalid_token, problem_of
+from backstay.asgi.types import Receive, Scope
 from backstay.auth import Principal, TokenVerifier, require
-from backstay.service.answers import JSON, Answer, encode, encode_json
+from backstay.http.problems import MEDIA_TYPE, Problem, Unauthorized, Unavailable
 from backstay.service.bodies import check_coding, check_json, decode_body, refuse_no_body
 from backstay.service.conditions import NO_CONDITIONS, Conditions
-from backstay.service.errors import invalid_token, problem_of
 from backstay.service.idempotency import IdempotencyKey
 from backstay.service.parameters import path_values, query_values
-from backstay.service.problems import MEDIA_TYPE, Problem, Unauthorized, Unavailable
-from backstay.service.requests import Receive, Request, Scope
+from backstay.service.requests import Request
 from backstay.service.requests import read_body as read
 from backstay.service.routing import Route
 from backstay.service.statistics import RouteCounters

@@ -5,10 +5,10 @@ application says about `connection` is a wish, about `transfer-encoding` nothing
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
+from backstay.asgi.types import App, Message, Scope
 from backstay.http.application import READ_AHEAD, SLICE_BYTES, ApplicationExchange, reply_bytes
 from backstay.http.errors import FramingError
 from backstay.http.framing import RequestHead, check_lines, field_name
@@ -16,13 +16,11 @@ from backstay.http.inbound import InboundConnection
 from backstay.http.listener import Listener
 from backstay.http.messages import status_line
 from backstay.http.problems import internal_error
-from backstay.service.requests import Message, Receive, Scope, Send
 from backstay.telemetry.logs import get_logger
 
 _FRAMING = frozenset((b"connection: ", b"content-length: ", b"keep-alive: ", b"transfer-encoding: "))
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
 
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 log = get_logger()
 
 
@@ -306,4 +304,4 @@ def scope_of(head: RequestHead, client: Any, server: Any) -> Scope:
     }
 
 
-__all__ = ["App", "ClientLeft", "Exchange", "scope_of"]
+__all__ = ["ClientLeft", "Exchange", "scope_of"]

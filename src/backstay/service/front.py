@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from time import perf_counter
 
+from backstay.asgi.types import Receive, Scope, Send
+from backstay.http.problems import DeadlineExceeded, Unavailable
 from backstay.resilience import RETRY_HEADER, STOP_HEADER, attempt_of, deadline, repeated_request
 from backstay.resilience.deadline import HEADER
 from backstay.service.endpoint import Inbound, Limits, Reply, refusal
-from backstay.service.problems import DeadlineExceeded, Unavailable
-from backstay.service.requests import Disconnected, Receive, Scope, Send
+from backstay.service.requests import Disconnected
 from backstay.service.router import Router
 from backstay.service.statistics import RouteCounters, RouteStatistics
 from backstay.telemetry.access import AccessLog

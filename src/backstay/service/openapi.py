@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from backstay.service.problems import MEDIA_TYPE, ProblemBody
+from backstay.http.problems import MEDIA_TYPE, ProblemBody
 from backstay.service.routing import Route
 
 JSON = "application/json"

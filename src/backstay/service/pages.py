@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from backstay.service.problems import FieldError, Unprocessable
+from backstay.http.problems import FieldError, Unprocessable
 
 T = TypeVar("T")
 

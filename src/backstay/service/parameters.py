@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from backstay.service.problems import BadRequest, FieldError, NotFound, Unprocessable
+from backstay.http.problems import BadRequest, FieldError, NotFound, Unprocessable
 
 MAX_QUERY_FIELDS = 100
 """More query parameters are refused."""

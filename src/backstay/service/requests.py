@@ -2,16 +2,11 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Mapping
 
+from backstay.asgi.types import Message, Receive, Scope
 from backstay.http.addresses import address_key
-from backstay.service.problems import RequestTimeout, TooLarge
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+from backstay.http.problems import RequestTimeout, TooLarge
 
 
 class Disconnected(Exception):
@@ -101,4 +96,4 @@ def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"the body may have at most {limit} bytes", limit=limit)
 
 
-__all__ = ["Disconnected", "Message", "Receive", "Request", "Scope", "Send", "read_body"]
+__all__ = ["Disconnected", "Request", "read_body"]

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from backstay.service.answers import Answer
+from backstay.asgi.answers import Answer
 from backstay.service.injection import Injected, inject
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]

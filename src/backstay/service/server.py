@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from backstay.asgi.types import App
 from backstay.errors import ConfigError
 from backstay.http.application import reply_bytes
 from backstay.http.errors import FramingError
@@ -15,7 +16,7 @@ from backstay.http.inbound import InboundConnection
 from backstay.http.listener import Bounds, Listener, ListenerStatistics
 from backstay.http.phases import Timeouts
 from backstay.http.problems import malformed
-from backstay.service.exchange import App, Exchange
+from backstay.service.exchange import Exchange
 
 HEAD_TIMEOUT = 10.0
 """Seconds in which a connection must send its (next) request head."""

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from backstay import __version__
+from backstay.asgi.answers import Answer
 from backstay.runtime.health import Health, Readiness
-from backstay.service.answers import Answer
 from backstay.service.routing import Route, get
 
 HTML = "text/html; charset=utf-8"

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from backstay.asgi.answers import encode_json
+from backstay.http.problems import MEDIA_TYPE
 from backstay.service import Answer, Conflict, Problem
-from backstay.service.answers import encode_json
-from backstay.service.problems import MEDIA_TYPE
 from backstay.telemetry import current
 from shop.contracts.audit import OrderFact
 from shop.contracts.orders import (

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from backstay.asgi.answers import encode
 from backstay.errors import ConfigError
 from backstay.runtime.health import Readiness
 from backstay.service import (
@@ -24,7 +25,6 @@ from backstay.service import (
     encode_cursor,
     every,
 )
-from backstay.service.answers import encode
 from backstay.service.bodies import decode_body, field_error
 from backstay.testing import FakeClock
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 import backstay.resilience as r
+from backstay.asgi.errors import problem_of
 from backstay.http.messages import Headers, HttpResponse
 from backstay.service import UpstreamError, client, get
 from backstay.service.endpoint import Endpoint, Limits
-from backstay.service.errors import problem_of
 from backstay.service.front import Front
 from backstay.service.router import Router
 

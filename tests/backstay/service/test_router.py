@@ -6,10 +6,10 @@ import pytest
 
 from backstay.errors import ConfigError
 from backstay.http.framing import RequestHead
+from backstay.http.problems import BadRequest, MethodNotAllowed, NotFound
 from backstay.service import delete, get, post
 from backstay.service.endpoint import Endpoint, Inbound, Limits, Reply
 from backstay.service.exchange import scope_of
-from backstay.service.problems import BadRequest, MethodNotAllowed, NotFound
 from backstay.service.router import Router
 from backstay.service.routing import Route
 from backstay.telemetry.trace import TraceContext

@@ -1,8 +1,11 @@
 """What an exception means to the client: the only place where one becomes a problem."""
 
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+
 from backstay.auth import Forbidden as NotAllowed
 from backstay.auth import InvalidToken, KeysUnavailable
-from backstay.http.problems import DeadlineExceeded, Forbidden, Problem, Unauthorized, Unavailable
+from backstay.http.problems import DeadlineExceeded, FieldError, Forbidden, Problem, Unauthorized, Unavailable
 from backstay.resilience import STOP_HEADER, Rejected, remaining
 from backstay.resilience import DeadlineExceeded as TimeIsOver
 from backstay.telemetry.logs import get_logger
@@ -34,10 +37,29 @@ def problem_of(error: Exception) -> Problem:
     if _is_passing(error):
         hint = {STOP_HEADER: "1"} if getattr(error, "do_not_retry", False) else None
         return _away(error, 1.0, headers=hint)  # who sheds load behind us isn't to be asked again through us
+    if (foreign := _of_framework(error)) is not None:
+        return foreign
     log.error("http.failed", error=_told(error), exc_info=error)
     return Problem(
         500, "internal-error", "Internal server error", "something went wrong; the trace id helps to find it"
     )
+
+
+def _of_framework(error: Exception) -> Problem | None:
+    """Return the problem in an HTTP error of Starlette, FastAPI or Litestar, which all have a status and a detail."""
+    status, detail = getattr(error, "status_code", None), getattr(error, "detail", "")
+    if not isinstance(status, int) or not 400 <= status <= 599:
+        return None
+    return of_status(status, detail if isinstance(detail, str) else "", headers=getattr(error, "headers", None))
+
+
+def of_status(
+    status: int, detail: str, *, errors: Iterable[FieldError] = (), headers: Mapping[str, str] | None = None
+) -> Problem:
+    """Return the problem of an error that is known by its status only; its slug is the status's phrase."""
+    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Error"
+    slug, detail = phrase.lower().replace(" ", "-"), "" if detail == phrase else detail
+    return Problem(status, slug, phrase, detail, errors=errors, headers=headers)
 
 
 def invalid_token(reason: str) -> Unauthorized:
@@ -74,4 +96,4 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-__all__ = ["insufficient", "invalid_token", "problem_of"]
+__all__ = ["insufficient", "invalid_token", "of_status", "problem_of"]

@@ -139,11 +139,16 @@ async def answer(tx: Runs, operation_id: UUID, given: Answer[T], *, operation: s
 
 def to_keep(given: Answer[T]) -> Answer[T]:
     """Return an answer as it is kept and sent, now and to every repeat; ValueError as `answer`."""
-    if given.status in _never_kept or given.status >= 500:
+    if not is_kept(given):
         raise ValueError(f"an answer with status {given.status} is not kept: raise a Problem instead")
     headers = {"content-type": JSON, **{name.lower(): value for name, value in given.headers.items()}}
     headers = {name: headers[name] for name in sorted(headers, key=_as_kept)}
     return replace(given, body=encode(given.body), headers=headers)
+
+
+def is_kept(given: Answer[Any]) -> bool:
+    """Return whether an answer is stored: not where the same request may fare better later."""
+    return given.status not in _never_kept and given.status < 500
 
 
 def digest(body: Any) -> bytes:
@@ -216,6 +221,11 @@ async def stored(tx: Runs, operation_id: UUID, *, operation: str | None = None) 
     return None if row is None else _stored(row)
 
 
+async def release(tx: Runs, operation_id: UUID) -> None:
+    """Give up the claim of an operation that came to no answer worth storing; a repeat does it anew."""
+    await tx.fetchval(sql.release_key, operation_id)
+
+
 async def prune(db: Database, *, keep: float = KEEP) -> None:
     """Forget keys older than `keep` seconds."""
     while True:
@@ -247,9 +257,11 @@ __all__ = [
     "answer",
     "claiming",
     "digest",
+    "is_kept",
     "keeping",
     "keeping_arguments",
     "prune",
+    "release",
     "stored",
     "to_keep",
 ]

@@ -33,6 +33,10 @@ FROM idempotency_keys
 WHERE operation_id = $1 AND ($2::text IS NULL OR operation = $2) AND status IS NOT NULL
 LIMIT 1;
 
+-- name: release_key
+-- Gives up the claim of an operation without an answer.
+DELETE FROM idempotency_keys WHERE operation_id = $1 AND status IS NULL RETURNING 1;
+
 -- name: prune_keys
 -- Forgets keys older than so many seconds, at most so many at a time.
 WITH old AS (

@@ -7,11 +7,13 @@ from typing import Any
 
 import msgspec
 
-from backstay.asgi.answers import JSON, Answer, encode, encode_json
-from backstay.asgi.errors import invalid_token, problem_of
+from backstay.asgi.answers import JSON, Answer, encode_json
+from backstay.asgi.errors import invalid_token
+from backstay.asgi.identity import caller_of, token_needed
+from backstay.asgi.replies import Reply, content_type, reply_of
 from backstay.asgi.types import Receive, Scope
 from backstay.auth import Principal, TokenVerifier, require
-from backstay.http.problems import MEDIA_TYPE, Problem, Unauthorized, Unavailable
+from backstay.http.problems import Unavailable
 from backstay.service.bodies import check_coding, check_json, decode_body, refuse_no_body
 from backstay.service.conditions import NO_CONDITIONS, Conditions
 from backstay.service.idempotency import IdempotencyKey
@@ -21,8 +23,6 @@ from backstay.service.requests import read_body as read
 from backstay.service.routing import Route
 from backstay.service.statistics import RouteCounters
 from backstay.telemetry.trace import TraceContext
-
-Headers = list[tuple[bytes, bytes]]
 
 _OF_304 = frozenset((b"cache-control", b"content-location", b"date", b"etag", b"expires", b"vary"))
 
@@ -55,17 +55,6 @@ class Inbound:
         self.route: RouteCounters | None = None
 
 
-class Reply:
-    """An answer as bytes."""
-
-    __slots__ = ("body", "headers", "status")
-
-    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-
-
 class Endpoint:
     """Checks, decodes, calls the handler, encodes."""
 
@@ -89,7 +78,7 @@ class Endpoint:
             None if each is None else each.name for each in names
         )
         self._path, self._query = taken.path, taken.query
-        self._ok = _content_type(JSON)
+        self._ok = content_type(JSON)
 
     async def __call__(self, scope: Scope, receive: Receive, inbound: Inbound) -> Reply:
         """Answer one request; what goes wrong is raised."""
@@ -139,13 +128,11 @@ class Endpoint:
         if authorization is None:
             if route.public:
                 return None
-            raise Unauthorized("an access token is needed; send `Authorization: Bearer <token>`")
-        scheme, _, token = authorization.partition(b" ")
-        if scheme.lower() != b"bearer":
-            raise invalid_token("the scheme must be Bearer")
+            raise token_needed()
         if self._verifier is None:
             raise Unavailable("this service knows no issuer of access tokens")
-        caller = self._verifier.verify(token.strip())
+        caller = caller_of(authorization, self._verifier)
+        assert caller is not None
         if route.internal and not caller.internal:
             raise invalid_token("its audience is not this service")
         if route.scope is not None or route.role is not None:
@@ -159,32 +146,6 @@ class Endpoint:
             return Reply(self.route.status, [], b"")
         body = encode_json(result) if not isinstance(result, bytes) else result
         return Reply(self.route.status, [self._ok, (b"content-length", b"%d" % len(body))], body)
-
-
-def reply_of(answer: Answer[Any]) -> Reply:
-    """Return an answer as it goes out."""
-    body = encode(answer.body)
-    headers = _encoded(answer.headers)
-    names = {name for name, _ in headers}
-    if b"content-type" not in names and body:
-        headers.append(_content_type(JSON))
-    if b"content-length" not in names and answer.status not in (204, 304):
-        headers.append((b"content-length", b"%d" % len(body)))
-    return Reply(answer.status, headers, body)
-
-
-def reply_of_problem(problem: Problem, *, instance: str, trace_id: str) -> Reply:
-    """Return a problem as it goes out."""
-    body = encode_json(problem.body(instance=instance, trace_id=trace_id))
-    headers = [_content_type(MEDIA_TYPE), (b"content-length", b"%d" % len(body)), *_encoded(problem.headers)]
-    if problem.status in (408, 413):
-        headers.append((b"connection", b"close"))
-    return Reply(problem.status, headers, body)
-
-
-def refusal(error: Exception, scope: Scope, inbound: Inbound) -> Reply:
-    """The problem an error is to the client, as it goes out."""
-    return reply_of_problem(problem_of(error), instance=scope["path"], trace_id=inbound.context.trace_id)
 
 
 def _conditions(scope: Scope, headers: Mapping[bytes, bytes]) -> Conditions:
@@ -205,12 +166,4 @@ def _has_body(headers: Mapping[bytes, bytes]) -> bool:
     return headers.get(b"content-length", b"0").strip(b"0") != b"" or b"transfer-encoding" in headers
 
 
-def _content_type(value: str) -> tuple[bytes, bytes]:
-    return (b"content-type", value.encode("latin-1"))
-
-
-def _encoded(headers: Mapping[str, str]) -> Headers:
-    return [(name.lower().encode("latin-1"), str(value).encode("latin-1")) for name, value in headers.items()]
-
-
-__all__ = ["Endpoint", "Headers", "Inbound", "Limits", "Reply", "refusal", "reply_of", "reply_of_problem"]
+__all__ = ["Endpoint", "Inbound", "Limits"]

@@ -1,24 +1,20 @@
 """The outermost ASGI application: trace, deadline, one access line, counts, and a problem for every error."""
 
-from collections.abc import Mapping
 from time import perf_counter
 
+from backstay.asgi.access import GONE
+from backstay.asgi.deadlines import DEADLINE_FIELD, RETRY_FIELD, passed, time_left
+from backstay.asgi.replies import refusal
+from backstay.asgi.shedding import overloaded
+from backstay.asgi.trace import context_of
 from backstay.asgi.types import Receive, Scope, Send
-from backstay.http.problems import DeadlineExceeded, Unavailable
-from backstay.resilience import RETRY_HEADER, STOP_HEADER, attempt_of, deadline, repeated_request
-from backstay.resilience.deadline import HEADER
-from backstay.service.endpoint import Inbound, Limits, Reply, refusal
+from backstay.resilience import attempt_of, deadline, repeated_request
+from backstay.service.endpoint import Inbound, Limits
 from backstay.service.requests import Disconnected
 from backstay.service.router import Router
 from backstay.service.statistics import RouteCounters, RouteStatistics
 from backstay.telemetry.access import AccessLog
-from backstay.telemetry.trace import TraceContext, use
-
-GONE = 499
-"""Status in logs and metrics of a request whose client left."""
-
-_DEADLINE = HEADER.encode()
-_RETRY = RETRY_HEADER.encode()
+from backstay.telemetry.trace import use
 
 
 class Front:
@@ -45,16 +41,15 @@ class Front:
         """ASGI."""
         started = perf_counter()
         headers = dict(scope["headers"])
-        parent = TraceContext.parse(headers.get(b"traceparent"))
-        context = TraceContext.new() if parent is None else parent.child()
+        context = context_of(headers.get(b"traceparent"))
         inbound = Inbound(headers, context)
         self.active += 1
         try:
-            left = self._time_left(headers)
+            left = time_left(headers.get(DEADLINE_FIELD), self._limits.deadline)
             with use(context), deadline(left):
                 await self._answer(scope, receive, inbound, left)
                 if inbound.reply is not None:
-                    await send_reply(inbound.reply, send)
+                    await inbound.reply.send(send)
         finally:
             self.active -= 1
             self._account(scope, inbound, perf_counter() - started)
@@ -63,14 +58,14 @@ class Front:
         try:
             if self.active > self._limits.active:
                 self.shed += 1
-                raise Unavailable("too many requests are being answered at this moment", headers={STOP_HEADER: "1"})
+                raise overloaded()
             if left <= 0:
                 self.late += 1
-                raise DeadlineExceeded("the deadline had passed when the request arrived")
+                raise passed()
             if scope["method"] == "HEAD":  # is GET without the body, which the server leaves out
                 scope = {**scope, "method": "GET"}
             endpoint = self._router.find(scope)
-            if (repeated := inbound.headers.get(_RETRY)) is not None:
+            if (repeated := inbound.headers.get(RETRY_FIELD)) is not None:
                 with repeated_request(attempt_of(repeated)):
                     inbound.reply = await endpoint(scope, receive, inbound)
             else:
@@ -78,16 +73,7 @@ class Front:
         except Disconnected:
             return
         except Exception as error:  # noqa: BLE001 - the client gets a problem, whatever happened
-            inbound.reply = refusal(error, scope, inbound)
-
-    def _time_left(self, headers: Mapping[bytes, bytes]) -> float:
-        given = headers.get(_DEADLINE)
-        if given is None:
-            return self._limits.deadline
-        try:
-            return min(int(given) / 1000, self._limits.deadline)
-        except (ValueError, OverflowError):
-            return self._limits.deadline
+            inbound.reply = refusal(error, scope)
 
     def _account(self, scope: Scope, inbound: Inbound, seconds: float) -> None:
         route = inbound.route
@@ -110,10 +96,4 @@ class Front:
             )
 
 
-async def send_reply(reply: Reply, send: Send) -> None:
-    """Send the answer."""
-    await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
-    await send({"type": "http.response.body", "body": reply.body})
-
-
-__all__ = ["GONE", "Front", "send_reply"]
+__all__ = ["Front"]

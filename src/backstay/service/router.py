@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from backstay.asgi.replies import Reply
 from backstay.asgi.types import Receive, Scope
 from backstay.errors import ConfigError
 from backstay.http.paths import AmbiguousPath, PathPattern, PathTree, compile_pattern, decoded
 from backstay.http.problems import BadRequest, MethodNotAllowed, NotFound
-from backstay.service.endpoint import Endpoint, Inbound, Reply
+from backstay.service.endpoint import Endpoint, Inbound
 from backstay.service.routing import Route
 
 Answering = Callable[[Scope, Receive, Inbound], Awaitable[Reply]]

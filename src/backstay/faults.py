@@ -53,7 +53,7 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> "Fault":
-        """Read one entry; ConfigError says what is wrong with it."""
+        """Parse one entry; raises ConfigError that names the mistake."""
         match = _ENTRY.fullmatch(text)
         if match is None or (match["action"] in _NEEDS_VALUE) != (match["value"] is not None):
             raise ConfigError(
@@ -72,7 +72,7 @@ def parse(text: str) -> tuple[Fault, ...]:
 
 
 class Plan:
-    """Which points are armed, and what of it has been used up."""
+    """The armed fault points, and the number of uses left of each."""
 
     def __init__(self, text: str = "", *, file: Path | None = None) -> None:
         self._fixed = parse(text)

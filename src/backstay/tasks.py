@@ -88,7 +88,7 @@ class BackgroundTask:
 
     @property
     def running(self) -> bool:
-        """Whether it was started and not stopped since."""
+        """True if it was started and not stopped since."""
         return self._task is not None
 
     def start(self) -> None:

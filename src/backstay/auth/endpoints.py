@@ -53,7 +53,7 @@ class Endpoint:
 
 
 def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
-    """Addresses separated by commas, at least one; raises ValueError that says which one is wrong."""
+    """Parse addresses separated by commas, at least one; raises ValueError naming the wrong one."""
     endpoints = tuple(Endpoint.parse(part.strip()) for part in text.split(",") if part.strip())
     if not endpoints:
         raise ValueError("at least one address is needed, http(s)://host[:port]/path")

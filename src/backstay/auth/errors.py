@@ -1,4 +1,4 @@
-"""What may go wrong when an identity is checked or obtained.
+"""Errors of checking or obtaining an identity.
 
 AuthError
 ├── InvalidToken       the bearer token is not acceptable (401)
@@ -16,7 +16,7 @@ class AuthError(BackstayError):
 
 
 class InvalidToken(AuthError):
-    """The bearer token is not acceptable; `reason` says why, without repeating the token."""
+    """The bearer token is not acceptable, for `reason`, which doesn't repeat the token."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"invalid token: {reason}")
@@ -24,7 +24,7 @@ class InvalidToken(AuthError):
 
 
 class KeysUnavailable(AuthError):
-    """No usable key set yet; ask again after `retry_after` seconds."""
+    """There is no usable key set yet; try again after `retry_after` seconds."""
 
     def __init__(self, reason: str = "the key set was not fetched yet", *, retry_after: float = 1.0) -> None:
         super().__init__(f"tokens cannot be checked: {reason}")

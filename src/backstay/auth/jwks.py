@@ -67,7 +67,7 @@ class JwksCache:
 
     @property
     def problem(self) -> str | None:
-        """What the last fetch failed with; None after a success."""
+        """The error of the last fetch; None after a success."""
         return self._kept.last_error
 
     def statistics(self) -> JwksStatistics:

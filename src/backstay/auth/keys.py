@@ -14,7 +14,7 @@ Keys = Mapping[str, ECKey]
 
 
 class KeySource(Protocol):
-    """Where a verifier finds its keys."""
+    """A source of a verifier's keys."""
 
     @property
     def version(self) -> int:

@@ -1,4 +1,4 @@
-"""Who is asking: what a verified token says, and nothing a header says."""
+"""The principal of a request: the claims of a verified token, and nothing from a header."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class Principal:
 
 
 def require(principal: Principal, *, scope: str | None = None, role: str | None = None) -> None:
-    """Raise `Forbidden` unless the principal has the scope and the role asked for."""
+    """Raise `Forbidden` unless the principal has the required scope and role."""
     if scope is not None and scope not in principal.scopes:
         raise Forbidden(scope=scope)
     if role is not None and role not in principal.roles:

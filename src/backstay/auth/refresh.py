@@ -55,7 +55,7 @@ class Refreshed(Generic[T]):
         return float("inf") if self.fetched_at is None else self._clock.monotonic() - self.fetched_at
 
     def want(self) -> None:
-        """Ask for a fetch now instead of when it is due."""
+        """Request a fetch now instead of when it is due."""
         self._wanted.set()
 
     async def _run(self) -> None:

@@ -86,7 +86,7 @@ class ServiceTokens:
         return kept.value
 
     def renew(self) -> None:
-        """Ask for another token now, because this one was refused."""
+        """Request another token now, because this one was refused."""
         self._kept.want()
 
     def statistics(self) -> ServiceTokenStatistics:

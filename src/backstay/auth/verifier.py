@@ -1,4 +1,4 @@
-"""The check of a bearer token, on the spot, without a call to anybody.
+"""The local check of a bearer token, without a call to another service.
 
 The algorithm is ours (ES256), never the token's choice; a token that names a key by address or by value, or asks
 for an extension, is refused. A token verified once is remembered until it expires or the key set changes.

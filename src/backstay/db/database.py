@@ -192,7 +192,7 @@ class Database:
             return await one.execute(sql, *args, timeout=timeout)
 
     async def ping(self, timeout: float = 1.0) -> None:
-        """Ask the database for a sign of life; Unavailable when none comes within `timeout` seconds."""
+        """Run a trivial statement; raises Unavailable when it takes longer than `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout):
                 await self.fetchval("SELECT 1")
@@ -200,7 +200,7 @@ class Database:
             raise Unavailable(f"database {self.name!r} gives no answer: {error or 'time-out'}") from error
 
     def statistics(self) -> DatabaseStatistics:
-        """What the database's client side looks like now."""
+        """Return the state of the database's client side."""
         return DatabaseStatistics(self._pool.statistics(), self._committed, self._rolled_back)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What the database refused or could not do.
+"""Errors of the database.
 
 DatabaseError(BackstayError)
 ├── Unavailable(ConnectionError)     refused, lost, starting, shutting down, full, or no connection free in time

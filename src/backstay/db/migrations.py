@@ -81,7 +81,7 @@ def read(component: Component) -> list[Migration]:
 
 
 def pending(migrations: Sequence[Migration], applied: dict[tuple[str, int], str]) -> list[Migration]:
-    """What of `migrations` isn't among `applied` (component and version → checksum); checks those that are."""
+    """Return the migrations that aren't `applied` (component and version → checksum); checks those that are."""
     for migration in migrations:
         checksum = applied.get((migration.component, migration.version))
         if checksum is not None and checksum != migration.checksum:

@@ -32,7 +32,7 @@ _ahead: ContextVar[bool] = ContextVar("backstay_db_ahead", default=False)
 
 @contextmanager
 def ahead() -> Iterator[None]:
-    """What waits for a connection inside goes before all others: it ends something that holds up a caller already."""
+    """Give connections requested inside priority: their work releases resources that other callers wait for."""
     token = _ahead.set(True)
     try:
         yield
@@ -80,7 +80,7 @@ class Pool:
         self._shrink_later()
 
     async def acquire(self) -> Connection:
-        """Return a connection that nobody else uses; Unavailable when none is free in time, or before the deadline."""
+        """Return a connection for exclusive use; Unavailable when none is free in time, or before the deadline."""
         if (connection := self._take()) is not None:
             return connection
         left = remaining()
@@ -133,7 +133,7 @@ class Pool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def shrink(self) -> None:
-        """Close the connections that nobody took since this was called last, but for `min_size`."""
+        """Close the connections that were unused since the last call, but for `min_size`."""
         spare = max(0, min(self._unused, self._size - self._min_size))
         for connection in self._idle[:spare]:
             self._aside(close_politely(connection), "db-shrink")
@@ -142,7 +142,7 @@ class Pool:
         self._unused = len(self._idle)
 
     def statistics(self) -> PoolStatistics:
-        """What the pool looks like now."""
+        """Return the state of the pool."""
         waiting = sum(not waiter.done() for waiter in (*self._first, *self._waiters))
         return PoolStatistics(self._size, len(self._idle), waiting, self._opened, self._dropped, self._timeouts)
 
@@ -240,7 +240,7 @@ async def _come_to_rest(connection: Connection) -> None:
 
 
 async def close_politely(connection: Connection) -> None:
-    """Say goodbye to the server, or hang up when it doesn't answer."""
+    """Close the connection in order, or abort it when the server doesn't answer."""
     try:
         await connection.close(timeout=CLOSE_TIMEOUT)
     except DRIVER_ERRORS:

@@ -1,4 +1,4 @@
-"""TLS to PostgreSQL: what is said beside a database's URL goes into it, so that every driver reads the same."""
+"""TLS to PostgreSQL: settings beside a database's URL are merged into it, so that every driver reads the same."""
 
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlencode, urlsplit, urlunsplit

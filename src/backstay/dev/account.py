@@ -1,4 +1,4 @@
-"""Whom a process runs as: PostgreSQL refuses root, so under root it gets an account without rights of its own."""
+"""The account of a process: PostgreSQL refuses root, so under root it gets an account without rights of its own."""
 
 import contextlib
 import errno
@@ -42,7 +42,7 @@ class Account:
         return bool(about.st_mode & (stat.S_IXGRP if about.st_gid == self.gid else stat.S_IXOTH))
 
     def own(self, folder: Path) -> None:
-        """Give `folder` itself (nothing below, nothing above) to this account, closed to everybody else."""
+        """Give `folder` itself (nothing below, nothing above) to this account, closed to all others."""
         os.chown(folder, self.uid, self.gid)
         folder.chmod(0o700)
 

@@ -157,7 +157,7 @@ def create(
 
 
 def fetch(cache: Path | None = None) -> None:
-    """The jars, by Maven, once; several processes may ask at the same moment."""
+    """Fetch the jars by Maven, once; concurrent calls of several processes are safe."""
     base = cache or default_cache()
     with _one_at_a_time(base):
         if not _jars_are_there(base):

@@ -1,4 +1,4 @@
-"""BACKSTAY_HOME: one folder that holds a whole system's state, and the lock that says who runs it.
+"""BACKSTAY_HOME: one folder with a whole system's state, and the lock of the process that runs it.
 
 The lock is the kernel's (flock), so it is free as soon as its holder is gone, however that went. Children are recorded
 with their start times: what a killed supervisor left is ended only while we hold the lock, and only what matches.
@@ -32,7 +32,7 @@ class HomeInUse(RuntimeError):
 
 
 class HomeUnusable(RuntimeError):
-    """The folder can't be made or written; the message says why."""
+    """The folder can't be created or written, for the reason in the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """What a running system tells the other commands, in `system.json` (readable by its owner only)."""
+    """The facts of a running system for other commands, in `system.json` (readable by its owner only)."""
 
     supervisor: Recorded
     gateway: str
@@ -84,7 +84,7 @@ class Home:
 
     @property
     def mail(self) -> Path:
-        """What the local mail catcher kept."""
+        """The mails that the local mail catcher stored."""
         return self.path / "mail"
 
     def data(self, broker: str) -> Path:
@@ -148,7 +148,7 @@ class Home:
         return False
 
     def secret(self, name: str) -> str:
-        """Return a secret of this home, made the first time it is asked for; readable by its owner only."""
+        """Return a secret of this home, created at its first use; readable by its owner only."""
         folder = self.path / "secrets"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = folder / name
@@ -189,7 +189,7 @@ class Home:
         return [child.name for child in left]
 
     def publish(self, running: Running) -> None:
-        """Tell other commands about the running system."""
+        """Write the facts of the running system for other commands."""
         self._write("system.json", asdict(running))
 
     def withdraw(self) -> None:

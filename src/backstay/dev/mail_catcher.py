@@ -30,7 +30,7 @@ class Mail:
 
 
 class Mailbox:
-    """The catcher on a port of the loopback, on the event loop of whoever enters it."""
+    """The catcher on a loopback port, on the event loop that enters it."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder, self.port = folder, port
@@ -61,7 +61,7 @@ class Mailbox:
         return "250 OK"
 
     def keep(self, content: bytes) -> Path:
-        """Store one mail, whole or not at all; the name tells its number, addressee and subject."""
+        """Store one mail, whole or not at all; the name has its number, addressee and subject."""
         mail = BytesHeaderParser(policy=policy.default).parsebytes(content)
         words = re.sub(r"[^a-z0-9@.]+", "-", f"{mail['to']} {mail['subject']}".lower()).strip("-")[:80]
         file = self.folder / f"{next(self._numbers):06d}-{words}.eml"

@@ -56,7 +56,7 @@ def release() -> None:
 
 
 def is_open(port: int, host: str = HOST, timeout: float = 0.3) -> bool:
-    """Return whether somebody accepts connections there."""
+    """Return whether a process accepts connections there."""
     try:
         socket.create_connection((host, port), timeout).close()
     except OSError:
@@ -65,7 +65,7 @@ def is_open(port: int, host: str = HOST, timeout: float = 0.3) -> bool:
 
 
 def choose(wanted: int, *, variable: str, what: str) -> int:
-    """`wanted` when it's free, a free one for 0; PortTaken says who has it and what to do."""
+    """Return `wanted` when it is free, a free port for 0; PortTaken names the owner and the way out."""
     if wanted == 0:
         return free_port()
     with socket.socket() as probe:

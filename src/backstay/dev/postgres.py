@@ -41,7 +41,7 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")
 
 
 class PostgresError(RuntimeError):
-    """The embedded PostgreSQL could not do what it was asked; the message carries its own words."""
+    """The embedded PostgreSQL failed; the message has its own words."""
 
 
 def binaries() -> Path:
@@ -105,7 +105,7 @@ class Cluster:
         self.run_sql("\n".join(_create_database(name, password) for name, password in passwords.items()))
 
     def drop_databases(self, names: Iterable[str]) -> None:
-        """Drop databases that we created, with whoever is still connected."""
+        """Drop databases that we created, and their open connections."""
         self.run_sql("\n".join(f"DROP DATABASE IF EXISTS {_checked(name)} WITH (FORCE);" for name in names))
 
 

@@ -56,7 +56,7 @@ def spawn(program: Program) -> subprocess.Popen[bytes]:
 
 
 def stop(process: subprocess.Popen[bytes], program: Program) -> int:
-    """Ask it to end, kill it when its patience is over; returns its exit status."""
+    """Terminate the process, kill it after `patience`; returns its exit status."""
     if process.poll() is None:
         process.send_signal(program.stop_signal)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -113,7 +113,7 @@ def kill_session(pid: int) -> None:
 
 
 def tail_of(log: Path, lines: int = 8) -> str:
-    """Return the last lines of a log, for a message that says why something died."""
+    """Return the last lines of a log, for a message that reports a dead process."""
     try:
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
     except OSError:

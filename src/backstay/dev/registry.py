@@ -1,4 +1,4 @@
-"""What the registry shows, read over its own REST interface like any client does."""
+"""The contents of the registry, read over its own REST interface as any client does."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -32,18 +32,18 @@ async def instances(discovery: Web) -> list[Instance]:
 
 
 async def missing(discovery: Web, wanted: tuple[str, ...]) -> list[str]:
-    """Which of these applications have no instance that is up; one named twice needs two."""
+    """Return the applications without an instance that is up; one named twice needs two."""
     up = Counter(instance.app for instance in await instances(discovery) if instance.status == UP)
     return list((Counter(wanted) - up).elements())
 
 
 async def is_ready(instance: Instance) -> bool:
-    """Return whether the instance itself says so."""
+    """Return whether the instance's own readiness check succeeds."""
     return await _is_well(instance, "/health/ready")
 
 
 async def is_alive(instance: Instance) -> bool:
-    """Return whether there is anybody: a registry shows the dead until their lease is over."""
+    """Return whether the instance answers: a registry lists dead ones until their lease expires."""
     return await _is_well(instance, "/health/live")
 
 

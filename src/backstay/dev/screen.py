@@ -1,4 +1,4 @@
-"""What a person sees: one calm line per step, a spinner while it runs, problems in plain words."""
+"""The terminal: one line per step, a spinner while it runs, problems in plain words."""
 
 import contextlib
 import sys

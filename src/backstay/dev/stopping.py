@@ -15,7 +15,7 @@ INTERRUPTED = 130  # exit status of a program ended by Ctrl-C
 
 
 class Stopped(Exception):
-    """Somebody asked us to stop, and everything has been stopped in order."""
+    """A stop was requested, and everything has been stopped in order."""
 
 
 async def until_stopped(work: Awaitable[T], *, at_once: Callable[[], None], tell: Callable[[str], None]) -> T:

@@ -121,7 +121,7 @@ class Supervisor:
         return self._child(name).pid
 
     def environment_of(self, name: str) -> dict[str, str]:
-        """What a child was started with, or will be when it starts next; KeyError names the children there are."""
+        """Return the environment of a child, now or at its next start; KeyError lists the children."""
         return dict(self._child(name).program.env)
 
     def names(self) -> list[str]:
@@ -133,7 +133,7 @@ class Supervisor:
         return {child.name: child.pid for child in self._children.values() if child.pid is not None}
 
     def retell(self, name: str, **env: str | None) -> None:
-        """Change what a child is told when it starts next; None takes a variable away."""
+        """Change a child's environment from its next start on; None removes a variable."""
         child = self._child(name)
         told = {**child.program.env, **{key: value for key, value in env.items() if value is not None}}
         for key in (key for key, value in env.items() if value is None):
@@ -156,7 +156,7 @@ class Supervisor:
             child.process.send_signal(signal)
 
     async def close(self, groups: Iterable[Iterable[str]]) -> None:
-        """Stop group after group, and whoever is in none of them last, the latest started first; idempotent."""
+        """Stop group after group, then the remaining children, the latest started first; idempotent."""
         for child in self._children.values():
             child.wanted = False
         named = [[self._children[name] for name in group if name in self._children] for group in groups]

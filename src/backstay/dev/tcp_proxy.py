@@ -25,7 +25,7 @@ Kind = Literal["refuse", "delay", "hold"]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Trouble:
-    """What connections have to suffer now. `who` are processes; None means all of them. `delay` in seconds each way."""
+    """A fault of connections. `who` are processes; None means all of them. `delay` in seconds each way."""
 
     kind: Kind
     who: frozenset[str] | None = None
@@ -42,7 +42,7 @@ class Door:
     def __init__(
         self, port: int, target: int, *, owners: Callable[[Collection[int]], Mapping[int, str]] = lambda _ports: {}
     ) -> None:
-        """`owners` tells the processes behind clients' ports."""
+        """Listen for `target`; `owners` returns the processes behind clients' ports."""
         self.port, self.target = port, target
         self._owners = owners
         self._troubles: list[Trouble] = []
@@ -92,7 +92,7 @@ class Door:
         return [trouble for trouble in self._troubles if trouble.kind == kind and trouble.meets(owner)]
 
     def _ask(self, links: Collection["_Link"]) -> None:
-        """Find out whose connections these are, as far as nobody asked before."""
+        """Find the owners of these connections, where they are not known yet."""
         unknown = {link.port: link for link in links if not link.asked}
         owners = self._owners(list(unknown)) if unknown else {}
         for port, link in unknown.items():

@@ -76,11 +76,11 @@ class Balancer:
 
     @property
     def ejected(self) -> int:
-        """How many are left out right now."""
+        """The number of ejected instances."""
         now = self._clock.monotonic()
         return sum(until > now for until in self._ejected.values())
 
     @property
     def apps(self) -> dict[str, int]:
-        """How many instances are up and take plain HTTP, by application."""
+        """Return the number of instances that are up and take plain HTTP, by application."""
         return {app: len(up) for app, up in self._table.up.items()}

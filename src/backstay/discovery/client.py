@@ -132,7 +132,7 @@ class EurekaClient:
         self._registering.start()
 
     async def leave(self) -> None:
-        """End the heartbeats, say DOWN, then give the lease back; never an error, and nothing the second time."""
+        """End the heartbeats, set status DOWN, cancel the lease; never raises, does nothing the second time."""
         await self._registering.stop()
         ours, self._ours = self._ours, None
         self._registered = False
@@ -146,7 +146,7 @@ class EurekaClient:
             log.warning("discovery.left-without-notice error=%s", error)
 
     def choose(self, app: str) -> Instance:
-        """Return the next instance that is up, in turn; raises `NoInstance` (and then looks again soon)."""
+        """Return the next instance that is up, in turn; raises `NoInstance` (and then fetches again soon)."""
         try:
             return self._balancer.choose(app)
         except NoInstance:
@@ -162,7 +162,7 @@ class EurekaClient:
         self._balancer.eject(instance, seconds)
 
     async def set_status(self, status: str) -> None:
-        """Tell the registry our status. OUT_OF_SERVICE holds until another one is set, also over a restart of ours.
+        """Send our status to the registry. OUT_OF_SERVICE holds until another one is set, also over a restart of ours.
 
         While the registry can't be reached the status is kept and told with the next registration.
         """
@@ -251,7 +251,7 @@ class EurekaClient:
         self._fetched_at = now
 
     def _believe(self, response: HttpResponse, now: float, held_before: bool) -> Table:
-        """What to choose from after this answer; in a thread, since 20,000 instances take a while."""
+        """Return the instances to choose from after this answer; in a thread, since 20,000 instances take a while."""
         apps = read_list(response.body, response.headers.get("content-encoding"))
         life = response.headers.get(REGISTRY_HEADER)
         return Table.of(self._view.fetched(apps, now, life=life, missing_us=held_before and not self._is_in(apps)))

@@ -1,4 +1,4 @@
-"""Who may register: HTTP Basic (RFC 7617), as Eureka's own clients send the user and password of their URL.
+"""Credentials of the registry: HTTP Basic (RFC 7617), from the URL as Eureka's own clients send them.
 
 A credential is bound to application names. With it an instance of these applications is registered, renewed, cancelled,
 or given another status; of any other application the request is refused (403). So is a registration under a virtual

@@ -1,4 +1,4 @@
-"""What may go wrong with discovery.
+"""Errors of discovery.
 
 DiscoveryError
 ├── NoInstance      nobody to send to (also a ConnectionError)
@@ -11,7 +11,7 @@ from backstay.errors import BackstayError
 
 
 class DiscoveryError(BackstayError):
-    """Discovery could not do what it was asked to do."""
+    """Discovery failed."""
 
 
 class NoInstance(DiscoveryError, ConnectionError):
@@ -23,11 +23,11 @@ class NoInstance(DiscoveryError, ConnectionError):
 
 
 class Unreachable(NoInstance):
-    """Instances of the application are up, and none may be spoken to in plain HTTP; the message says why."""
+    """Instances of the application are up, but none may be used in plain HTTP, for the reason in the message."""
 
 
 class BadInstance(DiscoveryError):
-    """A registration that cannot be read; the message says what is missing or wrong."""
+    """A registration that cannot be read; the message names what is missing or wrong."""
 
 
 class TooManyLeases(DiscoveryError):

@@ -17,7 +17,7 @@ EJECTION = 10.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """Where to send, and in which state it says it is."""
+    """An address of an application, and the status that the instance reports."""
 
     app: str
     """Lower case."""
@@ -53,7 +53,7 @@ class Instance:
 
 
 class Registry(Protocol):
-    """What callers need to know of the registry."""
+    """A directory of instances, as callers need it."""
 
     def choose(self, app: str) -> Instance:
         """Return the next instance that is up, in turn; raises `NoInstance`."""

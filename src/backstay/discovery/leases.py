@@ -45,7 +45,7 @@ class Lease:
 
     @property
     def ends_at(self) -> float:
-        """When it expires unless it is renewed."""
+        """The time of expiry, unless it is renewed."""
         return self.renewed_at + self.registration.duration
 
 
@@ -201,7 +201,7 @@ class LeaseRegistry:
         return ended
 
     def excuse(self, seconds: float) -> None:
-        """We heard nobody for so long, so nobody is to blame for his silence: every lease lives so much longer."""
+        """Extend every lease by the time for which this process was unable to receive heartbeats."""
         for leases in self._apps.values():
             for lease in leases.values():
                 lease.renewed_at += seconds
@@ -225,7 +225,7 @@ class LeaseRegistry:
         return [leases[instance_id] for instance_id in sorted(leases)]
 
     def status_counts(self) -> dict[str, int]:
-        """How many instances are in each status, statuses in alphabetical order."""
+        """Return the number of instances in each status, in alphabetical order."""
         counts: dict[str, int] = {}
         for leases in self._apps.values():
             for lease in leases.values():

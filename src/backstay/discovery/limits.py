@@ -1,4 +1,4 @@
-"""How much the registry holds and the client takes. One place, so that no client refuses what a registry may answer."""
+"""Limits of the registry and its client, in one place: a client accepts whatever a registry may answer."""
 
 MAX_LEASES = 20_000
 MAX_REGISTRATION = 16 * 1024  # bytes of one registration, as it is sent and as it is listed

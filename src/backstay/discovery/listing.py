@@ -172,7 +172,7 @@ class _Walk:
 
 
 def _instance(fields: Mapping[str, Any]) -> Instance | None:
-    """What callers need of it; None without a host and an application, or with a port that is none."""
+    """Return the instance as callers need it; None without a host, an application or a valid port."""
     host, app = _string(fields.get("hostName")), _string(fields.get("app"))
     port, enabled = _port(fields.get("port"), 0, enabled=True)
     secure_port, secure_enabled = _port(fields.get("securePort"), 443, enabled=False)

@@ -1,4 +1,4 @@
-"""What a person sees at `/`: every instance by application, its status, and when it was last heard of."""
+"""The page at `/`: every instance by application, its status, and the age of its last heartbeat."""
 
 from html import escape
 
@@ -17,7 +17,7 @@ _HEAD = ("application", "instance", "address", "status", "last heartbeat", "expi
 
 
 def render(leases: LeaseRegistry, now: float) -> bytes:
-    """Return the page; whatever instances say of themselves is escaped."""
+    """Return the page; values that instances registered are escaped."""
     rows = "".join(_row(name, lease, now) for name, found in leases.apps() for lease in found)
     seen = leases.statistics()
     empty = f'<tr><td colspan="{len(_HEAD)}">Nobody has registered yet.</td></tr>'

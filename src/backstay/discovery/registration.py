@@ -1,4 +1,4 @@
-"""What an instance says of itself when it registers: everything Eureka's forms carry, whatever the form."""
+"""The contents of a registration: all fields of Eureka's formats, whatever the format."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ _QUOTES = 4  # bytes around a text in a list of texts
 
 @dataclass(frozen=True, slots=True)
 class DataCenter:
-    """Where the instance runs: `MyOwn`, or `Amazon` with metadata."""
+    """The data center of an instance: `MyOwn`, or `Amazon` with metadata."""
 
     class_name: str = DEFAULT_DATA_CENTER
     name: str = "MyOwn"
@@ -66,7 +66,7 @@ class Registration:
     """Milliseconds since the epoch of the client's last change to itself."""
 
     def instance(self) -> Instance:
-        """What callers need of it."""
+        """The instance as callers need it."""
         secure = self.secure_enabled and not self.port_enabled
         port = self.secure_port if secure else self.port if self.port_enabled else 0
         return Instance(

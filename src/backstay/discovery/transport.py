@@ -24,7 +24,7 @@ _REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class RegistryAddress:
-    """Where a registry listens, below which path, and who we are there."""
+    """Address, path and credential of a registry."""
 
     host: str
     port: int
@@ -65,11 +65,11 @@ class Transport:
 
     @property
     def address(self) -> RegistryAddress:
-        """The registry that is asked first: the last one that answered."""
+        """The registry that is tried first: the last one that answered."""
         return self._addresses[0]
 
     async def register(self, held: Registration) -> None:
-        """Register, or tell a change."""
+        """Register, or send a change."""
         path = f"/apps/{quote(held.app, safe='')}"
         await self._call("POST", path, headers=_BODY_HEADERS, body=wire_json.write_registration(held))
 

@@ -1,4 +1,4 @@
-"""What a client believes to be registered: the last answer, and for one lease more if the registry began anew.
+"""A client's view of the registry: the last answer, kept for one lease more after a restart of the registry.
 
 A registry that restarted knows nobody until everybody has sent a heartbeat. Taking its list for the truth would empty
 every client at once, so instances that were known before stay for one lease. Pure; `now` is monotonic seconds.
@@ -26,7 +26,7 @@ class View:
         return self._until
 
     def fetched(self, apps: Apps, now: float, *, life: str | None, missing_us: bool = False) -> Apps:
-        """What to believe after this answer.
+        """Return the instances to use after this answer.
 
         Args:
             apps: the answer.

@@ -55,7 +55,7 @@ def document(kind: str, written: bytes) -> bytes:
 
 
 def hash_code(status_counts: Mapping[str, int]) -> str:
-    """What clients compare their own count with: `DOWN_2_UP_8_`."""
+    """Return the summary that clients compare with their own count: `DOWN_2_UP_8_`."""
     return "".join(f"{status}_{count}_" for status, count in sorted(status_counts.items()))
 
 

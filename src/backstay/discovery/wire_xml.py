@@ -1,4 +1,4 @@
-"""Eureka's XML as Netflix writes it by XStream: what a client gets that doesn't ask for JSON.
+"""Eureka's XML as Netflix writes it by XStream, for clients that don't accept JSON.
 
 A metadata key that is no name in XML is left out here (JSON has it): a document with it could be read by nobody.
 """

@@ -72,7 +72,7 @@ class AccessLog:
 
     @property
     def dropped(self) -> int:
-        """Lines lost because whoever reads them stalled, or is gone."""
+        """Lines lost because the reader of the log stalled or is gone."""
         return self._writer.dropped
 
     def _line(self, at: float, outcome: Outcome) -> bytes:

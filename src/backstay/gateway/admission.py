@@ -68,7 +68,7 @@ def trace_of(head: RequestHead) -> tuple[str, bytes]:
 
 
 def find_route(plane: Plane, head: RequestHead) -> tuple[Route, Asked]:
-    """Return the route of a request and what it asks for; raises Refusal if there is none, or if it asks for us."""
+    """Return the route of a request, and the request as routes see it; raises Refusal without a route."""
     path, _, query = head.target.decode("ascii").partition("?")
     if path in HEALTH_PATHS and head.method in (b"GET", b"HEAD"):
         raise Health(up=not (plane.draining and path.endswith("ready")))
@@ -118,7 +118,7 @@ def admit(
 
 
 def _forwarded(route: Route, asked: Asked, head: RequestHead) -> bytes:
-    """Return the target that the upstream is asked for."""
+    """Return the target of the forwarded request."""
     if not route.actions.path:
         return head.target
     path, mark, query = head.target.decode("ascii").partition("?")

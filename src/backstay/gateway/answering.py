@@ -8,7 +8,7 @@ from backstay.http.framing import RequestHead
 
 
 class Framing(Enum):
-    """How the client finds the end of the answer."""
+    """How the end of an answer's body is marked for the client."""
 
     NONE = "no body"
     LENGTH = "content-length"
@@ -17,7 +17,7 @@ class Framing(Enum):
 
 
 def framing_of(answer: ResponseHead, request: RequestHead) -> Framing:
-    """How the body of this answer is delimited for this client."""
+    """Return how the body of this answer is delimited for this client."""
     if request.method == b"HEAD" or answer.status in NO_BODY:
         return Framing.NONE
     if answer.length is not None and not answer.chunked:

@@ -8,7 +8,7 @@ from backstay.http.paths import Variables
 
 
 class Asked:
-    """What a request asks for. Header names in `headers` are lower-case bytes, as they came from the wire."""
+    """A request as routes see it. Header names in `headers` are lower-case bytes, as received."""
 
     def __init__(self, method: bytes, path: str, query: str, host: bytes, headers: Mapping[bytes, bytes]) -> None:
         self.method = method

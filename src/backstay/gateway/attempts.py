@@ -46,7 +46,7 @@ class Answered(HttpError):
 
 
 class Sent(Protocol):
-    """What is sent for a request, as far as attempts change it."""
+    """The request as it is sent, as far as attempts change it."""
 
     after_host: bytes
     response_lines: bytes
@@ -180,7 +180,7 @@ class Attempts:
 
     # -- how
     def _limit(self, request: Sent) -> None:
-        """What is left of the request's time, or less, is this attempt's; the service is told so."""
+        """Limit this attempt to the rest of the request's time, or less, and send that deadline to the service."""
         limiter = self._protection.limiter
         left = self._seconds if self._number == 1 else self._began + self._seconds - monotonic()
         self._allowed = left if limiter is None else min(left, limiter.timeout)

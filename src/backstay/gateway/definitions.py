@@ -1,4 +1,4 @@
-"""What a configuration file says, before it is compiled: routes as names and arguments."""
+"""The contents of a configuration file before it is compiled: routes as names and arguments."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class RouteDefinition:
 
 @dataclass(frozen=True, slots=True)
 class GatewayDefinition:
-    """All that a configuration file says about the gateway."""
+    """The gateway's part of a configuration file."""
 
     routes: Sequence[RouteDefinition]
     default_filters: Sequence[Step] = ()

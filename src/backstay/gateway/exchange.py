@@ -270,7 +270,7 @@ class Exchange:
         return False
 
     async def _patient(self, until: float) -> bool:
-        """Wait a little before the next look; False when it is time to give up, or too many wait."""
+        """Wait before the next attempt to find an instance; False when the time is over, or too many requests wait."""
         metrics = self.gateway.metrics
         if self.gateway.time() >= until or metrics.waiting >= MAX_WAITING:
             return False
@@ -378,7 +378,7 @@ class Exchange:
         self.inbound.update_reading()
 
     def _may_replay(self, connection: Connection, error: HttpError) -> bool:
-        """A kept connection may have been closed while the request was on its way: nobody has seen the request."""
+        """Return whether the kept connection was closed before the request could have been processed."""
         return isinstance(error, ConnectionLost) and not error.answered and connection.reused and self._replayable
 
     def _replay(self, address: Address) -> None:
@@ -433,7 +433,7 @@ class Exchange:
         self._reach(self._admitted)
 
     def _fall_back(self, attempts: Attempts) -> bool:
-        """Send the request where the route says instead; False if that isn't possible."""
+        """Send the request to the route's fallback; False if there is none that can be used."""
         path = attempts.fallback
         if path is None or (self._body_size and not self._body):  # what was sent of the body isn't here any more
             return False

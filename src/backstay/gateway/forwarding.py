@@ -1,4 +1,4 @@
-"""X-Forwarded-*: what a trusted proxy says is continued, what anybody else says is dropped and written afresh."""
+"""X-Forwarded-*: values from a trusted proxy are continued, all others are dropped and written anew."""
 
 import re
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ class Peer:
         return self._continued(host, headers)
 
     def client_key(self, headers: Mapping[bytes, bytes]) -> str:
-        """Who counts as the client for limits: the nearest address that isn't one of our own proxies."""
+        """Return the client for limits: the nearest address that isn't one of our own proxies."""
         if not self.trusts:
             return self.key
         for address in reversed(headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",")):

@@ -53,7 +53,7 @@ class GatewayStatistics:
 
 
 class Gateway:
-    """Serves a route table on `host:port`; port 0 takes a free one, and `port` tells which after entering.
+    """Serves a route table on `host:port`; port 0 takes a free one, which `port` holds after entering.
 
     Leaving closes in order: no new connections; idle client connections close; exchanges in flight finish (at most
     `drain_timeout` seconds); what is left is cut; upstream connections close. Leaving twice is harmless.
@@ -144,7 +144,7 @@ class Gateway:
         return self.listener.connections
 
     def statistics(self) -> GatewayStatistics:
-        """What goes on, and what went on since the start."""
+        """Return the present state and the counts since the start."""
         requests = sum(sum(route.statuses.values()) for route in self.metrics.routes.values())
         clients = self.listener.statistics()
         return GatewayStatistics(
@@ -161,7 +161,7 @@ class Gateway:
 
     # -- for the data plane
     def peer(self, address: str) -> Peer:
-        """What is known of a client's address."""
+        """Return the state kept for a client's address."""
         return Peer(address, self.port, self._trusted)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -199,7 +199,7 @@ class Gateway:
 
 
 def _is_quiet(outcome: Outcome) -> bool:
-    """Machines ask for our health every few seconds; that is worth no line unless it fails."""
+    """Return whether the request is a health check that succeeded: those are not logged."""
     return outcome.route is None and outcome.status == 200
 
 

@@ -1,4 +1,4 @@
-"""Who may pass: the token check, revocations, and limits per caller. Services check the token again themselves."""
+"""Admission: token check, revocations, and limits per caller. Services check the token again themselves."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ class Guard:
         retry_after: int = 1,
         addresses: TokenBuckets | None = None,
     ) -> None:
-        """`addresses`: what each client address may ask for, before anything else is looked at."""
+        """Create it; `addresses` limits each client address before anything else is checked."""
         self.verifier = verifier
         self.denied = denied
         self.failures = TokenBuckets(FAILURES_PER_SECOND, FAILURE_BURST)
@@ -41,7 +41,7 @@ class Guard:
     def principal(
         self, route: Route, headers: Mapping[bytes, bytes], client: str, now: float, *, exempt: bool = False
     ) -> Principal | None:
-        """Whose token it is; None on a public route, where no token is looked at.
+        """Return the principal of the token; None on a public route, where no token is read.
 
         `exempt`: many clients come from this address, so that one without a token doesn't count against it.
         """
@@ -70,7 +70,7 @@ class Guard:
         return principal
 
     def limit(self, limits: Sequence[RateLimit], user: str | None, client: str, now: float) -> bytes:
-        """Take from the caller's bucket; the header lines that tell how much is left."""
+        """Take from the caller's bucket; return the header lines with what is left."""
         lines = b""
         for limit in limits:
             key = f"u:{user}" if user is not None and limit.by_user else f"a:{client}"
@@ -82,7 +82,7 @@ class Guard:
 
 
 def user_line(principal: Principal | None) -> bytes:
-    """Return the header that tells upstream logs who it was. It proves nothing, and nobody may rely on it."""
+    """Return the header that names the user to upstream logs. It proves nothing and must not be relied on."""
     if principal is None or not _LOGGABLE.fullmatch(principal.id):
         return b""
     return b"x-user-id: %b\r\n" % principal.id.encode()

@@ -1,4 +1,4 @@
-"""Which request headers pass, decided once for each name."""
+"""The request headers that are forwarded, decided once for each name."""
 
 from collections.abc import Collection
 
@@ -11,7 +11,7 @@ _OURS = frozenset((b"host", b"expect", b"content-length", b"traceparent", DEADLI
 
 
 class RequestNames:
-    """Which request headers pass on a route, remembered by name."""
+    """The request headers that a route forwards, cached by name."""
 
     __slots__ = ("_dropped", "_prefixes", "known")
 

@@ -19,7 +19,7 @@ LONGEST_WAIT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether a caller may go on."""
+    """The decision about a request, and the state of the caller's limit."""
 
     allowed: bool
     remaining: int
@@ -72,11 +72,11 @@ class TokenBuckets:
         return free_at is not None and self.burst - (free_at - now) * self.rate + 1e-9 < self.cost
 
     def statistics(self) -> LimiterStatistics:
-        """How many callers are known, and how many requests went on or didn't."""
+        """Return the number of known callers, and of admitted and refused requests."""
         return LimiterStatistics(len(self._free_at), self._allowed, self._refused)
 
     def _wait(self, key: str, tokens: float, now: float) -> float:
-        """Seconds until a refused request has its turn, after those that were told to wait before it."""
+        """Return the seconds until a refused request has its turn, after those refused before it."""
         soonest = (self.cost - tokens) / self.rate
         told = self._told.get(key, 0.0)
         wait = max(soonest, told - now + self.cost / self.rate) if told > now else soonest

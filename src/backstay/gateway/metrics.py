@@ -1,4 +1,4 @@
-"""Counters as plain integers, turned into Prometheus text only when somebody asks."""
+"""Counters as plain integers, formatted for Prometheus only when scraped."""
 
 from bisect import bisect_left
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ NO_ROUTE = "-"
 
 
 class RouteMetrics:
-    """What happened on one route."""
+    """Counters of one route."""
 
     __slots__ = ("buckets", "seconds", "statuses")
 

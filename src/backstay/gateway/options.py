@@ -1,4 +1,4 @@
-"""What a gateway can be told besides its routes. Durations are seconds, sizes bytes."""
+"""Options of a gateway besides its routes. Durations are seconds, sizes bytes."""
 
 from dataclasses import dataclass, field
 

@@ -22,7 +22,7 @@ from backstay.http.pool import Pool
 
 
 class Outcome(NamedTuple):
-    """How an exchange ended."""
+    """The outcome of an exchange."""
 
     head: RequestHead
     peer: Peer
@@ -42,16 +42,16 @@ class ClientSide(Protocol):
 
     @property
     def gateway(self) -> "Plane":
-        """Whose connection it is."""
+        """The owner of the connection."""
 
     def write(self, data: bytes) -> None:
         """Send to the client."""
 
     def write_continue(self, exchange: Any) -> None:
-        """Ask for the body, once."""
+        """Send `100 Continue`, once."""
 
     def expire_at(self, deadline: float) -> None:
-        """When to call the exchange's `expire`."""
+        """Set the time at which the exchange's `expire` is called."""
 
     def limit_body(self, head: RequestHead, limit: int) -> None:
         """Take at most so much of the body that is arriving; raises FramingError."""
@@ -92,7 +92,7 @@ class Plane(Protocol):
         """The loop's clock, in seconds."""
 
     def peer(self, address: str) -> Peer:
-        """What is known of a client's address."""
+        """Return the state kept for a client's address."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something that ends by itself."""

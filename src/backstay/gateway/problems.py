@@ -52,7 +52,7 @@ class Health(Refusal):
         super().__init__(200 if up else 503, "", "")
 
     def body(self, instance: str, trace_id: str) -> bytes:  # noqa: ARG002 - it is always the same
-        """Return the state that Spring's health endpoint would tell."""
+        """Return the status in the form of Spring's health endpoint."""
         return b'{"status":"UP"}' if self.status == 200 else b'{"status":"DOWN"}'
 
 
@@ -98,7 +98,7 @@ def too_many(retry_after: int, headers: Sequence[tuple[str, str]]) -> Refusal:
 
 
 def no_instance(app: str, retry_after: int) -> Refusal:
-    """Nobody to send the request to."""
+    """Return the refusal of a request without an instance to send it to."""
     detail = f"no instance of {app} can be reached at the moment; try again"
     return Refusal(503, "no-instance", detail, [("Retry-After", str(retry_after))])
 
@@ -120,7 +120,7 @@ def circuit_open(name: str, retry_after: int) -> Refusal:
 
 
 def _shed(slug: str, detail: str, retry_after: int) -> Refusal:
-    """Not even tried, so that it becomes less: whoever asked must not ask again at once."""
+    """Return the refusal of a request that was not attempted, to shed load: the caller must not repeat it at once."""
     return Refusal(503, slug, detail, [("Retry-After", str(retry_after)), (STOP_HEADER, "1")])
 
 

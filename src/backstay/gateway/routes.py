@@ -23,7 +23,7 @@ _METADATA_KEYS = ("connect-timeout", "response-timeout", "public", "scope")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a route leads: an application of the registry, or a fixed address."""
+    """The target of a route: an application of the registry, or a fixed address."""
 
     app: str | None
     host: str
@@ -79,7 +79,7 @@ class Route:
         self.limits = tuple(self.actions.limits)
 
     def forwarded_path(self, path: str, variables: Variables) -> str:
-        """Return the path that the upstream is asked for."""
+        """Return the path of the forwarded request."""
         for change in self.actions.path:
             path = change(path, variables)
         return path
@@ -128,14 +128,14 @@ class RouteTable:
         return frozenset(route.actions.breaker.name for route in self.routes if route.actions.breaker is not None)
 
     def find(self, asked: Asked) -> Route | None:
-        """Return the first route whose conditions hold; its path variables are then in `asked.variables`."""
+        """Return the first route whose conditions hold; sets the variables of its path."""
         for entry in self._tree.candidates(asked.path):
             if entry.matches(asked):
                 return entry.route
         return None
 
     def _check_fallbacks(self) -> None:
-        """Some route must be there for each path that answers instead of another, whatever else it asks for."""
+        """Check that the path of each fallback has a route, whatever else that requires."""
         breakers = [route.actions.breaker for route in self.routes if route.actions.breaker is not None]
         wrong = [
             f"{each.where}: fallbackUri: no route is at {each.fallback}"

@@ -27,7 +27,7 @@ _GROUP = re.compile(r"\(\?<([A-Za-z][A-Za-z0-9]*)>")
 def read_definition(
     text: str, environ: Mapping[str, str], *, profiles: Collection[str] | None = None, syntax: str = YAML
 ) -> GatewayDefinition:
-    """Return what the text says about the gateway; raises ConfigError with every mistake.
+    """Return the gateway's part of the text; raises ConfigError with every mistake.
 
     profiles: those active, in place of `spring.profiles.active`. syntax: `yaml` or `properties`.
     """
@@ -37,7 +37,7 @@ def read_definition(
 def read_definition_file(
     file: str | Path, environ: Mapping[str, str], *, profiles: Collection[str] | None = None
 ) -> GatewayDefinition:
-    """Return what a file, and those of the active profiles beside it, say; raises ConfigError with every mistake."""
+    """Return the gateway's part of a file and its profile files; raises ConfigError with every mistake."""
     return _definition(Configuration.read_file(file, environ, profiles=profiles))
 
 

@@ -30,7 +30,7 @@ log = logging.getLogger("backstay.http.server")
 
 
 class ApplicationExchange(ABC):
-    """What every answer from this process needs: the state of its request, and whole answers."""
+    """The common part of all answers from this process: the state of a request, and complete answers."""
 
     __slots__ = ("_rest", "answered", "complete", "connection", "gone", "head", "keep", "listener", "unasked")
 
@@ -67,7 +67,7 @@ class ApplicationExchange(ABC):
         self.complete = True
 
     def refuse(self, error: FramingError) -> None:
-        """The rest of the request can't be read: say so instead of an answer, unless one has begun."""
+        """Answer with the error, since the rest of the request can't be read, unless an answer has begun."""
         if not self.answered:
             self.gone = self.answered = True
             self.connection.write(self.connection.refusal(error))
@@ -119,7 +119,7 @@ class FunctionExchange(ApplicationExchange):
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Answer if the request is whole, else ask for the rest."""
+        """Answer if the request is complete, else read the rest."""
         self._ready = True
         if self.complete:
             self._handle()

@@ -68,7 +68,7 @@ class HttpClient:
         return await self._exchange(connection, method, data, until, timeout, max_body)
 
     def statistics(self) -> PoolStatistics:
-        """How many connections there are and were."""
+        """Return the present and past numbers of connections."""
         return self._pool.statistics()
 
     async def _connect(self, address: Address, until: float, timeout: float) -> Connection:

@@ -34,7 +34,7 @@ class ResponseHead:
 
 
 class ResponseSink(Protocol):
-    """Who takes an answer. The calls come in the order written here; the last is `ended` or `failed`, once."""
+    """The receiver of an answer. Calls come in the order written here; the last is `ended` or `failed`, once."""
 
     def response_interim(self, head: ResponseHead) -> None:
         """A 1xx answer; the real one follows."""
@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(data)
 
     def abandon(self) -> None:
-        """Give the exchange up: the sink hears nothing more and the connection is closed."""
+        """Give the exchange up: the sink is not called any more and the connection is closed."""
         self.sink = None
         self.transport.abort()
 

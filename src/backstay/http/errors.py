@@ -1,4 +1,4 @@
-"""What can go wrong between two ends of an HTTP connection.
+"""Errors between the two ends of an HTTP connection.
 
 HttpError (BackstayError)
 ├── FramingError            the peer's message breaks the rules of HTTP/1.1 or a limit
@@ -17,7 +17,7 @@ class HttpError(BackstayError):
 
 
 class FramingError(HttpError):
-    """A request breaks the rules of HTTP/1.1 or a limit; `status` is what its sender is told."""
+    """A request breaks the rules of HTTP/1.1 or a limit; `status` is the answer to its sender."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -34,7 +34,7 @@ class PoolFull(ConnectFailed):
 
 
 class ConnectionLost(HttpError, ConnectionError):
-    """The connection died before the whole answer arrived; `answered` tells if any byte of it had."""
+    """The connection was lost before the whole answer arrived; `answered` is True if any byte of it had."""
 
     def __init__(self, message: str = "", *, answered: bool = False) -> None:
         super().__init__(message or "the connection was closed before the whole answer arrived")

@@ -164,7 +164,7 @@ class RequestReader(ABC):
             raise FramingError(413, f"the body has {head.length} bytes; at most {limit} are taken")
 
     def discard_body(self, head: RequestHead, limit: int) -> bool:
-        """Take at most `limit` more bytes of the body, which nobody wants; False if it is known to be longer."""
+        """Take at most `limit` more bytes of the unwanted body; False if it is known to be longer."""
         self._body_limit = self._body_seen + limit
         return head.length is None or head.length <= self._body_limit
 

@@ -153,7 +153,7 @@ class InboundConnection(RequestReader, asyncio.Protocol):
 
     @abstractmethod
     def refusal(self, error: FramingError) -> bytes:
-        """Return the answer to what isn't a request; it says `connection: close`."""
+        """Return the answer to a malformed request, with `connection: close`."""
 
     # -- asyncio
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -249,7 +249,7 @@ class InboundConnection(RequestReader, asyncio.Protocol):
             self.transport.write(data)
 
     def write_continue(self, exchange: Exchange) -> None:
-        """Ask for the body, once."""
+        """Send `100 Continue`, once."""
         if exchange.unasked:
             exchange.unasked = False
             self.write(CONTINUE)
@@ -296,7 +296,7 @@ class InboundConnection(RequestReader, asyncio.Protocol):
         return whole if length is None else length - self._body_seen <= DISCARD_BYTES
 
     def answered(self, exchange: Exchange, *, keep: bool) -> None:
-        """The answer of the current exchange is written to its end. `keep`: the client was told that it may go on."""
+        """Record that the answer of the current exchange is complete. keep: it didn't announce a close."""
         if self._current is not exchange or self.phase >= Phase.LINGERING:
             return
         self._current = None
@@ -354,7 +354,7 @@ class InboundConnection(RequestReader, asyncio.Protocol):
         self.listener.ending(self)
 
     def _let_go(self) -> None:
-        """The client has left: whatever it asked for is nobody's any more."""
+        """Drop all requests of a client that has left."""
         current, self._current = self._current, None
         self._arriving = None
         self._queue.clear()
@@ -463,7 +463,7 @@ class InboundConnection(RequestReader, asyncio.Protocol):
 
     # -- what can't be understood, or doesn't arrive
     def _refuse(self, error: FramingError) -> None:
-        """Nothing more can be read: say so, after the answers that are owed, and end."""
+        """Stop reading after an error: answer it after the pending answers, and end."""
         self._refused = FramingError(error.status, error.reason)  # without the frames, which hold all that was read
         self._unfed = b""
         self._receive_deadline = NEVER

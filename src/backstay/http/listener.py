@@ -24,7 +24,7 @@ LAST_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How many connections there may be; more are closed at once."""
+    """Bounds on the number of connections; more are closed at once."""
 
     total: int = MAX_CONNECTIONS
     per_address: int | None = None
@@ -90,7 +90,7 @@ class Listener:
         return int(self._server.sockets[0].getsockname()[1])
 
     def statistics(self) -> ListenerStatistics:
-        """How many connections there are, and were turned away."""
+        """Return the present numbers of connections, and of those turned away."""
         busy = sum(connection.busy for connection in self.connections)
         return ListenerStatistics(len(self.connections), busy, self._over_total, self._over_address)
 
@@ -115,7 +115,7 @@ class Listener:
         self._finished.set()
 
     async def finished(self, seconds: float) -> None:
-        """Return when every request is answered, or nobody waits for it any longer."""
+        """Return when every request is answered or given up."""
         if not self._hurried:
             await self._wait(seconds, lambda: not self._tasks and self.connections <= self._ending)
 

@@ -52,7 +52,7 @@ class PathPattern:
 
 
 def compile_pattern(text: str, *, trailing_slash: bool = True) -> PathPattern:
-    """Compile `/a/{b}/*`, `/a/{*rest}`, `/a/**`; ValueError says what is wrong with it."""
+    """Compile `/a/{b}/*`, `/a/{*rest}`, `/a/**`; raises ValueError that names the mistake."""
     if not text.startswith("/"):
         raise ValueError(f"{text!r} must begin with /")
     segments = text[1:].split("/")

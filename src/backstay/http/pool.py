@@ -111,7 +111,7 @@ class Pool:
         self._idle.clear()
 
     def statistics(self) -> PoolStatistics:
-        """How many connections there are and were."""
+        """Return the present and past numbers of connections."""
         idle = sum(map(len, self._idle.values()))
         return PoolStatistics(sum(map(len, self._open.values())), idle, self._opened, self._reused)
 

@@ -22,7 +22,7 @@ PER_ADDRESS = 1000  # connections of one client address
 
 
 class HttpServer:
-    """Serves `handler` on `host:port`; port 0 takes a free one, and `port` tells which after entering.
+    """Serves `handler` on `host:port`; port 0 takes a free one, which `port` holds after entering.
 
     Leaving closes in order: no new connections; idle connections close; requests in flight finish (at most
     `drain` seconds); what is left is cut. Leaving twice is harmless.

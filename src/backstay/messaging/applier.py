@@ -27,7 +27,7 @@ MAX_WAIT = 5.0  # seconds between two tries, at most
 
 
 class Patience(Protocol):
-    """How a lane waits between two tries; `reason` is set while it is not the record's fault."""
+    """The wait of a partition between two tries; `reason` is set while the failure is transient."""
 
     async def rest(self, seconds: float, reason: str | None) -> None: ...
 
@@ -37,7 +37,7 @@ class Patience(Protocol):
 
 @dataclass(slots=True)
 class Counters:
-    """What happened since the start; see ConsumerStatistics."""
+    """Counts since the start; see ConsumerStatistics."""
 
     handled: int = 0
     duplicates: int = 0
@@ -60,7 +60,7 @@ class Failure:
 
 @dataclass(slots=True)
 class _Progress:
-    """How far a transaction came: whether its deliveries are claimed, and which one is being handled."""
+    """The progress of a transaction: whether its deliveries are claimed, and which one is being handled."""
 
     claimed: bool = False
     index: int | None = None
@@ -245,7 +245,7 @@ def _may_join(deliveries: Sequence[Delivery]) -> bool:
 
 
 def _locks(deliveries: Sequence[Delivery], progress: _Progress) -> list[tuple[Take, list[str]]]:
-    """What the handlers of all these lock, united per kind; kinds in one order everywhere, keys sorted."""
+    """Return the locks of all these handlers by kind; kinds in one order everywhere, keys sorted."""
     takes: dict[int, Take] = {}
     keys: dict[int, set[str]] = {}
     for index, delivery in enumerate(deliveries):
@@ -288,7 +288,7 @@ def _first_of_each(run: Sequence[Delivery]) -> list[Delivery]:
 
 
 def _split(run: list[Delivery], index: int | None) -> list[list[Delivery]]:
-    """The parts of a failed run: what came before the culprit, the culprit, the rest. Halves if nobody knows who."""
+    """Split a failed run into the part before the culprit, the culprit, and the rest; into halves if it is unknown."""
     if index is None:
         middle = len(run) // 2
         return [run[:middle], run[middle:]]

@@ -76,7 +76,7 @@ class Sink(Protocol):
     """The receiving side of a subscription."""
 
     def assigned(self, partitions: Sequence[Partition], counts: Mapping[str, int]) -> None:
-        """These partitions are ours from now on; `counts` says how many partitions each topic has."""
+        """Take over these partitions; `counts` has the number of partitions of each topic."""
         ...
 
     def deliver(self, partition: Partition, records: Sequence[Record]) -> None:
@@ -129,7 +129,7 @@ class Subscription(Protocol):
         """Take records of these partitions again."""
 
     def status(self) -> SubscriptionStatus:
-        """How it stands now: partitions, lag, and what is wrong, if anything."""
+        """Return the present state: partitions, lag, and the problem if there is one."""
 
 
 class Tail(Protocol):
@@ -181,7 +181,7 @@ class Broker(Protocol):
         ...
 
     def tail(self, topic: str, since: datetime) -> Tail:
-        """All records since that time (aware), from the beginning where the broker cannot look up times."""
+        """Return all records since that time (aware), or all of them if the broker cannot look up times."""
         ...
 
     async def ping(self, timeout: float = 1.0) -> None:

@@ -155,12 +155,12 @@ class Consumer:
         return register
 
     def on_parked(self, hook: OnParked) -> None:
-        """Call `hook(tx, parked)` in the transaction in which a record becomes a dead letter, to tell others of it."""
+        """Call `hook(tx, parked)` in the transaction in which a record becomes a dead letter."""
         self._applier.on_parked(hook)
 
     @property
     def broker(self) -> Broker | None:
-        """Where it reads from."""
+        """The broker it reads from."""
         return self._broker
 
     async def dead_letter_topics(self) -> set[str]:
@@ -215,7 +215,7 @@ class Consumer:
         self._troubles = {"consumer": "stopped"}
 
     async def caught_up(self) -> bool:
-        """Return whether the group has reached the end of every `catch_up` topic once; any process may ask.
+        """Return whether the group has reached the end of every `catch_up` topic once, in any process.
 
         False also while the database is away and it was not known before.
         """
@@ -225,7 +225,7 @@ class Consumer:
             return False
 
     def statistics(self) -> ConsumerStatistics:
-        """What happened since the start, and how it is now."""
+        """Return the counts since the start and the present state."""
         status = SubscriptionStatus((), None, None) if self._subscription is None else self._subscription.status()
         troubles = [*self._troubles.values(), status.problem, *(lane.trouble for lane in self._lanes.values())]
         reason = "; ".join(dict.fromkeys(trouble for trouble in troubles if trouble)) or None

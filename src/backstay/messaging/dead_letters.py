@@ -64,7 +64,7 @@ class Parked:
 
     @property
     def topic(self) -> str:
-        """Where a copy for those who read topics belongs."""
+        """The topic for copies of the dead letter."""
         return _topic(self.record.topic, self.group)
 
 
@@ -73,7 +73,7 @@ OnParked = Callable[[Transaction, Parked], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A line of the audit: who asked for what, when, and which dead letters (ids) that were."""
+    """A line of the audit: the operator, the action, its time, and the dead letters (ids) concerned."""
 
     at: datetime
     actor: str
@@ -121,7 +121,7 @@ async def replay(
     actor: str | None = None,
     limit: int = LIST_LIMIT,
 ) -> list[DeadLetter]:
-    """Ask for another try of the open dead letters that fit; returns them. `dry_run` only says which they are.
+    """Request another try of the open dead letters that match; returns them. `dry_run` requests none.
 
     Those of a key are tried in their order: one that still fails keeps its successors waiting. What waits for one that
     succeeds follows without being asked for. `actor` is who asks, for the audit (by default the user of this process).
@@ -154,7 +154,7 @@ def _topic(source: str, group: str) -> str:
 
 
 async def audit(db: Database, *, limit: int = LIST_LIMIT) -> list[Decision]:
-    """Who decided what about dead letters, the latest first."""
+    """Return the decisions about dead letters, the latest first."""
     return [
         Decision(row["at"], row["actor"], row["action"], msgspec.json.decode(row["filters"]), tuple(row["letters"]))
         for row in await db.fetch(sql.audit, limit)
@@ -177,7 +177,7 @@ def _user() -> str:
 
 
 async def hold_back(tx: Transaction, group: str, deliveries: Sequence[Delivery], *, look: bool) -> None:
-    """Mark what comes after a parked record of its key: parked before (`look` for that), or parked just now."""
+    """Mark what follows a parked record of its key: parked before (found by `look`), or parked just now."""
     held = await _held(tx, group, deliveries) if look else set()
     if not held and all(delivery.fault is None for delivery in deliveries):
         for delivery in deliveries:

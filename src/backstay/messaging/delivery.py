@@ -53,7 +53,7 @@ class Delivery:
 
 
 def read(record: Record, handlers: Handlers) -> Delivery | None:
-    """What the record is to us; None if its type has no handler here."""
+    """Return the delivery in a record; None if its type has no handler here."""
     type_ = record.header("ce_type")
     if not type_:
         fault = Unreadable("header 'ce_type' is missing: the record is no event of ours")

@@ -16,7 +16,7 @@ JSON = b"application/json"
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """What is known about an event besides its data.
+    """The facts about an event besides its data.
 
     id: identity, equal for every delivery; type: dotted name; source: who wrote it; subject: the aggregate's id;
     time: when it happened, aware UTC; traceparent: W3C trace context of the writer; record: as it was read.
@@ -99,7 +99,7 @@ def _rfc3339(time: datetime) -> bytes:
 
 
 def _unreadable(headers: dict[str, bytes]) -> Unreadable:
-    """What is wrong with headers that could not be read: the first of them that is."""
+    """Return the error for headers that could not be read: it names the first wrong one."""
     try:
         text = _required(headers, "id")
         _required(headers, "ce_type")

@@ -1,4 +1,4 @@
-"""What can go wrong with messages.
+"""Errors of messaging.
 
 MessagingError
 ├── Unreadable          a record cannot be read as the event it should be
@@ -33,11 +33,11 @@ class TopicError(MessagingError):
 
 
 class Fenced(MessagingError):
-    """A newer producer has taken the transactional id: whoever had it may send nothing more."""
+    """A newer producer has taken the transactional id: this one may send nothing more."""
 
 
 class TransactionLost(MessagingError):
-    """Nobody knows yet how the transaction ended: open the id again and look at its marks."""
+    """The end of the transaction is unknown: open the id again and read its marks."""
 
 
 class PublishError(MessagingError):

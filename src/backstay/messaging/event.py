@@ -17,7 +17,7 @@ _TYPE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*(?:\.[a-z0-9]+(?:-[a-z0-9]+)*)+")
 
 @dataclass(frozen=True, slots=True)
 class EventSpec:
-    """Where events of a class go and what they are called on the wire.
+    """Topic, type and key of a class of events.
 
     topic: the Kafka topic; type: the CloudEvents type, dotted with hyphens; key: the field whose text is the record's
     key, so that all events of one aggregate stay in order.

@@ -1,4 +1,4 @@
-"""What a consumer knows about its events: the handler of each type, and the locks that let it share a transaction.
+"""The events of a consumer: the handler of each type, and the locks that let it share a transaction.
 
 A handler alone in its transaction needs no declaration. One that may share it names the keys it locks, so that the
 runtime can take those of the whole batch first, united and sorted: then two batches never wait for each other in a
@@ -29,7 +29,7 @@ Take = Callable[[Transaction, list[str]], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class Locks(Generic[E]):
-    """What a handler locks.
+    """The locks that a handler takes.
 
     keys: the keys of one event; take: locks all those keys, given sorted and once each. Events whose handlers use the
     same `take` are locked together.

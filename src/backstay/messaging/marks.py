@@ -1,4 +1,4 @@
-"""Where a group stands, kept in the database: where it has started, and where it has caught up for the first time.
+"""A group's positions, kept in the database: where it has started, and where it first caught up.
 
 Facts arrive from subscriptions and lanes and are written by one task of its own, so that a database that is away
 delays them and loses none.
@@ -41,7 +41,7 @@ class Marks:
         return self._caught_up
 
     def count(self, counts: Mapping[str, int]) -> None:
-        """How many partitions each topic has."""
+        """Set the number of partitions of each topic."""
         self._counts.update(counts)
 
     def start(self, partitions: Sequence[Partition]) -> None:

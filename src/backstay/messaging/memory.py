@@ -89,7 +89,7 @@ class MemoryBroker:
         self._logs.changed()
 
     def heal(self) -> None:
-        """Let everybody through again after `cut`."""
+        """Restore all connections after `cut`."""
         self._logs.available = True
         self._logs.changed()
 

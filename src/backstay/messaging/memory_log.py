@@ -19,7 +19,7 @@ class Topic:
 
 @dataclass(slots=True)
 class Logs:
-    """The stored records, and who wants to hear of new ones."""
+    """The stored records, and the waiters for new ones."""
 
     available: bool = True
     topics: dict[str, Topic] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from backstay.messaging.record import Record
 
 @dataclass(slots=True)
 class Coordinator:
-    """What the broker knows of its transactional ids: the newest producer of each, and the last mark."""
+    """The broker's state of transactional ids: the newest producer of each, and the last mark."""
 
     newest: dict[str, object] = field(default_factory=dict)
     marks: dict[str, str] = field(default_factory=dict)

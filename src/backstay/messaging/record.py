@@ -1,4 +1,4 @@
-"""What travels: a record as the broker stores it, and the partition it lies in."""
+"""A record as the broker stores it, and its partition."""
 
 from datetime import datetime
 from typing import NamedTuple

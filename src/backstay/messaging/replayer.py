@@ -1,4 +1,4 @@
-"""Dead letters that somebody asked to replay: each gets its handler again, in a transaction of its own."""
+"""Replay of dead letters on request: each gets its handler again, in a transaction of its own."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ BATCH = 100  # dead letters taken up at a time
 
 
 class Replayer:
-    """Looks every `every` seconds for dead letters of the group that are asked for."""
+    """Polls every `every` seconds for dead letters of the group with a replay request."""
 
     def __init__(
         self, db: Database, group: str, handlers: Handlers, applier: Applier, counters: Counters, *, every: float
@@ -30,7 +30,7 @@ class Replayer:
         self._every = every
 
     async def run(self) -> None:
-        """Replay what is asked for, for ever."""
+        """Replay what is requested, until cancelled."""
         while True:
             try:
                 await self.replay_requested()
@@ -39,7 +39,7 @@ class Replayer:
             await asyncio.sleep(self._every)
 
     async def replay_requested(self) -> None:
-        """Try what is asked for, until nothing is left that can be tried; those of a key come one after another."""
+        """Try the requested ones until none is left that can be tried; those of a key one after another."""
         tried: set[int] = set()
         while rows := await self._db.fetch(sql.requested, self._group, BATCH):
             fresh = [row["id"] for row in rows if row["id"] not in tried]

@@ -16,7 +16,7 @@ Transact = Callable[[list[Delivery]], Awaitable[object]]
 
 
 class _Part:
-    """What one lane has, and whether it went through."""
+    """The deliveries of one partition, and whether they were committed."""
 
     __slots__ = ("deliveries", "done")
 
@@ -49,7 +49,7 @@ class Together:
             raise
 
     async def _work(self) -> None:
-        """While somebody waits. A transaction in flight ends for all of its parts, whoever has left meanwhile."""
+        """Commit while partitions wait. A transaction in flight ends for all of its parts."""
         loop = asyncio.get_running_loop()
         while self._waiting:
             pause = self._began + self._gather - loop.time()

@@ -43,11 +43,11 @@ log = logging.getLogger("backstay.outbox")
 
 
 class LeaseLost(OutboxError):
-    """A lease has ended, or somebody else has taken it."""
+    """A lease has expired, or another relay has taken it."""
 
 
 class _Found(Enum):
-    """What a read has brought."""
+    """The result of a read."""
 
     MORE = "more than fitted"  # read on at once
     SOME = "all there was"  # read again after a short pause
@@ -133,7 +133,7 @@ class Cycle:
             await asyncio.sleep(EAGER_LOOK if eager else min(LOOK, self._options.lease / 3))
 
     async def _look(self) -> bool:
-        """Renew when it is time, then see who has what; returns whether to look again soon."""
+        """Renew when it is due, then read the holders; returns whether to poll again soon."""
         asked_at = self._clock.monotonic()
         if self.leases.epochs and not self.leases.valid(asked_at):
             self._lost(self.leases.clear(), "it could not be renewed in time")
@@ -274,7 +274,7 @@ class Cycle:
             self._report(results)
 
     def _time(self, rows: Sequence[Pending], results: "Sequence[PublishError | None]") -> None:
-        """How long rows took from their transaction to here: the database's clock against ours."""
+        """Measure the age of rows, by the database's clock against ours."""
         step, now = 1 + len(rows) // SAMPLES, self._clock.now()
         for row, error in zip(rows[::step], results[::step], strict=True):
             if error is None and row.time is not None:

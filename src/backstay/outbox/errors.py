@@ -1,4 +1,4 @@
-"""What can go wrong with the outbox.
+"""Errors of the outbox.
 
 OutboxError(BackstayError)
 ├── VersionConflict    another transaction has published this version of the aggregate
@@ -9,7 +9,7 @@ from backstay.errors import BackstayError
 
 
 class OutboxError(BackstayError):
-    """The outbox can't do what it was asked for."""
+    """The outbox can't carry out the operation."""
 
 
 class UnusableEvent(OutboxError, ValueError):

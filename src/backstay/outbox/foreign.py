@@ -1,4 +1,4 @@
-"""Appending on somebody else's connection: asyncpg, psycopg 3 (either kind), or SQLAlchemy (either kind).
+"""Appending on an application's own connection: asyncpg, psycopg 3 (either kind), or SQLAlchemy (either kind).
 
 Nothing of theirs is imported before they hand us one of theirs. The statement is the same for all, one round trip for
 any number of events, in the transaction that is open on the connection: it commits and rolls back with it.
@@ -102,7 +102,7 @@ def one_row(
 
 
 def conflict(rows: OutboxRows) -> VersionConflict:
-    """What a version that exists already is reported as."""
+    """Return the error for a version that exists already."""
     one = next((n for n, version in enumerate(rows.versions) if version is not None), 0)
     return VersionConflict(
         f"event {rows.types[one]!r} with key {rows.keys[one]!r}: version {rows.versions[one]} has been published by"

@@ -1,4 +1,4 @@
-"""Who relays which shard: pure bookkeeping and decisions; the database is the judge.
+"""Assignment of shards to relays: pure bookkeeping and decisions; the database arbitrates.
 
 A lease is trusted until a moment of the local monotonic clock that was taken *before* the database was asked, minus
 a margin. So however long this process was stopped, it knows by itself that its lease may be over, before it sends.
@@ -23,7 +23,7 @@ class ShardState:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a relay saw when it renewed: every shard, how many relays there are, and how many keys are parked.
+    """The state read at a renewal: every shard, the number of relays, and the number of parked keys.
 
     `share`: shards due to this relay; None: as many as to every other.
     """
@@ -36,7 +36,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do about the shares: take these, give those back. `eager`: somebody is about to give, look again soon."""
+    """Shards to take and to release. `eager`: another relay is about to release, poll again soon."""
 
     acquire: tuple[int, ...]
     release: tuple[int, ...]
@@ -44,7 +44,7 @@ class Decision:
 
 
 def decide(me: UUID, held: Iterable[int], view: View) -> Decision:
-    """Move towards equal shares: whoever has more than its share gives, whoever has less takes what is free.
+    """Move towards equal shares: a relay above its share releases, one below takes what is free.
 
     `held` are the shards that this relay works on. One that the database calls ours but that isn't held (from before
     a restart) is free for us, under a new epoch.
@@ -103,7 +103,7 @@ class Leases:
         return self.valid(now) and self._epochs.get(shard) == epoch
 
     def renewed(self, asked_at: float) -> None:
-        """The database has prolonged the leases; it was asked at that moment of the monotonic clock."""
+        """Record that the database has prolonged the leases; `asked_at` is when the renewal was sent (monotonic)."""
         self._until = asked_at + self.duration * (1 - MARGIN)
 
     def seen(self, me: UUID, shards: Sequence[ShardState]) -> list[int]:
@@ -124,7 +124,7 @@ class Leases:
         self._leaving.update(shard for shard in shards if shard in self._epochs)
 
     def leaving(self) -> list[int]:
-        """What is to be given back."""
+        """Return the shards to release."""
         return sorted(self._leaving)
 
     def dropped(self, shard: int) -> None:

@@ -193,7 +193,7 @@ class MemoryStore:
                 self.commit(self.parked_rows.pop(seq))
 
     async def backlog(self, shards: Sequence[int]) -> Backlog:
-        """How much waits."""
+        """Return the number and age of waiting rows."""
         self._now()
         times = [row.timestamp for shard in shards for row in self._rows[shard].values()]
         return Backlog(len(times), (self._clock.now() - min(times)).total_seconds() if times else 0.0)

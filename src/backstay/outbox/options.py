@@ -1,4 +1,4 @@
-"""A relay's settings, and what it tells about itself."""
+"""A relay's settings and statistics."""
 
 from dataclasses import dataclass, field, fields
 
@@ -9,7 +9,7 @@ from backstay.telemetry.histogram import Histogram, HistogramStatistics
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayOptions:
-    """How a relay works. All must be positive; times are seconds."""
+    """Options of a relay. All must be positive; times are seconds."""
 
     lease: float = 10.0
     """A relay that died is replaced after this long."""
@@ -54,7 +54,7 @@ class RelayOptions:
 
 @dataclass(frozen=True, slots=True)
 class RelayStatistics:
-    """A relay's state and its counts since the start. Rows unless said otherwise."""
+    """A relay's state and its counts since the start. Rows unless noted otherwise."""
 
     pending: int
     """In the table, in the shards of this relay; counted up to 10,001; a few seconds old."""
@@ -101,7 +101,7 @@ class RelayStatistics:
 
 @dataclass(slots=True)
 class Counters:
-    """What a relay counts; plain integers, so that counting costs nothing."""
+    """A relay's counters; plain integers, so that counting costs nothing."""
 
     published: int = 0
     failed: int = 0

@@ -18,7 +18,7 @@ from backstay.outbox.wire import RouterEncoder
 
 
 class Outbox:
-    """The outbox of one database. `source` is what events say they come from (`/service/<database>`)."""
+    """The outbox of one database. `source` is the source in its events (`/service/<database>`)."""
 
     def __init__(self, db: Database, *, source: str | None = None) -> None:
         self.source = source or f"/service/{db.name}"

@@ -1,4 +1,4 @@
-"""What an operator does about parked keys: look, park, resume, skip, edit and replay.
+"""An operator's actions on parked keys: list, park, resume, skip, edit and replay.
 
 Resuming moves the rows back under their old numbers, in two statements: the second sees what relays put aside until
 the first had the key's lock. A skipped event stays in `outbox_parked` with the time of the decision; an edited one
@@ -40,7 +40,7 @@ class ParkedKey:
 
 
 async def list_parked(db: Database, limit: int = 1000, *, table: OutboxTable | None = None) -> list[ParkedKey]:
-    """Parked keys, the longest parked first; `table` if the relay's table is somebody else's."""
+    """Return parked keys, the longest parked first; `table` for a relay on another table than ours."""
     statements = await _statements(db, table)
     return [ParkedKey(*row) for row in await db.fetch(statements.parked_keys, limit)]
 

@@ -1,4 +1,4 @@
-"""What an operator asks first: how much waits, for how long, and who is there to publish it."""
+"""Status of an outbox: rows that wait, the age of the oldest, and the relays that publish them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +42,7 @@ class OutboxStatus:
 
 
 async def read_status(db: Database, *, table: OutboxTable | None = None) -> OutboxStatus:
-    """Read it, of our own table or of somebody else's; OutboxError when the database has no outbox."""
+    """Read the status of our own table or another one; OutboxError when the database has no outbox."""
     if await db.fetchval("SELECT to_regclass('outbox_shards')") is None:
         raise OutboxError(f"database {db.name!r} has no outbox: its tables are made when a service or relay starts")
     own: Any = sql if table is None else await TableStore(db, table).statements()

@@ -122,12 +122,12 @@ class Session(Protocol):
         ...
 
     async def backlog(self, shards: Sequence[int]) -> Backlog:
-        """How much waits in the shards."""
+        """Return the number and age of rows that wait in the shards."""
         ...
 
 
 class Notes(Protocol):
-    """What strict mode needs of a session besides: a note of what each group of shards is about to publish."""
+    """Strict mode's part of a session: the record of what each group of shards is about to publish."""
 
     async def identity(self) -> str:
         """Return the table's own name in the world."""

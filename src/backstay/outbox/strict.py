@@ -280,7 +280,7 @@ class StrictCycle(Cycle):
 
 
 def _left_out(rows: Sequence[Pending], found: Mapping[int, PublishError | None]) -> dict[int, PublishError]:
-    """What a transaction failed for, and what may not go before it: its key's later rows, or all of its topic."""
+    """Return the errors of a failed transaction, and of what must wait behind them: later rows of a key, or a topic."""
     out: dict[int, PublishError] = {}
     keys: set[Key] = set()
     topics = {rows[n].record.topic for n, error in found.items() if error is not None and error.kind == "retriable"}

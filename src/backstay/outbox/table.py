@@ -1,4 +1,4 @@
-"""An outbox table of somebody else's: Debezium's default shape, Quarkus', or any with the same meaning.
+"""An outbox table of another product: Debezium's default shape, Quarkus', or any with the same meaning.
 
 The relay takes Debezium's place: the same topics, keys, values and headers. It needs two columns more than Debezium,
 `seq` and `shard`; `OutboxTable.migration` adds them, and writers needn't know.
@@ -65,7 +65,7 @@ class OutboxTable:
 
     @property
     def affixes(self) -> tuple[str, str]:
-        """What stands before and behind the column's value in a topic."""
+        """The text before and behind the column's value in a topic."""
         before, after = _PLACE.split(self.route)
         return before, after
 

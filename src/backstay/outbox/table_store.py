@@ -1,4 +1,4 @@
-"""The relay's store on an outbox table of somebody else's, and what an operator does there.
+"""The relay's store on an outbox table of another product, and an operator's actions there.
 
 Leases and parked keys are in our own tables beside it. Rows of a parked key stay where they are and are read around:
 a table with columns that we know nothing of can't be emptied and filled again.
@@ -15,7 +15,7 @@ from backstay.outbox.table import OutboxTable, templates
 
 
 class TableStore:
-    """A `Store` on a table of somebody else's."""
+    """A `Store` on a table of another product."""
 
     def __init__(self, db: Database, table: OutboxTable) -> None:
         self._db = db

@@ -1,4 +1,4 @@
-"""What must not be published now, and why. Pure; times are passed in.
+"""Topics and keys that must not be published now, and why. Pure; times are passed in.
 
 A topic whose publish failed for the moment waits, longer each time, and is probed with one row: it may be missing, or
 forbidden to us. A record that the broker refused for good may have been innocent, because brokers refuse whole
@@ -34,13 +34,13 @@ class Pending(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def key(self) -> Key:
-        """What keeps its order: topic and key."""
+        """The unit of order: topic and key."""
         return self.record.topic, self.record.key
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What waits, since how many failures, and why."""
+    """Topics and keys that wait, each with its failures and its reason."""
 
     until: float
     failures: int

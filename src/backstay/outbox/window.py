@@ -1,4 +1,4 @@
-"""What a relay has in its hands: in flight, and acknowledged. Pure; times are passed in.
+"""Rows of a relay: in flight, and acknowledged but not deleted. Pure; times are passed in.
 
 Order by construction: a shard is in at most one publish at a time, and all events of a key are in one shard. So when
 a record fails, none of its key's successors is on its way in another publish; they are still in the table, and are
@@ -33,7 +33,7 @@ class Batch:
 
 @dataclass(slots=True)
 class Outcome:
-    """How a publish ended: counts of rows, and the records that were refused for good."""
+    """The outcome of a publish: counts of rows, and the records that were refused for good."""
 
     acknowledged: int = 0
     failed: int = 0
@@ -83,7 +83,7 @@ class Window:
         return shard in self._busy or shard in self._acknowledged
 
     def readable(self, held: Iterable[int], now: float, *, backlog: bool = False) -> list[int]:
-        """Which of the held shards may be read now, beginning behind the one where the last batch ended.
+        """Return the held shards that may be read now, beginning behind the one where the last batch ended.
 
         With a `backlog` the shards without rows to be deleted come alone, if there are any: leaving out what is known
         costs the database more the more of it there is.

@@ -81,7 +81,7 @@ class Encoder:
 
 
 class RouterEncoder(Encoder):
-    """Makes the records that Debezium's outbox event router would; with the CloudEvents headers too, if asked for."""
+    """Makes the records of Debezium's outbox event router; optionally with the CloudEvents headers, too."""
 
     def __init__(self, source: str, *, cloudevents: bool = False) -> None:
         super().__init__(source)

@@ -50,7 +50,7 @@ Shown = dict[str, Any]
 
 
 class _Stream:
-    """What one reader of a stream has still to be sent; events come from any thread."""
+    """Events that one reader of a stream has yet to receive; they come from any thread."""
 
     def __init__(self) -> None:
         self.waiting: asyncio.Queue[Shown] = asyncio.Queue(BACKLOG)

@@ -256,7 +256,7 @@ class Stack(Admission):
 
 
 class _Held(NamedTuple):
-    """What a stack holds, and what the one that has to wait gave instead of a tuple."""
+    """The part of a stack that is acquired, and the result of the admission that has to wait."""
 
     outer: Admitted | None
     waiting: Any

@@ -70,7 +70,7 @@ class Permit:
         self._settle(error, None)
 
     def release(self) -> None:
-        """Release the permit: the call was not made, or says nothing about the dependency."""
+        """Release the permit: the call was not made, or proves nothing about the dependency."""
         if not self._reported:
             self._reported = True
             self._breaker.machine.release(self._generation)

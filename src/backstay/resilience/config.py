@@ -45,13 +45,13 @@ def over(seconds: Seconds, *, rate: float = 100.0) -> Slow:
 
 
 def probes(calls: int, *, max_wait: Seconds = 0.0, then: State = State.OPEN) -> Probes:
-    """How many calls a half-open breaker lets pass, how many seconds it waits for their outcome, and what follows."""
+    """Configure HALF_OPEN: the number of permitted calls, the longest wait for their outcome, and what follows."""
     return Probes(calls, in_seconds(max_wait), then)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitBreakerConfig:
-    """What a circuit breaker counts, when it opens, and how it tries again.
+    """Configuration of a circuit breaker: what counts as a failure, when it opens, and how it probes.
 
     failure_rate: percent of failed calls at which it opens, in (0, 100].
     slow: what counts as slow, and the percentage of slow calls at which it opens.

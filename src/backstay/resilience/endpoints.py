@@ -1,4 +1,4 @@
-"""What Resilience4j's actuator shows of each kind of policy: paths, names of fields, types of events."""
+"""The format of Resilience4j's actuator for each kind of policy: paths, names of fields, types of events."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

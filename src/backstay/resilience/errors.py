@@ -1,4 +1,4 @@
-"""What the policies raise.
+"""Errors raised by policies.
 
 BackstayError
 └── ResilienceError
@@ -96,4 +96,4 @@ class MaxRetriesExceeded(ResilienceError):
 
 
 class IllegalTransition(ResilienceError):
-    """The circuit breaker can't go from its state to the one asked for."""
+    """The transition of the circuit breaker isn't allowed."""

@@ -1,4 +1,4 @@
-"""Events of the policies: frozen records, made only while somebody listens."""
+"""Events of the policies: frozen records, created only if there is a listener."""
 
 import inspect
 import threading
@@ -47,7 +47,7 @@ class CallFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class CallIgnored(Event):
-    """A call ended with an error that says nothing about the dependency."""
+    """A call ended with an error that proves nothing about the dependency."""
 
     duration: float
     error: BaseException
@@ -217,11 +217,11 @@ class Publisher:
             self._changed()
 
     def wants(self, event: type[Event]) -> bool:
-        """Return whether anybody listens to this type."""
+        """Return whether this type has a listener."""
         return self.has_listeners and bool(self._listeners.get(event) or self._listeners.get(Event))
 
     def emit(self, event: type[Event], name: str, **details: Any) -> None:
-        """Make the event and tell its listeners, if there are any."""
+        """Create the event and call its listeners, if there are any."""
         listeners = self._listeners.get(event, ()) + self._listeners.get(Event, ())
         if not listeners:
             return

@@ -26,7 +26,7 @@ def ask(function: Callable[..., Any], what: str, default: Any, *args: Any, about
 
 
 def report(what: str, error: BaseException, about: object = None) -> None:
-    """Log that a user's function failed, and note it on the error that it was asked about."""
+    """Log that a user's function failed, and add a note to the error it was given."""
     if isinstance(about, BaseException):
         about.add_note(f"{what} raised {error!r}")
     key = what, type(error)

@@ -137,7 +137,7 @@ def _family_of(kind: type) -> type:
 
 
 def _times(breaker: CircuitBreaker, labels: dict[str, str], timers: Timers | None) -> Iterator[Sample]:
-    """How many calls ended how, and how long they took if that is measured."""
+    """Yield the numbers of calls by outcome, and their durations if these are measured."""
     family, now = "circuitbreaker_calls_seconds", breaker.statistics()
     ended = (("successful", now.succeeded_total), ("failed", now.failed_total), ("ignored", now.ignored_total))
     for kind, count in ended:

@@ -1,4 +1,4 @@
-"""What all policies have in common: each wraps a function of any kind, and keeps its signature.
+"""The common part of all policies: each wraps a function of any kind, and keeps its signature.
 
 A policy says how it guards a coroutine function (`wrap`), a plain one (`wrap_plain`), an async generator
 (`wrap_generator`), a plain generator (`wrap_plain_generator`) and a block (`block`). One that can't, and a function
@@ -219,7 +219,7 @@ def is_generator_function(function: Callable[..., Any]) -> bool:
 
 
 def gives_awaitable(result: object) -> bool:
-    """Return whether a plain function gave something to be awaited; a coroutine is closed, for nobody will await it."""
+    """Return whether a plain function returned an awaitable; a coroutine is closed, since it is never awaited."""
     if not hasattr(type(result), "__await__"):
         return False
     if inspect.iscoroutine(result):

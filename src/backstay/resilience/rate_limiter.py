@@ -135,7 +135,7 @@ class RateLimiter(Admission):
         self._ends = self._born + (cycle + 1) * self.period
 
     def drain(self) -> None:
-        """Take all permissions of this period: what came back says that the other side has had enough."""
+        """Take all permissions of this period, since an answer showed that the other side's limit is reached."""
         with self._lock:
             self._turn(self.now())
             self._permits = min(self._permits, 0)

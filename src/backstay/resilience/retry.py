@@ -78,7 +78,7 @@ def own_attempts() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class RetryStatistics:
-    """How calls ended, as Resilience4j counts them; and how often the budget allowed no other attempt."""
+    """Calls by outcome, as Resilience4j counts them, and how often the budget allowed no other attempt."""
 
     successful_without_retry: Count
     successful_with_retry: Count
@@ -304,7 +304,7 @@ class Retry(Policy):
         return self._events.on(event, listener)
 
     def statistics(self) -> RetryStatistics:
-        """How calls ended so far."""
+        """Return the calls so far by outcome."""
         return RetryStatistics(
             self.successful, self._repaired, self._failed, self._exhausted, self._retries, self._unbudgeted
         )

@@ -22,7 +22,7 @@ TRUE, FALSE = ("true", "on", "yes", "1"), ("false", "off", "no", "0")
 
 
 class Notes(Protocol):
-    """What reads a file: it resolves placeholders, notes mistakes, and knows classes and functions by name."""
+    """The reader of a file: it resolves placeholders, records mistakes, and resolves names of classes and functions."""
 
     errors: Mapping[str, type[BaseException]]
     functions: Mapping[str, Callable[..., Any]]

@@ -254,7 +254,7 @@ class StateMachine:
         self.publisher.deliver(self.name)
 
     def release(self, generation: int, *, deadline_exceeded: bool = False) -> None:
-        """Release the permit of a call that says nothing about the dependency.
+        """Release the permit of a call that proves nothing about the dependency.
 
         deadline_exceeded: the caller's deadline ended it.
         """

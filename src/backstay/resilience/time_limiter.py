@@ -32,7 +32,7 @@ DEFAULT_TIMEOUT = 1.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class TimeLimiterStatistics:
-    """How calls ended; `deadline`: those ended by the request's own deadline, which is no time-out of the limiter."""
+    """Calls by outcome; `deadline`: ended by the request's own deadline, which is no time-out of the limiter."""
 
     successful: Count
     failed: Count
@@ -186,7 +186,7 @@ class TimeLimiter(Admission):
         return self._events.on(event, listener)
 
     def statistics(self) -> TimeLimiterStatistics:
-        """How calls ended so far."""
+        """Return the calls so far by outcome."""
         return TimeLimiterStatistics(self.successful, self.failed, self.timed_out, self.cut_short)
 
     def __repr__(self) -> str:

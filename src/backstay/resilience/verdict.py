@@ -32,7 +32,7 @@ _GIVING_BACK = (*FROM_OUTSIDE, Misused)
 
 
 class Verdict(Enum):
-    """What the ending of a call says about the dependency."""
+    """The meaning of a call's outcome for the dependency."""
 
     FAILURE = 1
     IGNORED = 2  # an error that counts as nothing; the permit goes back

@@ -19,7 +19,7 @@ NEVER = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class WindowSize:
-    """How much a breaker remembers: the last `calls` calls, or the last `seconds` seconds."""
+    """The size of a breaker's window: the last `calls` calls, or the last `seconds` seconds."""
 
     calls: int | None = None
     seconds: int | None = None

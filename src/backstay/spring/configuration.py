@@ -91,7 +91,7 @@ class Configuration:
         return resolve(value, self.get, keep=keep) if isinstance(value, str) and "${" in value else value
 
     def section(self, *path: str, known: Iterable[str] = ()) -> Any:
-        """Return what all sources say below a path: a mapping, a list, a scalar, or None; placeholders unresolved.
+        """Return the merged value below a path: a mapping, a list, a scalar, or None; placeholders unresolved.
 
         known: the keys that may be there, so that environment variables with underscores in place of dashes find them.
         Raises ConfigError where one source has a value and another a mapping, or a list has a gap.

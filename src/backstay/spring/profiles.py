@@ -1,4 +1,4 @@
-"""Which documents apply: profile expressions (`!prod`, `dev & eu`) and cloud platforms."""
+"""Selection of documents: profile expressions (`!prod`, `dev & eu`) and cloud platforms."""
 
 import re
 from collections.abc import Collection, Mapping

@@ -1,4 +1,4 @@
-"""Telemetry: trace context, logs and metrics. Only what is asked for is imported."""
+"""Telemetry: trace context, logs and metrics. Libraries are imported only when they are used."""
 
 from backstay.telemetry.trace import TraceContext, current, use
 

@@ -1,4 +1,4 @@
-"""A histogram of plain integers: one bisection an observation, nothing until somebody asks."""
+"""A histogram of plain integers: one bisection per observation, formatted only when scraped."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 @dataclass(frozen=True, slots=True)
 class HistogramStatistics:
-    """What was observed: counts below each of `bounds` and above the last one (not cumulative), and the sum."""
+    """Observations: counts below each of `bounds` and above the last one (not cumulative), and the sum."""
 
     bounds: tuple[float, ...]
     buckets: tuple[int, ...]

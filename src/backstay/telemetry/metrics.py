@@ -1,4 +1,4 @@
-"""Metrics: what is counted anyway, as plain integers in `statistics()`, is read when somebody asks for it.
+"""Metrics: plain integers in `statistics()`, read when Prometheus scrapes them.
 
 Every part with a `statistics()` shows its numbers as `backstay_<kind>_<field>{name="..."}`, those that only grow
 (`Count`) as counters, `backstay_<kind>_<field>_total`; states show as 1 under their name. Policies of

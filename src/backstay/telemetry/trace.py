@@ -1,4 +1,4 @@
-"""W3C trace context: who asked for the work that is being done now.
+"""W3C trace context: the request that the current work belongs to.
 
 The context travels in a `ContextVar`, in HTTP as the header `traceparent`, in Kafka as the header of the same name.
 Nothing here records a span: an unsampled trace costs one parse and one header.

@@ -13,7 +13,7 @@ TIMEOUT = 10.0
 
 
 class Reply:
-    """An answer that is easy to look at."""
+    """An answer in a form that is easy to compare."""
 
     def __init__(self, response: HttpResponse) -> None:
         self.status = response.status

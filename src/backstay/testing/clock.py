@@ -1,4 +1,4 @@
-"""A clock that only moves when the test says so."""
+"""A clock that only the test moves."""
 
 import asyncio
 import heapq
@@ -41,7 +41,7 @@ class FakeClock:
 
     @property
     def sleepers(self) -> int:
-        """How many are waiting."""
+        """The number of waiting sleepers."""
         return sum(not future.done() for _, _, future in self._sleepers)
 
     def advance(self, seconds: float) -> None:

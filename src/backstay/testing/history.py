@@ -43,7 +43,7 @@ class Tried(msgspec.Struct, frozen=True, array_like=True, tag="tried"):
 
 
 class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
-    """What its writer knows of a transaction's end; a transaction that never ended is unknown too."""
+    """The end of a transaction, as far as its writer knows it; one that never ended is unknown, too."""
 
     transaction: str
     outcome: Literal["committed", "rolled-back", "unknown"]
@@ -63,7 +63,7 @@ class Acquired(msgspec.Struct, frozen=True, array_like=True, tag="acquired"):
 
 
 class Deleted(msgspec.Struct, frozen=True, array_like=True, tag="deleted"):
-    """A relay has deleted rows of shards it believed to hold; `moment`: before it asked for that."""
+    """A relay has deleted rows of shards it believed to hold; `moment`: before the statement was sent."""
 
     epochs: dict[int, int]
     moment: int
@@ -102,7 +102,7 @@ def read(path: Path) -> Iterator[Fact]:
 
 
 class Kind(Enum):
-    """What can be wrong."""
+    """Kinds of findings."""
 
     LOST = "committed, and not in the log (I1)"
     IDLE = "committed, and without its effect (I1)"
@@ -117,7 +117,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the histories prove.
+    """The conclusion from the histories.
 
     transactions: by outcome; events: committed ones; log: records in the log, `repeats` of them not the first of their
     event; effects: in all; saw: calls of handlers, also those that were rolled back; violations: how many of each
@@ -153,7 +153,7 @@ class Verdict:
 
 @dataclass(slots=True)
 class Checker:
-    """Takes facts, log and effects; says what they prove."""
+    """Checks facts, log and effects against each other."""
 
     _tried: dict[str, tuple[Written, ...]] = field(default_factory=dict)
     _outcomes: dict[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""How a cluster is reached: TLS, SASL and further librdkafka options, from settings that every process shares.
+"""Access to a cluster: TLS, SASL and further librdkafka options, from settings that every process shares.
 
 What this library promises rests on some options of its clients; they can't be changed from outside and are refused by
 name, with the reason.

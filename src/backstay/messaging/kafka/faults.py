@@ -1,4 +1,4 @@
-"""Whose fault a Kafka error is, and how it reads."""
+"""Classification and wording of Kafka's errors."""
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -30,7 +30,7 @@ PRODUCER_FAULTS = {
 
 
 def publish_error(error: KafkaError) -> PublishError:
-    """What a producer's error means for the record it belongs to."""
+    """Return the meaning of a producer's error for the record it belongs to."""
     if error.fatal() or error.code() in PRODUCER_FAULTS:
         return PublishError("producer", words(error))
     return PublishError("record" if error.code() in RECORD_FAULTS else "retriable", words(error))

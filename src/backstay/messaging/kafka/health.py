@@ -1,4 +1,4 @@
-"""Whether a client reaches its broker, decided by round trips."""
+"""Reachability of the broker, decided by round trips."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ class BrokerHealth:
             self.problem = None
 
     def probe(self, client: Any, topic: str) -> None:
-        """Ask the broker about a topic if there is a problem or a doubt; takes at most `PROBE_TIMEOUT`."""
+        """Request a topic's metadata if there is a problem or a doubt; takes at most `PROBE_TIMEOUT`."""
         if self.problem is None and not self.doubted:
             return
         try:

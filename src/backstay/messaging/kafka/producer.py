@@ -195,7 +195,7 @@ def _gone(*_: object, **__: object) -> None:
 
 
 def _weakly(method: Callable[[KafkaError], None]) -> Callable[[KafkaError], None]:
-    """Return the method, as long as somebody else keeps its object."""
+    """Return the method bound by a weak reference to its object."""
     found = weakref.WeakMethod(method)
 
     def call(error: KafkaError) -> None:
@@ -230,7 +230,7 @@ class _Core:
         return self._thread.is_alive()
 
     def meaning(self, error: KafkaError) -> PublishError:
-        """What an error means for its record.
+        """Return the meaning of an error for its record.
 
         When the broker refuses a batch for good the client stops rather than let its successors out, and doesn't say
         which records the batch had: all that was on its way is refused, and whoever asked offers it one by one.
@@ -279,7 +279,7 @@ class _Core:
         self._retire.set()
 
     def join(self) -> None:
-        """Wait for the thread and destroy the client, whoever still knows us; nothing may be asked of us any more."""
+        """Wait for the thread and destroy the client; no call is allowed afterwards."""
         self._thread.join(PURGE_TIMEOUT + 1.0)
         if not self._thread.is_alive():
             self._produce = _gone

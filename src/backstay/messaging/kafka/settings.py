@@ -1,4 +1,4 @@
-"""What the clients are told: one place for every librdkafka setting, per flavor of broker.
+"""Settings of the clients: one place for every librdkafka option, per flavor of broker.
 
 `apache` is Apache Kafka or any broker that does what it does. `embedded` is the small broker of the demo and of tests
 without Java: groups need short sessions and the range assignor there, watermarks and times cannot be trusted.
@@ -73,7 +73,7 @@ _STATIC_SESSION: Mapping[str, Any] = {"session.timeout.ms": 20_000, "heartbeat.i
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to reach a cluster, and how to be a member of a group there.
+    """Settings to reach a cluster and to be a member of a group there.
 
     options: librdkafka settings that go to every client, such as TLS and SASL, none of those in `REFUSED`;
     instance: the name of this instance of a service, for static membership.

@@ -1,4 +1,4 @@
-"""What the event loop and a poll thread share about one subscription, and nothing more.
+"""The state that the event loop and a poll thread share about one subscription, and nothing more.
 
 Each number has one writer: `delivered` belongs to the poll thread, `settled`, marks and pauses to the event loop.
 """
@@ -14,7 +14,7 @@ from backstay.messaging.record import Partition
 
 @dataclass(slots=True)
 class State:
-    """Marks and wishes on their way to the poll thread, and what it has to say."""
+    """Marks and requests for the poll thread, and its reports."""
 
     stop: threading.Event = field(default_factory=threading.Event)
     room: threading.Event = field(default_factory=threading.Event)

@@ -23,7 +23,7 @@ RETRY = 1.0  # seconds between tries to find the topic, and between looks at a b
 
 
 class KafkaTail:
-    """A `Tail` on Kafka. Its thread starts with the first record asked for, and ends with `aclose()`."""
+    """A `Tail` on Kafka. Its thread starts with the first record requested, and ends with `aclose()`."""
 
     def __init__(self, settings: Settings, topic: str, since: datetime) -> None:
         self._settings = settings

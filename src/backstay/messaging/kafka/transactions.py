@@ -121,7 +121,7 @@ class KafkaTransactions:
             raise TransactionLost(f"{self.ident}: the client did not say how its records ended") from None
 
     def _name_group(self) -> Any:
-        """What says in whose name offsets are committed: a group of this id's name, without members."""
+        """Return the group in whose name offsets are committed: named as this id, without members."""
         consumer = Consumer(self._settings.reader(self.ident))
         try:
             return consumer.consumer_group_metadata()

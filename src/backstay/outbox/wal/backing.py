@@ -1,4 +1,4 @@
-"""What the WAL relay asks the database besides what every relay does."""
+"""The WAL relay's database operations besides those of every relay."""
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
@@ -50,11 +50,11 @@ class Backing(Protocol):
         ...
 
     async def drop_slot(self) -> None:
-        """Drop it, unless somebody reads it."""
+        """Drop the slot, unless it is in use."""
         ...
 
     async def settled(self, shards: Sequence[int], known: Sequence[int]) -> tuple[Snapshot, list[int]]:
-        """Which of the shards have nothing to publish in the table but what is known, in which snapshot."""
+        """Return the shards whose table has only `known` rows to publish, and the snapshot that showed it."""
         ...
 
     async def parked(self) -> tuple[Snapshot, list[int]]:

@@ -275,7 +275,7 @@ class Feed:
         self._streamed.update(dict.fromkeys(joined, None if self.spills else snapshot))
 
     def remember(self, snapshot: Snapshot) -> None:
-        """What this snapshot sees is in the table for sure."""
+        """Record that all rows visible to this snapshot are in the table."""
         self._unsure = {xid for xid in self._unsure if not snapshot.sees(xid)}
 
     def candidates(self, shards: Iterable[int]) -> list[int]:

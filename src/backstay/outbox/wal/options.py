@@ -10,7 +10,7 @@ _NAME = re.compile(r"[a-z0-9_]{1,63}\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalOptions:
-    """How a relay reads the write-ahead log. Times are seconds."""
+    """Options of reading the write-ahead log. Times are seconds."""
 
     slot: str = ""
     """Replication slot, shared by all relays of an outbox; a server has one of a name. `backstay_<database>`."""

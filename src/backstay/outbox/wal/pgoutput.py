@@ -1,4 +1,4 @@
-"""What a server says about committed inserts: the messages of `pgoutput`, protocol version 1 (PostgreSQL, chapter
+"""Committed inserts as a server sends them: the messages of `pgoutput`, protocol version 1 (PostgreSQL, chapter
 "Logical Replication Message Formats").
 
 Written out flat because every event passes here. Values come as text; a decoder belongs to one connection, whose

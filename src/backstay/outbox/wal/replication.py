@@ -33,7 +33,7 @@ _POSTGRES_EPOCH = 946_684_800  # 2000-01-01 in seconds
 
 
 class SlotTaken(OutboxError):
-    """Somebody else reads the slot."""
+    """The slot is in use by another reader."""
 
 
 class SlotLost(OutboxError):
@@ -87,7 +87,7 @@ def _open(dsn: str, timeout: float) -> "PGconn":
 
 
 class Stream:
-    """What a slot delivers, pushed into a `Feed`."""
+    """The stream of a slot, pushed into a `Feed`."""
 
     def __init__(self, connection: "PGconn", feed: Feed) -> None:
         self._connection = connection
@@ -100,7 +100,7 @@ class Stream:
         """To be set when the feed has been emptied a little."""
 
     async def start(self, slot: str, publication: str) -> None:
-        """Ask for everything since the last confirmed position. SlotTaken, SlotLost, DatabaseError."""
+        """Request all changes since the last confirmed position. SlotTaken, SlotLost, DatabaseError."""
         command = f"START_REPLICATION SLOT {slot} LOGICAL 0/0 (proto_version '1', publication_names '{publication}'"
         self._listen()
         try:
@@ -167,7 +167,7 @@ class Stream:
                 yield 0
 
     async def confirm(self) -> None:
-        """Tell the server up to where it may forget, and ask where it is."""
+        """Confirm the position up to which the server may drop its log, and request its own position."""
         await faults.point("outbox.wal.before-confirm")
         position = self._feed.confirmed
         clock = int((time.time() - _POSTGRES_EPOCH) * 1_000_000)

@@ -47,7 +47,7 @@ Attach = Callable[[Feed], AbstractAsyncContextManager[Follower]]
 
 
 class Role(Enum):
-    """What this relay does."""
+    """The role of this relay."""
 
     POLLING = "no slot to read: all shards are read from the table"
     LEADING = "reads the slot"
@@ -126,7 +126,7 @@ class WalSession:
                 self._wake()
 
     async def _ready(self, slot: Slot | None, *, spills: bool) -> None:
-        """The slot is there, is ours, and nobody reads it; made anew where nothing can be lost by it."""
+        """Check that the slot exists, is ours and is free; create it anew where that loses nothing."""
         name = self._options.slot
         if slot is None or slot.lost:
             what = "is not there" if slot is None else "has lost what it needs (wal_status 'lost')"
@@ -170,7 +170,7 @@ class WalSession:
         return self._feed.spillable(due)
 
     async def _spill(self, shards: Collection[int] | None = None) -> None:
-        """Write to the table what can't go out as it came; never while a look decides whether a table is empty."""
+        """Write rows that can't be published now to the table; never while a read decides whether a table is empty."""
         due = self._due() if shards is None else shards
         while due:
             async with self._turn:
@@ -263,7 +263,7 @@ class WalSession:
         return rows + found
 
     async def _look_for_parked(self, feed: Feed) -> None:
-        """Shards with parked keys are tabled. Not while leases are renewed: that waits for nobody."""
+        """Read the shards with parked keys from the table. Not while leases are renewed, which must not be delayed."""
         self._ask = False
         snapshot, shards = await self._backing.parked()
         feed.remember(snapshot)

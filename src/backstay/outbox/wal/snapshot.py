@@ -1,4 +1,4 @@
-"""What a statement could see, for comparing it with what a slot delivers."""
+"""The transactions visible to a statement, for comparison with the changes of a slot."""
 
 from dataclasses import dataclass
 from typing import Self

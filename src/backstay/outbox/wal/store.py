@@ -33,7 +33,7 @@ class WalStore:
         self._wake: Callable[[], None] = lambda: None
 
     def use_wake(self, wake: Callable[[], None]) -> None:
-        """What is called when something has come."""
+        """Set the function to call when changes have arrived."""
         self._wake = wake
 
     async def check(self) -> None:

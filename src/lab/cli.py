@@ -114,7 +114,7 @@ def url(service: Annotated[str, typer.Argument(help="a service with a database")
 
 @app.command()
 def demo() -> None:
-    """Place an order on the running system and tell its story, and the failure story."""
+    """Place an order on the running system and show its way, and a failure."""
     from backstay.dev.screen import Screen
     from lab.demo.walkthrough import tell_remote
 
@@ -198,7 +198,7 @@ def fault(
     on: Annotated[str, typer.Option(help="a service or one process of it (orders, orders-2), or all")] = "",
     value: Annotated[float | None, typer.Option(help="seconds or percent, see the list")] = None,
 ) -> None:
-    """Make something go wrong on the running system, for a while, and say what one should see."""
+    """Inject a fault into the running system, for a while, and print the expected symptom."""
     from backstay.dev.screen import Screen
     from lab.faults.catalog import FAULTS, Order, written
 
@@ -221,7 +221,7 @@ def load(
     plot: Annotated[Path | None, typer.Option(help="SVG of the percentiles")] = None,
     report: Annotated[Path | None, typer.Option(help="figures as JSON")] = None,
 ) -> None:
-    """Load the running system: closed loop, or with --rate an open one, and tell what it was like."""
+    """Load the running system: closed loop, or with --rate an open one; print the results."""
     import uvloop
 
     from backstay.dev.screen import Screen

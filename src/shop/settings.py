@@ -1,4 +1,4 @@
-"""What the settings of all services of the shop have in common."""
+"""Settings common to the services of the shop."""
 
 from dataclasses import dataclass
 

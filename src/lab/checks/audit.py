@@ -32,7 +32,7 @@ def read_since(text: str, now: datetime) -> datetime | None:
 
 
 async def show(home: Home, running: Running, screen: Screen, since: datetime | None) -> bool:
-    """Print the state of the audit and its list; whether everything adds up and everybody could be asked."""
+    """Print the state of the audit and its list; return whether everything adds up and all services answered."""
     async with Web(running.gateway) as web:
         admin = Shopper(web, ADMIN_EMAIL, home.secret("admin"))
         summary = await admin.get("/api/v1/audit")

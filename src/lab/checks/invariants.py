@@ -161,7 +161,7 @@ def _order(evidence: Evidence) -> Iterator[str]:
 
 
 def _once(evidence: Evidence) -> Iterator[str]:
-    """What consumers made of the events agrees with the files to the last unit, mail and cent."""
+    """Compare the consumers' effects with the files, to the last unit, mail and cent."""
     effects = ("reservations", "stock and its ledger", "mails", "analytics", "dead letters")
     for check in evidence.reconciled:
         if check.name in effects:

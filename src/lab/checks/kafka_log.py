@@ -1,4 +1,4 @@
-"""What lies in Kafka: every record of every topic, read once from the beginning to the end."""
+"""The contents of Kafka: every record of every topic, read once from the beginning to the end."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""When to send a request again: what a careful client does that must neither lose an order nor place it twice.
+"""Retries of a careful client, which must neither lose an order nor place it twice.
 
 Repeated, with the same key: no answer at all, 5xx, 429, and 409 `request-in-progress`. `Retry-After` is honoured.
 Everything else is an answer.
@@ -18,11 +18,11 @@ PATIENCE = 180.0  # seconds in all
 
 
 class GaveUp(RuntimeError):
-    """No answer within our patience; the message says what came last."""
+    """No answer within the time; the message has the last one."""
 
 
 class Retries:
-    """What had to be repeated, and why, over many requests."""
+    """Retries and their reasons, over many requests."""
 
     def __init__(self) -> None:
         self.reasons: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""A person with an account: registers, logs in, renews the token when it is over, and asks with patience."""
+"""A client with an account: registers, logs in, renews its token, and retries its requests."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ class Shopper:
         self._refresh = ""
 
     async def register(self, name: str) -> None:
-        """Ask for the account; a known address is answered the same."""
+        """Register the account; a known address gets the same answer."""
         body = {"email": self.email, "password": self._password, "name": name}
         (await self._patiently("POST", "/api/v1/auth/register", body)).expect(202)
 

@@ -58,7 +58,7 @@ def _print(stage: Stage, placed: list[Reply]) -> None:
 
 
 async def _breaker(stage: Stage) -> str:
-    """Return the state of the breaker between orders and payments, as orders itself tells it."""
+    """Return the state of the breaker between orders and payments, as orders reports it."""
     async with Web(stage.running.discovery) as discovery:
         orders = [i for i in await registry.instances(discovery) if i.app == "orders"]
     breakers = []
@@ -74,7 +74,7 @@ async def _breaker(stage: Stage) -> str:
 
 
 async def _transitions(stage: Stage) -> list[str]:
-    """What the breakers between orders and payments told of their states, the latest last."""
+    """Return the transitions of the breakers between orders and payments, the latest last."""
     async with Web(stage.running.discovery) as discovery:
         orders = [i for i in await registry.instances(discovery) if i.app == "orders"]
     told: list[dict[str, Any]] = []

@@ -40,7 +40,7 @@ def shop_command(home: Path) -> str:
 
 
 def curl_lines(stage: Stage) -> list[str]:
-    """Look at a product, log in, order it: each line runs in a shell as it is."""
+    """Return commands that show a product, log in, and order it: each line runs in a shell as it is."""
     gateway, secret = stage.running.gateway, shlex.quote(str(stage.home.path / "secrets" / "customer"))
     login = f'{{\\"email\\":\\"{stage.customer().email}\\",\\"password\\":\\"$(cat {secret})\\"}}'
     order = '{"lines":[{"sku":"NW-001","quantity":1}],"payment_method":"pm_card_ok"}'

@@ -33,7 +33,7 @@ class Step:
 
 
 class Listener:
-    """Hears what passes through Kafka while it is open."""
+    """Receives the records that pass through Kafka while it is open."""
 
     def __init__(self, running: Running) -> None:
         self._broker = broker_of(running, client_id="demo")
@@ -86,7 +86,7 @@ async def show(stage: Stage, customer: Shopper, admin: Shopper) -> None:
 async def _consequences(
     stage: Stage, customer: Shopper, admin: Shopper, order: dict[str, Any], figures: int
 ) -> list[Step]:
-    """Wait for stock, mail and analytics; what they say of themselves."""
+    """Wait for stock, mail and analytics; return the steps that they report."""
     counted: list[Step] = []
 
     async def in_analytics() -> bool:

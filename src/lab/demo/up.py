@@ -1,4 +1,4 @@
-"""`make up`: bring the system up, fill the shop, tell the story, and stay until somebody says stop."""
+"""`make up`: start the system, fill the shop, show the walkthrough, and stay until a signal."""
 
 import asyncio
 import contextlib

@@ -14,7 +14,7 @@ MEGABYTE = 1 << 20
 
 
 async def tell(system: System) -> None:
-    """What `make up` shows once everything runs."""
+    """Show an order's way through the running system, and an outage."""
     async with Web(system.running.gateway) as web:
         stage = in_process(system, web)
         if system.options.demo:

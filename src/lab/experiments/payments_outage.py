@@ -82,7 +82,7 @@ class Fault:
         return orders.payment_retry_ratio * self.calls + orders.payment_retry_minimum * (seconds + WINDOW)
 
     def broken(self, seconds: float) -> list[str]:
-        """What did not hold."""
+        """Return the expectations that did not hold."""
         found, deadline = [], Settings().checkout_deadline
         if self.judged and self.p99 >= deadline:
             found.append(f"{self.name}: p99 {self.p99:.2f} s is not under the deadline of {deadline:g} s")

@@ -48,7 +48,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """What one fault did. Times are seconds; None: not within `PATIENCE`."""
+    """The result of one fault. Times are seconds; None: not within `PATIENCE`."""
 
     name: str
     statuses: Counter[int]

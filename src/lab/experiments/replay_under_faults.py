@@ -47,7 +47,7 @@ STORIES = 5  # orders whose whole story is told
 
 @dataclass(frozen=True, slots=True)
 class Chaos:
-    """A storm to ask for: its seed, how many accidents, and over how many seconds orders are paced (0: by kills)."""
+    """Options of a fault run: seed, number of faults, and seconds over which orders are paced (0: by kills)."""
 
     seed: int
     kills: int
@@ -122,7 +122,7 @@ class StormyReplay(Replay):
         self._checks: list[Check] = []
 
     def accidents(self) -> list[Accident]:
-        """What is going to happen."""
+        """Return the schedule of faults."""
         return schedule(self._chaos.seed, self._chaos.kills, self._chaos.duration, targets(self._system))
 
     async def run(self, stage: Stage) -> int:

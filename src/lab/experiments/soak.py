@@ -50,7 +50,7 @@ class Look:
 
 @dataclass(slots=True)
 class Soaked:
-    """All looks of a run."""
+    """All measurements of a run."""
 
     looks: list[Look] = field(default_factory=list)
 
@@ -68,7 +68,7 @@ class Soaked:
 
 
 async def soak(options: Options, screen: Screen, *, minutes: float, seed_of_storm: int, rate: float = RATE) -> int:
-    """Returns the exit status: 0 when nothing grew and everybody caught up."""
+    """Run it; returns the exit status: 0 when nothing grew and all consumers caught up."""
     own = replace(
         options,
         home=options.home / "soak",
@@ -161,7 +161,7 @@ def _judge(screen: Screen, home: Path, soaked: Soaked, storm: Storm, *, caught_u
 
 
 def grown(soaked: Soaked, names: Sequence[str]) -> list[str]:
-    """What is more at the end than warm-up and chance explain; what was started again is measured by its last life."""
+    """Return the quantities that grew beyond warm-up and chance; a restarted process counts from its restart."""
     problems = []
     for name in names:
         memory, descriptors = _settled(soaked.line(name, "memory")), _settled(soaked.line(name, "descriptors"))

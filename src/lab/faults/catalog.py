@@ -30,7 +30,7 @@ AGAIN = 30.0  # seconds back from now whose events are delivered once more
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """A fault that somebody asks for. `on` and `value` have defaults of the fault's own."""
+    """A request for a fault. `on` and `value` have defaults of the fault's own."""
 
     fault: str
     seconds: float = 30.0
@@ -40,7 +40,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A kind of fault. `see` is told to whoever orders it, `{value}`, `{on}` and `{seconds}` filled in."""
+    """A kind of fault. `see` is the expected symptom, with `{value}`, `{on}` and `{seconds}` filled in."""
 
     name: str
     what: str
@@ -218,7 +218,7 @@ class Faults:
         return deeds[name]()
 
     def _who(self, on: str) -> list[str] | None:
-        """Return the processes meant; None is everybody."""
+        """Return the processes meant; None stands for all."""
         if on == "all":
             return None
         if not (found := self._hand.processes(on)):
@@ -262,7 +262,7 @@ async def deliver_again(running: Running, since: datetime) -> int:
 
 
 async def _since(broker: KafkaBroker, topic: str, since: datetime) -> list[Record]:
-    """What the topic got from then until now; more may come while it is read."""
+    """Return the records of the topic from that time until now; more may come while it is read."""
     records, until = list[Record](), datetime.now(UTC)
     loop, tail = asyncio.get_running_loop(), broker.tail(topic, since)
     patience = loop.time() + FIRST

@@ -33,7 +33,7 @@ class Hand:
         self._system.supervisor.kill(name, signal.SIGKILL)
 
     async def end(self, name: str, number: int) -> None:
-        """Another signal: SIGTERM asks it to end in order, SIGQUIT is PostgreSQL's immediate stop."""
+        """Send another signal: SIGTERM for an ordered end, SIGQUIT for PostgreSQL's immediate stop."""
         await self._alive(name)
         self._system.supervisor.kill(name, number)
 

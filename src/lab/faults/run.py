@@ -1,4 +1,4 @@
-"""A storm at work: each accident of its schedule befalls whom it must, at its time, and is told and remembered."""
+"""Inject the faults of a schedule into a running system, and record what was injected and when."""
 
 import asyncio
 import signal
@@ -27,7 +27,7 @@ class Struck:
 
 
 def targets(system: System) -> Targets:
-    """Whom a storm may meet in a system."""
+    """Return the possible targets of faults in a system."""
     instances = system.instances
     return Targets(
         services=[each.name for each in instances],

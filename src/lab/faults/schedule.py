@@ -11,7 +11,7 @@ TICK = 0.01  # seconds to which times are rounded
 
 
 class Kind(StrEnum):
-    """What can happen. The door's targets are `process` or `process,process`; `all` means everybody."""
+    """Kinds of faults. A proxy's targets are `process` or `process,process`; `all` means every process."""
 
     KILL = "kill"  # SIGKILL to a service, started again
     PAUSE = "pause"  # SIGSTOP, then SIGCONT
@@ -42,7 +42,7 @@ class Accident:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Who is there. `broker` and `database` are the processes that talk to them."""
+    """The processes of a system. `broker` and `database` are those that use them."""
 
     services: Sequence[str]
     broker: Sequence[str]

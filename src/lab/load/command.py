@@ -1,4 +1,4 @@
-"""`shop load`: prepare customers and stock, load, show it live, and tell what it was like."""
+"""`shop load`: prepare customers and stock, load, show progress, and print the results."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ LIVE = 1.0  # seconds between two looks
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do. `rate` 0 is a closed loop; `customers` share the work, since each has a limit of its own."""
+    """The parameters of a run. `rate` 0 is a closed loop; `customers` share the work under limits of their own."""
 
     rate: float = 0.0
     clients: int = 16
@@ -156,7 +156,7 @@ def _errors(measured: Measured) -> str:
 
 
 def write(plan: Plan, measured: Measured, screen: Screen) -> None:
-    """Plot and report, where they were asked for."""
+    """Write the plot and the report, if requested."""
     if plan.plot is not None:
         lines = [
             Line(name, [(point.percent, point.seconds * 1000) for point in histogram.curve()])

@@ -1,4 +1,4 @@
-"""How far behind everybody is: outboxes, and what the confirmed orders have not caused yet at each consumer."""
+"""The backlog: rows in outboxes, and effects of confirmed orders that consumers still owe."""
 
 import asyncio
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class Depths:
 
 
 class Gauge:
-    """Connections to the databases that tell. An async context manager. Only reads."""
+    """Connections to the databases of the backlog. An async context manager. Only reads."""
 
     def __init__(self, databases: Mapping[str, str]) -> None:
         self._open = AsyncExitStack()
@@ -53,7 +53,7 @@ class Gauge:
         await self._open.aclose()
 
     async def look(self) -> Depths:
-        """How it stands now. Confirmed orders are counted first, so that nobody is thought too far."""
+        """Return the present backlog. Confirmed orders are counted first, so that no consumer appears to be ahead."""
         confirmed = int(await self._databases["orders"].fetchval(sql.confirmed))
         counts = await asyncio.gather(*(self._databases[name].fetchval(text) for name, text in FOLLOWERS.items()))
         return Depths(
@@ -64,7 +64,7 @@ class Gauge:
         )
 
     async def unsettled(self) -> int:
-        """Orders that wait for their payment, or for somebody to give it back."""
+        """Return the number of orders that wait for their payment, or for its reversal."""
         return int(await self._databases["orders"].fetchval(sql.unsettled))
 
     async def _sum(self, statement: str, names: tuple[str, ...]) -> int:

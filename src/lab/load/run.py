@@ -1,4 +1,4 @@
-"""Two ways to load: closed, where each client asks again when it is answered, and open, where requests come at a rate.
+"""Two kinds of load: closed, where each client waits for its answer, and open, where requests come at a rate.
 
 A closed loop asks less while the system is slow, so it hides what customers would have waited (coordinated omission);
 it measures the most that so many clients can get. The open loop sends at times fixed beforehand and measures each from
@@ -19,7 +19,7 @@ DRAIN = 20.0  # seconds that requests in flight may take at the end
 
 @dataclass(slots=True)
 class Measured:
-    """What a run was like. `seconds` is its length; latencies in seconds by action; statuses count everything."""
+    """The results of a run. `seconds` is its length; latencies in seconds by action; statuses count everything."""
 
     seconds: float = 0.0
     latencies: dict[str, Histogram] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Measured:
 
     @property
     def good(self) -> int:
-        """Answers that gave what was asked for."""
+        """The number of successful answers."""
         return sum(histogram.count for histogram in self.latencies.values())
 
     @property

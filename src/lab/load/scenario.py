@@ -1,4 +1,4 @@
-"""What customers do: look around, order, read what became of it; each as one request with everything prepared."""
+"""The requests of customers: list, order, read the order; each with everything prepared."""
 
 import itertools
 import json
@@ -51,7 +51,7 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """True if the customer got what he asked for."""
+        """True if the answer was a success."""
         return self.status in GOOD
 
 

@@ -61,7 +61,7 @@ class MailEntry:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What analytics shows; units and money by product, orders by customer id."""
+    """Figures of analytics; units and money by product, orders by customer id."""
 
     confirmed: int
     completed: int
@@ -107,7 +107,7 @@ class Books:
         await self._open.aclose()
 
     async def waiting(self) -> dict[str, int]:
-        """What has not come to its end, by name; empty when everything has."""
+        """Return the unfinished work by name; empty when there is none."""
         orders, inventory = self._databases["orders"], self._databases["inventory"]
         unequal = await orders.fetchval(sql.confirmed) - await inventory.fetchval(sql.holding)
         counts = {
@@ -151,7 +151,7 @@ class Books:
 
 
 async def figures(admin: Shopper) -> Figures:
-    """What analytics shows to an admin."""
+    """Return the figures that analytics shows to an admin."""
     revenue = (await admin.get("/api/v1/analytics/revenue"))["totals"]
     funnel = await admin.get("/api/v1/analytics/funnel")
     products = await admin.every("/api/v1/analytics/top-products")

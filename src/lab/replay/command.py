@@ -136,7 +136,7 @@ class Replay:
         return placed, repeated
 
     def _again(self, placed: dict[str, Placed]) -> int:
-        """How many orders were sent a second time."""
+        """Return the number of orders that were sent a second time."""
         return len(range(0, len(placed), self.step))
 
     async def _settle(self, books: Books) -> str:
@@ -195,7 +195,7 @@ async def _entries(books: Books, stage: Stage, placed: dict[str, Placed], custom
 
 
 async def _agreed(look: Callable[[], Awaitable[Case]]) -> list[Check]:
-    """Return the checks, looked at again while consumers may still be at work; the last look counts."""
+    """Return the checks, repeated while consumers may still be at work; the last result counts."""
     checks: list[Check] = []
 
     async def agree() -> bool:

@@ -1,4 +1,4 @@
-"""What the files say must come out: units and money, by product, by customer and in all. Pure."""
+"""The expected results of the files: units and money, by product, by customer and in all. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -35,17 +35,17 @@ def totals(history: History, orders: Iterable[Order]) -> Totals:
 
 
 def worth(product: Product, units: int) -> Decimal:
-    """What so many units cost."""
+    """Return the price of that number of units."""
     return (product.price * units).quantize(CENT)
 
 
 def order_total(history: History, order: Order) -> Decimal:
-    """What an order costs."""
+    """Return the total of an order."""
     return sum((worth(history.products[line.sku], line.quantity) for line in order.lines), Decimal("0.00"))
 
 
 def starting_stock(history: History, *, enough: bool) -> dict[str, int]:
-    """Units on hand before the first order: the files' own, or filled up to what all orders together ask for."""
+    """Return the units on hand before the first order: the files' own, or enough for all orders together."""
     asked: Counter[str] = Counter()
     if enough:
         asked = totals(history, history.orders).units_by_product

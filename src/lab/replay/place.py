@@ -41,7 +41,7 @@ class Placed:
 
 
 class Placing:
-    """The customers of a history and what they ask for."""
+    """The customers of a history and their orders."""
 
     def __init__(self, web: Web, history: History, *, secret: str, concurrency: int) -> None:
         self.retries = Retries()

@@ -1,4 +1,4 @@
-"""The books against the files: every check is pure, and says line by line what doesn't agree."""
+"""Comparison of the books with the files: every check is pure, and lists each difference."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +15,7 @@ CANCELLED, CONFIRMED = "cancelled", "confirmed"
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One comparison: what was looked at, what came out, and every difference."""
+    """One comparison: the quantity, the result, and every difference."""
 
     name: str
     found: str
@@ -51,7 +51,7 @@ class Case:
         return entry.status if entry else "missing"
 
     def sums(self) -> expected.Totals:
-        """What the files say the confirmed orders add up to."""
+        """The totals of the confirmed orders by the files."""
         return expected.totals(self.history, (order for order, _ in self.confirmed()))
 
 

@@ -1,4 +1,4 @@
-"""Where a story is told: a running system, and the two ways to touch its processes."""
+"""A running system as the demo sees it, and the two ways to control its processes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -31,7 +31,7 @@ class Stage:
 
     @property
     def mail(self) -> Path | None:
-        """Where mails can be read; None when they go to a mail server of yours."""
+        """The folder of the mails; None when they go to an external mail server."""
         return Path(self.running.mail) if self.running.mail else None
 
     def admin(self) -> Shopper:

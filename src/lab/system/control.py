@@ -1,4 +1,4 @@
-"""How another command tells a running system to stop or start one of its processes.
+"""Control of a running system by another command: stop or start one of its processes.
 
 A line of JSON over the loopback: the token proves that the sender can read the home's private files.
 """
@@ -24,7 +24,7 @@ Answering = Callable[[str], Awaitable[Any]]
 
 
 class ControlRefused(RuntimeError):
-    """The running system refused, and said why."""
+    """The running system refused the request, for the reason in the message."""
 
 
 class Control:
@@ -90,7 +90,7 @@ class Control:
 
 
 async def tell(running: Running, verb: str, name: str = "") -> Any:
-    """Ask a running system; ControlRefused with its reason, OSError when it is gone."""
+    """Send a request to a running system; ControlRefused with its reason, OSError when it is gone."""
     async with asyncio.timeout(TIMEOUT):
         reader, writer = await asyncio.open_connection(HOST, running.control)
         try:

@@ -40,7 +40,7 @@ class Customer:
 
     @property
     def email(self) -> str:
-        """An address that belongs to nobody."""
+        """An address in a reserved domain."""
         return f"{self.id.lower()}@customers.example"
 
 

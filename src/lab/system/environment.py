@@ -1,4 +1,4 @@
-"""What each service is told: the environment of its process, the same that a container would get."""
+"""The environment of each service's process, the same that a container would get."""
 
 import json
 import os
@@ -28,7 +28,7 @@ INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """Where the infrastructure is."""
+    """Addresses of the infrastructure."""
 
     bootstrap: str
     flavor: str
@@ -97,7 +97,7 @@ def _at_auth(home: Home, ports: Mapping[str, int], path: str) -> str:
 
 
 def _identities(home: Home) -> dict[str, str]:
-    """Return the first admin, and the services that ask for tokens of their own."""
+    """Return the first admin, and the services that use tokens of their own."""
     clients = [
         {"id": service.name, "secret": home.secret(f"client.{service.name}"), "scope": " ".join(service.scopes)}
         | {"audience": " ".join(service.calls)}
@@ -113,5 +113,5 @@ def _identities(home: Home) -> dict[str, str]:
 
 
 def python_path() -> Path:
-    """Return the folder that holds the shop's package: services run where it is importable, whoever starts them."""
+    """Return the folder that holds the shop's package: services run wherever it is importable."""
     return Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""How many of each service run, and what each of their processes is called: orders, orders-2, …"""
+"""Numbers and names of the instances of each service: orders, orders-2, …"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Instance:
 
     @property
     def name(self) -> str:
-        """What the supervisor, the logs and the fault files call it."""
+        """The name in the supervisor, the logs and the fault files."""
         return self.service.name if self.number == 1 else f"{self.service.name}-{self.number}"
 
 

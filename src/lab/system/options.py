@@ -1,4 +1,4 @@
-"""What `make up` can be told, all of it by environment variables; mistakes are reported together."""
+"""Options of `make up`, all of them environment variables; mistakes are reported together."""
 
 import os
 import re
@@ -59,7 +59,7 @@ class Options:
 
     @property
     def flavor(self) -> Literal["apache", "embedded"]:
-        """The kind of broker as services are told it."""
+        """The kind of broker, as in the services' settings."""
         return EMBEDDED if self.kafka == EMBEDDED else APACHE
 
     @classmethod
@@ -97,7 +97,7 @@ def _kafka(text: str, problems: list[str]) -> str:
 
 
 def _kafka_settings(environ: Mapping[str, str], problems: list[str]) -> Mapping[str, str]:
-    """What is said of TLS and SASL; nothing may be said of a broker that we start ourselves."""
+    """Return the settings of TLS and SASL; there are none for a broker that we start ourselves."""
     from backstay.messaging import KafkaAccess
 
     try:
@@ -128,7 +128,7 @@ def _database(environ: Mapping[str, str], problems: list[str]) -> str:
 
 
 def _smtp_settings(environ: Mapping[str, str], problems: list[str]) -> Mapping[str, str]:
-    """How a mail server of yours is reached; notifications checks the values."""
+    """Return the settings of an external mail server; notifications checks the values."""
     found = {name: environ[name] for name in ("SMTP_TLS", "SMTP_CA") if environ.get(name)}
     if found and not environ.get("SMTP_URL"):
         problems.append(f"{', '.join(found)}: only for a mail server of yours, SMTP_URL")

@@ -1,4 +1,4 @@
-"""Filling the shop: catalog and stock by the admin API through the gateway, then waiting until orders has heard of it.
+"""Filling the shop: catalog and stock by the admin API through the gateway, until orders has its copy.
 
 Doing it again changes nothing: a product that is there stays, and so does a stock that was ever set.
 """
@@ -25,7 +25,7 @@ WHERE stock.version >= 1 AND stock.available >= wanted.least
 
 
 class NotCopied(RuntimeError):
-    """Orders has not heard of every product in time."""
+    """Orders has not received every product in time."""
 
 
 async def seed(stage: Stage) -> int:

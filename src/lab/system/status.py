@@ -28,7 +28,7 @@ async def show(home: Home, running: Running, screen: Screen) -> None:
 
 
 def _by_process(children: list[ChildStatus], found: list[registry.Instance]) -> dict[str, registry.Instance]:
-    """Which entry is whose: the kernel knows it; where it doesn't tell, a service's only entry is its own."""
+    """Match entries with processes: by the kernel's owner of the port, else a service's only entry is its own."""
     pids = {child.name: child.pid for child in children if child.pid}
     shown: dict[str, registry.Instance] = {}
     ports = {int(instance.address.rpartition(":")[2]): instance for instance in found}

@@ -64,7 +64,7 @@ class System:
 
     @property
     def running(self) -> Running:
-        """Where everything is, once it is up."""
+        """The addresses of the system, once it is up."""
         if self._running is None:
             raise RuntimeError("the system isn't up")
         return self._running
@@ -76,11 +76,11 @@ class System:
         return self._doors[name]
 
     def teach(self, verb: str, answering: Answering) -> None:
-        """One more thing that other commands may ask of this system."""
+        """Add a verb that other commands may send to this system."""
         self._control.teach(verb, answering)
 
     def memory(self) -> int | None:
-        """Bytes of all processes, this one included, shared pages counted once; None where nobody tells."""
+        """Return the bytes of all processes, this one included, shared pages counted once; None if unknown."""
         return processes.memory([os.getpid(), *self.supervisor.pids()])
 
     async def __aenter__(self) -> Self:

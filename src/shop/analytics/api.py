@@ -1,4 +1,4 @@
-"""HTTP in: admins ask for figures, and have them built anew."""
+"""HTTP in: admins read figures, and have them built anew."""
 
 from datetime import date, datetime
 from typing import Annotated
@@ -31,7 +31,7 @@ class RevenueView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PaymentsView(msgspec.Struct, frozen=True, kw_only=True):
-    """What was captured and what was given back, also for orders that were never confirmed."""
+    """Captured and refunded amounts, also of orders that were never confirmed."""
 
     captured: Money
     refunded: Money
@@ -46,7 +46,7 @@ class RevenueReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProductView(msgspec.Struct, frozen=True, kw_only=True):
-    """What was sold of a product in orders that are confirmed and stayed so."""
+    """Sales of a product in orders that are confirmed and stayed so."""
 
     sku: str
     name: str
@@ -56,7 +56,7 @@ class ProductView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CustomerView(msgspec.Struct, frozen=True, kw_only=True):
-    """What a customer ordered; revenue counts orders that are confirmed and stayed so."""
+    """Orders of a customer; revenue counts orders that are confirmed and stayed so."""
 
     customer_id: UUID
     orders: int
@@ -65,7 +65,7 @@ class CustomerView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FunnelView(msgspec.Struct, frozen=True, kw_only=True):
-    """How many orders ever reached each stage; `completed` were confirmed and stayed so."""
+    """The number of orders that ever reached each stage; `completed` were confirmed and stayed so."""
 
     created: int
     payment_pending: int
@@ -91,7 +91,7 @@ def routes(analytics: Analytics) -> list[Route]:
 
     @get("/analytics/revenue", scope="analytics:read")
     async def read_revenue(since: date | None = None, until: date | None = None) -> RevenueReport:
-        """Read revenue in all, and by day: the last 31, or those asked for."""
+        """Read revenue in all, and by day: the last 31, or the requested ones."""
         days = await analytics.revenue_by_day(since=since, until=until)
         return RevenueReport(
             totals=[_revenue(found) for found in await analytics.revenue()],

@@ -1,4 +1,4 @@
-"""What analytics can be told from outside."""
+"""Settings of analytics."""
 
 from dataclasses import dataclass
 from typing import Annotated

@@ -26,7 +26,7 @@ log = get_logger()
 
 
 def register(consumer: Consumer, analytics: Analytics, *, generation: int) -> None:
-    """Tell the consumer which event tells which facts."""
+    """Register the handler of each event: the facts it carries."""
 
     async def lock(tx: Transaction, order_ids: list[str]) -> None:
         await analytics.lock(tx, generation, order_ids)
@@ -40,7 +40,7 @@ def register(consumer: Consumer, analytics: Analytics, *, generation: int) -> No
 
 @dataclass(frozen=True, slots=True)
 class ReadersStatistics:
-    """What the consumers of this process have done, by group: see `ConsumerStatistics`."""
+    """Counts of the consumers of this process, by group: see `ConsumerStatistics`."""
 
     handled: Counts
     dead_letters: Counts
@@ -91,7 +91,7 @@ class Readers:
             await self._stop(generation)
 
     def statistics(self) -> ReadersStatistics:
-        """What the consumers of this process have done so far."""
+        """Return the counts of the consumers of this process."""
         of = {consumer.group: consumer.statistics() for consumer, _ in self._running.values()}
         return ReadersStatistics(
             handled={name: found.handled for name, found in of.items()},

@@ -1,4 +1,4 @@
-"""What is known about an order, and the figures made of it. Pure.
+"""Facts about orders, and the figures made of them. Pure.
 
 Events come in any order across topics, some twice. So each only adds facts to its order (when it was created,
 confirmed, cancelled, …) and no fact replaces another: of two times the earlier stays. Figures are computed from the
@@ -30,7 +30,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What one event tells about its order; None is what it doesn't."""
+    """The facts that one event has about its order; None for the others."""
 
     order_id: UUID
     customer_id: UUID
@@ -48,7 +48,7 @@ class Facts:
 
 
 def merged(facts: Iterable[Facts]) -> list[Facts]:
-    """What they tell together, once for each order, by its id."""
+    """Merge facts by order, in the order of their ids."""
     found: dict[UUID, Facts] = {}
     for each in facts:
         known = found.get(each.order_id)
@@ -85,7 +85,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revenue:
-    """What confirmed orders are worth. `cancelled` is the part of `confirmed` that was cancelled afterwards."""
+    """The worth of confirmed orders. `cancelled` is the part of `confirmed` that was cancelled afterwards."""
 
     currency: str
     orders: int
@@ -96,12 +96,12 @@ class Revenue:
 
     @property
     def net(self) -> Decimal:
-        """What is left of it."""
+        """The rest after cancellations."""
         return self.confirmed - self.cancelled
 
 
 class Ranking(StrEnum):
-    """What makes a product a top product."""
+    """Criteria of top products."""
 
     UNITS = "units"
     REVENUE = "revenue"
@@ -109,7 +109,7 @@ class Ranking(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProductSales:
-    """What was sold of a product in orders that are confirmed and stayed so."""
+    """Sales of a product in orders that are confirmed and stayed so."""
 
     sku: str
     name: str
@@ -118,14 +118,14 @@ class ProductSales:
     revenue: Money
 
     def place(self, ranking: Ranking) -> tuple[str, str, str]:
-        """Where it stands in that ranking: the value in digits, then sku and currency among equals."""
+        """Return the position in that ranking: the value in digits, then sku and currency among equals."""
         value = self.units if ranking is Ranking.UNITS else self.revenue.amount
         return str(value), self.sku, self.revenue.currency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustomerSales:
-    """What a customer ordered; revenue counts orders that are confirmed and stayed so."""
+    """Orders of a customer; revenue counts orders that are confirmed and stayed so."""
 
     customer_id: UUID
     orders: int
@@ -134,13 +134,13 @@ class CustomerSales:
 
     @property
     def place(self) -> tuple[UUID, str]:
-        """Where it stands in the list."""
+        """Return the position in the list."""
         return self.customer_id, self.revenue.currency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Funnel:
-    """How far orders got. Each stage counts every order that ever reached it."""
+    """Progress of orders. Each stage counts every order that ever reached it."""
 
     created: int
     payment_pending: int

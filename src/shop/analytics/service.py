@@ -1,4 +1,4 @@
-"""What can be asked of analytics, and how its answers are built anew.
+"""Use cases of analytics: its answers, and building them anew.
 
 A rebuild is a new generation: tables of its own, filled by a consumer group of its own from the beginning of all
 events, while the old one goes on answering. When it has caught up, the two are swapped in one transaction.
@@ -48,11 +48,11 @@ class Analytics:
         await store.lock(tx, generation, order_ids)
 
     async def learn(self, tx: Transaction, generation: int, facts: Sequence[Facts]) -> None:
-        """Add what events tell to what a generation knows."""
+        """Add the facts of events to a generation."""
         await store.add(tx, generation, merged(facts))
 
     async def revenue(self) -> list[Revenue]:
-        """What confirmed orders are worth, by currency, in all."""
+        """Return the worth of confirmed orders, by currency, in all."""
         return await store.revenue(self._db, await store.current(self._db))
 
     async def revenue_by_day(self, *, since: date | None, until: date | None) -> list[Revenue]:
@@ -65,7 +65,7 @@ class Analytics:
         return await store.revenue_by_day(self._db, await store.current(self._db), since=first, until=last)
 
     async def payments(self) -> list[tuple[Money, Money]]:
-        """What was captured and what was refunded, by currency."""
+        """Return captured and refunded amounts, by currency."""
         return await store.payments(self._db, await store.current(self._db))
 
     async def top_products(
@@ -79,7 +79,7 @@ class Analytics:
         return await store.customers(self._db, await store.current(self._db), after=after, limit=limit)
 
     async def funnel(self) -> Funnel:
-        """How far orders got."""
+        """Return the progress of orders."""
         return await store.funnel(self._db, await store.current(self._db))
 
     async def generations(self) -> list[Generation]:
@@ -98,12 +98,12 @@ class Analytics:
         return opened
 
     async def swap(self, generation: int) -> bool:
-        """Let a generation that has caught up answer from now on; False if somebody else did that."""
+        """Let a generation that has caught up answer from now on; False if another process did that."""
         async with self._db.transaction() as tx:
             return await store.swap(tx, generation, now=self._clock.now())
 
     async def drop_retired(self) -> list[int]:
-        """Drop what was replaced a while ago; returns which generations. Whoever dies in between is continued."""
+        """Drop generations that were replaced a while ago; returns which. Interrupted work is continued later."""
         dropped = []
         for generation in await store.retired(self._db, grace=self._grace):
             for table in store.TABLES:

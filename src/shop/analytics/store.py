@@ -21,7 +21,7 @@ async def lock(tx: Transaction, generation: int, order_ids: Sequence[str]) -> No
 
 
 async def add(tx: Transaction, generation: int, facts: Sequence[Facts]) -> None:
-    """Add what events tell to what a generation knows; one entry for each order."""
+    """Add the facts of events to a generation; one entry for each order."""
     money = [each.total or each.captured or each.refunded for each in facts]
     lines = [(each.order_id, line) for each in facts for line in each.lines]
     await tx.execute(
@@ -50,7 +50,7 @@ async def add(tx: Transaction, generation: int, facts: Sequence[Facts]) -> None:
 
 
 async def revenue(db: Database, generation: int) -> list[Revenue]:
-    """What confirmed orders are worth, by currency."""
+    """Return the worth of confirmed orders, by currency."""
     return [Revenue(**row) for row in await db.fetch(sql.revenue, generation)]
 
 
@@ -60,7 +60,7 @@ async def revenue_by_day(db: Database, generation: int, *, since: date, until: d
 
 
 async def payments(db: Database, generation: int) -> list[tuple[Money, Money]]:
-    """What was captured and what was refunded, by currency."""
+    """Return captured and refunded amounts, by currency."""
     rows = await db.fetch(sql.payments, generation)
     return [(Money(row["captured"], row["currency"]), Money(row["refunded"], row["currency"])) for row in rows]
 
@@ -82,7 +82,7 @@ async def customers(
 
 
 async def funnel(db: Database, generation: int) -> Funnel:
-    """How far orders got."""
+    """Return the progress of orders."""
     [row] = await db.fetch(sql.funnel, generation)
     return Funnel(**row)
 

@@ -28,7 +28,7 @@ class FeedView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AuditView(msgspec.Struct, frozen=True, kw_only=True):
-    """What is unexplained now. Nothing is compared while one of the feeds can't be read."""
+    """Amounts and units that are unexplained now. Nothing is compared while one of the feeds can't be read."""
 
     unexplained: list[Money]
     unexplained_units: int
@@ -38,7 +38,7 @@ class AuditView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FindingView(msgspec.Struct, frozen=True, kw_only=True):
-    """What doesn't add up: `subject` is the order's id, or `charge:<key>` for a charge that no payment names."""
+    """A mismatch: `subject` is the order's id, or `charge:<key>` for a charge that no payment names."""
 
     id: int
     subject: str

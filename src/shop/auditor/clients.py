@@ -23,7 +23,7 @@ READS: Mapping[Feed, tuple[str, str, Any]] = {
 
 
 class ChangesPort(Protocol):
-    """What the auditor needs of the other services."""
+    """The other services, as the auditor reads them."""
 
     async def read(self, feed: Feed, since: str | None, *, limit: int) -> Page[Fact]:
         """Return the facts that changed after a cursor. Raises ConnectionError, TimeoutError or a ServiceCallError."""

@@ -12,7 +12,7 @@ from shop.auditor.service import Auditor
 
 
 def settings(environ: Mapping[str, str]) -> Settings:
-    """Return the settings that the environment asks for. Raises ConfigError with every mistake."""
+    """Return the settings in the environment. Raises ConfigError with every mistake."""
     return Settings.read(environ)
 
 

@@ -24,7 +24,7 @@ WITHOUT_MAIL = "refunded"
 
 
 class Feed(StrEnum):
-    """Where facts come from."""
+    """Sources of facts."""
 
     ORDERS = "orders"
     PAYMENTS = "payments"
@@ -78,7 +78,7 @@ class Discrepancy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a comparison found. `check_at` is when the same facts have to be compared again, if ever."""
+    """The result of a comparison. `check_at` is when the same facts have to be compared again, if ever."""
 
     discrepancies: tuple[Discrepancy, ...]
     cents: int
@@ -185,7 +185,7 @@ def _expected_units(case: Case) -> Counter[str]:
 
 
 def _held_units(case: Case) -> Counter[str]:
-    """What inventory holds for the order by its ledger, whatever the state of the reservation says."""
+    """Return the units that inventory's ledger holds for the order, whatever the reservation's state."""
     held: Counter[str] = Counter()
     if case.reservation is not None:
         held.update(case.reservation.reserved)
@@ -244,7 +244,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedState:
-    """How far the changes of one service have been read; `age` is in seconds since all of them were."""
+    """The progress of reading one service's changes; `age` is in seconds since all of them were read."""
 
     feed: Feed
     age: float
@@ -276,7 +276,7 @@ class Row:
 
 
 def row(fact: Fact) -> Row:
-    """How a fact is kept: a later one with the same id takes its place."""
+    """Return a fact as it is stored: a later one with the same id replaces it."""
     match fact:
         case PaymentFact():
             return Row(str(fact.payment_id), fact.order_id, str(fact.payment_id), fact)

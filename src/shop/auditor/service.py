@@ -30,7 +30,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class AuditorStatistics:
-    """What is unexplained, when last measured."""
+    """Unexplained amounts and units at the last measurement."""
 
     unexplained_cents: Mapping[str, int]
     """By currency: what the provider holds and shouldn't, or should hold and doesn't."""
@@ -57,7 +57,7 @@ class Auditor(AbstractAsyncContextManager["Auditor"]):
         """Nothing to close: what it works with is owned beside it."""
 
     def statistics(self) -> AuditorStatistics:
-        """What `measure` found last."""
+        """Return the result of the last `measure`."""
         return self._measured
 
     async def measure(self) -> None:
@@ -72,7 +72,7 @@ class Auditor(AbstractAsyncContextManager["Auditor"]):
         )
 
     async def summary(self) -> Summary:
-        """What is unexplained, and how far every service has been read."""
+        """Return what is unexplained, and the progress of reading every service."""
         return await store.summary(self._db)
 
     async def findings(

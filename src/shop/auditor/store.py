@@ -29,7 +29,7 @@ NEVER = float("inf")
 
 
 async def position(db: Database, feed: Feed) -> tuple[str | None, datetime]:
-    """How far a feed has been read, and the time by the database's clock."""
+    """Return the cursor of a feed, and the time by the database's clock."""
     row = await db.fetchrow(sql.feed, feed)
     assert row is not None
     return row["cursor"], row["now"]
@@ -113,7 +113,7 @@ async def findings(
 
 
 async def summary(db: Database) -> Summary:
-    """What is unexplained, and how far every feed has been read."""
+    """Return what is unexplained, and the progress of every feed."""
     unexplained = await db.fetch(sql.unexplained)
     return Summary(
         cents={row["currency"]: row["cents"] for row in unexplained},

@@ -1,1 +1,1 @@
-"""Auth: users, sessions, and the keys by which everybody else knows them."""
+"""Auth: users, sessions, and the keys by which all services verify their tokens."""

@@ -19,7 +19,7 @@ ACCEPTED = "If the address is new, you can log in now. If it is known, its owner
 
 
 class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """Who wants an account."""
+    """A new account."""
 
     email: str
     password: str
@@ -34,7 +34,7 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """Who wants to log in."""
+    """Credentials of a login."""
 
     email: str
     password: str
@@ -102,7 +102,7 @@ def routes(accounts: Accounts, keys: KeyRing, clients: Clients) -> list[Route]:
 def _doors(accounts: Accounts) -> list[Route]:
     @post("/api/v1/auth/register", public=True, status=202, max_body=BODY_LIMIT)
     async def register(body: NewAccount, request: Request) -> Accepted:
-        """Register; the answer doesn't tell whether the address is known."""
+        """Register; the answer is the same whether or not the address is known."""
         await accounts.register(body.email, body.password, body.name, request.address_key)
         return Accepted()
 
@@ -127,7 +127,7 @@ def _own(accounts: Accounts) -> list[Route]:
 
     @get("/api/v1/auth/me")
     async def me(who: Principal) -> UserView:
-        """Who I am."""
+        """My account."""
         _of_user(who.session)
         return _view(await accounts.me(_of_user(who.id)))
 

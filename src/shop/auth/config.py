@@ -1,4 +1,4 @@
-"""What auth can be told from outside."""
+"""Settings of auth."""
 
 from dataclasses import dataclass
 from typing import Annotated

@@ -11,12 +11,12 @@ LEEWAY = timedelta(seconds=60)
 
 
 def registered(user: User) -> UserRegistered:
-    """Somebody has an account."""
+    """Return the event of a new account."""
     return UserRegistered(user_id=user.id, email=user.email, name=user.name, at=user.created_at)
 
 
 def repeated(user: User, at: datetime) -> UserRegistrationRepeated:
-    """Somebody registered an address that has an account."""
+    """Return the event of a registration with an address that has an account."""
     return UserRegistrationRepeated(user_id=user.id, email=user.email, at=at)
 
 

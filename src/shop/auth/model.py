@@ -57,7 +57,7 @@ class User:
 
 
 def scopes_of(roles: Iterable[str]) -> tuple[str, ...]:
-    """What users of these roles may do, each once, in a stable order."""
+    """Return the scopes of users with these roles, each once, in a stable order."""
     return tuple(dict.fromkeys(scope for role in sorted(roles, reverse=True) for scope in SCOPES.get(role, ())))
 
 
@@ -67,7 +67,7 @@ def email_key(email: str) -> str:
 
 
 def email_flaws(email: str) -> list[Flaw]:
-    """What is wrong with an address."""
+    """Return the flaws of an address."""
     local, _, domain = email.strip().rpartition("@")
     labels = domain.split(".")
     well_formed = _LOCAL.fullmatch(local) and len(local) <= 64 and len(labels) >= 2
@@ -77,7 +77,7 @@ def email_flaws(email: str) -> list[Flaw]:
 
 
 def name_flaws(name: str) -> list[Flaw]:
-    """What is wrong with a person's name."""
+    """Return the flaws of a person's name."""
     stripped = name.strip()
     if 1 <= len(stripped) <= NAME_LIMIT and not any(unicodedata.category(char) == "Cc" for char in stripped):
         return []
@@ -90,7 +90,7 @@ def normalised(password: str) -> str:
 
 
 def password_flaws(password: str, email: str = "", *, pointer: str = "/password") -> list[Flaw]:
-    """What is wrong with the form of a new password; how it is composed is the user's own business.
+    """Return the flaws in the form of a new password; its composition is left to the user.
 
     Whether it is easily guessed is decided apart, see `guessable_pieces`.
     """
@@ -146,12 +146,12 @@ def successor_of(token: str, seed: bytes) -> str:
 
 
 def hash_of(token: str) -> bytes:
-    """What is stored of a refresh token."""
+    """Return the stored form of a refresh token."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 class Use(Enum):
-    """The outcome of presenting a refresh token. The caller of a refused one isn't told which it was."""
+    """The outcome of presenting a refresh token. The caller of a refused one doesn't learn which it was."""
 
     FIRST = "the token is traded for its successor"
     AGAIN = "the successor is handed out once more: the first answer may have been lost"
@@ -180,7 +180,7 @@ class RefreshToken:
     """None for a token that is unspent, or was spent by a release that derived no successors."""
 
     def use(self, now: datetime, grace: timedelta) -> Use:
-        """Decide on its use; for `AGAIN` the successor must be unused, which is for the caller to look up.
+        """Decide on its use; for `AGAIN` the successor must be unused, which the caller checks.
 
         A token that is used once more is one that two parties have, unless its first answer was lost: then the same
         client comes back soon, and hasn't used the successor.
@@ -221,7 +221,7 @@ ADDRESS_NOTED_EVERY = timedelta(days=1)
 
 
 def failure_limits(key: str, address: str) -> list[FailureLimit]:
-    """What a failed login of that account from that address counts against.
+    """Return the limits that a failed login of that account from that address counts against.
 
     The narrow limit stops who guesses. The wide ones slow down who guesses at many accounts or from many addresses;
     they are wide and drain fast, for behind one address there may be many people, and nobody shall lock another out:

@@ -1,4 +1,4 @@
-"""Cryptography that is somebody else's: Argon2id and zxcvbn for passwords, AES-GCM for keys at rest."""
+"""Cryptography of libraries: Argon2id and zxcvbn for passwords, AES-GCM for keys at rest."""
 
 import asyncio
 import os
@@ -111,7 +111,7 @@ class Passwords:
         return await self._run(lambda: self._hasher.hash(_bytes(password)))
 
     async def verify(self, password: str, stored: str | None) -> bool:
-        """Return whether the password is the stored one; without a stored one it takes just as long to say no."""
+        """Return whether the password is the stored one; without a stored one it takes just as long to refuse."""
         matches = await self._run(lambda: self._matches(password, stored or self._nobody))
         return matches and stored is not None
 
@@ -123,7 +123,7 @@ class Passwords:
         return await self._run(lambda: _is_guessable(password, words), self._estimated)
 
     def check_room(self) -> None:
-        """TooBusy if another password would be refused now: ask before anything else is done for a caller."""
+        """Raise TooBusy if another password would be refused now: call it before anything else is done for a caller."""
         if self._busy >= self._limit:
             self._refused += 1
             wait = self._places.next(monotonic(), queued=self._busy, each=self._cost / self._threads)

@@ -21,7 +21,7 @@ class StoredPassword:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What is known of who wants to log in."""
+    """The stored facts about the account of a login."""
 
     user: User | None
     password: StoredPassword | None
@@ -46,7 +46,7 @@ async def insert_user(tx: Transaction, user: User, key: str, password_hash: str)
 
 
 async def tell_repeat(tx: Transaction, key: str, at: datetime, not_since: datetime) -> User | None:
-    """Return the owner of a known address, marked as told; None if he was told after `not_since`."""
+    """Return the owner of a known address and mark the notification; None if the last one was after `not_since`."""
     row = await tx.fetchrow(sql.tell_repeat, key, at, not_since)
     return None if row is None else _user(row)
 
@@ -171,7 +171,7 @@ async def end_session(tx: Transaction, session_id: UUID, at: datetime, reason: s
 
 
 async def change_password(tx: Transaction, user_id: UUID, before: StoredPassword, after: str) -> bool:
-    """Store a new password; False if somebody else changed it first."""
+    """Store a new password; False if it was changed meanwhile."""
     return await tx.fetchval(sql.change_password, user_id, before.version, after) is not None
 
 
@@ -204,7 +204,7 @@ async def keys(db: Database | Transaction) -> list[KeyRecord]:
 
 
 async def lock_keys(tx: Transaction) -> list[KeyRecord]:
-    """Every key; nobody else decides about keys until the transaction ends."""
+    """Return every key, locked until the transaction ends."""
     await tx.execute(sql.keys_lock)
     return await keys(tx)
 

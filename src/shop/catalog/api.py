@@ -1,4 +1,4 @@
-"""HTTP in: everybody reads the catalog, admins write it."""
+"""HTTP in: the catalog is public to read; admins write it."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -126,7 +126,7 @@ def routes(products: Products) -> list[Route]:
 
     @put("/products/{sku}", scope="catalog:write")
     async def replace_product(sku: str, body: ProductDetails, conditions: Conditions) -> Answer[ProductView]:
-        """Replace a product's details, if nobody else has changed them since."""
+        """Replace a product's details, unless they have been changed since."""
         details = _details(body)
         return _answer(await products.change(sku, lambda _: details, version=body.version, conditions=conditions))
 

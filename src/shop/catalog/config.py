@@ -1,4 +1,4 @@
-"""What the catalog can be told from outside."""
+"""Settings of the catalog."""
 
 from dataclasses import dataclass
 from typing import Annotated

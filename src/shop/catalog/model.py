@@ -29,7 +29,7 @@ class Flaw:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Details:
-    """What an admin decides about a product."""
+    """The details of a product that an admin sets."""
 
     name: str
     category: str
@@ -78,7 +78,7 @@ class Product:
 
 
 class Sort(StrEnum):
-    """How a list is ordered; equal products follow by sku."""
+    """Orders of a list; equal products follow by sku."""
 
     SKU = "sku"
     SKU_DESCENDING = "-sku"
@@ -89,7 +89,7 @@ class Sort(StrEnum):
 
     @property
     def column(self) -> str:
-        """What is sorted by, without the direction."""
+        """The sorted column, without the direction."""
         return self.value.removeprefix("-")
 
     @property
@@ -100,7 +100,7 @@ class Sort(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which products a list shows; None asks nothing."""
+    """Conditions on the products of a list; None for no condition."""
 
     q: str | None = None
     category: str | None = None
@@ -128,7 +128,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a page of a sorted list ended: the last product's sort value, as text, and its sku."""
+    """The end of a page of a sorted list: the last product's sort value, as text, and its sku."""
 
     value: str
     sku: str
@@ -141,7 +141,7 @@ class Place:
 
 
 def sku_flaws(sku: str) -> list[Flaw]:
-    """What is wrong with a sku; empty for a good one."""
+    """Return the flaws of a sku; empty for a good one."""
     if _sku.fullmatch(sku):
         return []
     return [Flaw("/sku", "must be 1 to 32 capital letters, digits and inner hyphens")]

@@ -1,4 +1,4 @@
-"""What can be done with products. State and event are saved in one transaction, the row locked first."""
+"""Use cases of products. State and event are saved in one transaction, the row locked first."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""What each service shows the auditor: facts about orders, as they are now; read with `GET /internal/audit?since=`."""
+"""Facts about orders that each service shows the auditor, as they are now: `GET /internal/audit?since=`."""
 
 from datetime import datetime
 from typing import Annotated
@@ -46,7 +46,7 @@ class ProviderFact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReservationFact(msgspec.Struct, frozen=True, kw_only=True):
-    """What inventory holds for an order, and what it has released, by the stock ledger."""
+    """The units that inventory holds for an order, and has released, by the stock ledger."""
 
     order_id: UUID
     state: str

@@ -22,7 +22,7 @@ class OrderLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OrderEvent(Event):
-    """What every event of an order carries; `version` counts the order's changes from 1."""
+    """The common part of an order's events; `version` counts the order's changes from 1."""
 
     order_id: UUID
     customer_id: UUID
@@ -51,7 +51,7 @@ class OrderConfirmed(OrderEvent, topic="orders", type="order.confirmed", key="or
 
 
 class OrderCancelled(OrderEvent, topic="orders", type="order.cancelled", key="order_id"):
-    """The order ended; `was_confirmed` tells whether it had been paid (then a refund follows)."""
+    """The order ended; `was_confirmed` is true if it had been paid (then a refund follows)."""
 
     reason: str
     was_confirmed: bool = False
@@ -61,7 +61,7 @@ OrderStatus = Literal["created", "payment_pending", "confirmed", "cancelled"]
 
 
 class OrderView(msgspec.Struct, frozen=True, kw_only=True):
-    """An order as its customer sees it; `reason` says why it waits or was cancelled."""
+    """An order as its customer sees it; `reason` is set while it waits, and once it was cancelled."""
 
     id: UUID
     customer_id: UUID

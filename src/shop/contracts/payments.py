@@ -38,7 +38,7 @@ class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PaymentEvent(Event):
-    """What every event of a payment carries."""
+    """The common part of a payment's events."""
 
     payment_id: UUID
     order_id: UUID

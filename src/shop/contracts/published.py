@@ -39,7 +39,7 @@ def schemas() -> dict[str, Any]:
 
 
 def incompatibilities(released: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    """What a reader of the released contracts could not read any more; empty when all of it still holds."""
+    """Return what a reader of the released contracts could not read any more; empty when they are compatible."""
     problems = []
     for name, event in released["events"].items():
         now = current["events"].get(name)

@@ -16,7 +16,7 @@ class UserRegistered(Event, topic="users", type="user.registered", key="user_id"
 
 
 class UserRegistrationRepeated(Event, topic="users", type="user.registration-repeated", key="user_id"):
-    """Somebody registered with an address that is known: its owner is told by mail, the caller isn't."""
+    """A registration with a known address: its owner gets a mail, the caller the usual answer."""
 
     user_id: UUID
     email: str

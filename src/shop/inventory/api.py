@@ -60,7 +60,7 @@ class LedgerLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Count(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody counted, and from which level on more should be ordered (left out: as before)."""
+    """A counted quantity, and the level below which to order more (left out: unchanged)."""
 
     on_hand: Units
     reorder_level: Units | None = None

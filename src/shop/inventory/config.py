@@ -1,4 +1,4 @@
-"""What inventory can be told from outside."""
+"""Settings of inventory."""
 
 from dataclasses import dataclass
 from typing import Annotated

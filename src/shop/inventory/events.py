@@ -34,7 +34,7 @@ def moved(changes: Iterable[Change], *, at: datetime) -> list[Event]:
 
 
 def of_order(wish: Wish, decision: Decision, *, at: datetime) -> list[Event]:
-    """What follows from a decision: how its products stand now, and whether the order got its share."""
+    """Return the events of a decision: the new levels of its products, and the result for the order."""
     return [*moved(decision.changes, at=at), decided(wish.order_id, wish.customer_id, decision, at=at)]
 
 

@@ -11,7 +11,7 @@ from shop.inventory.service import Stock
 
 
 def register(consumer: Consumer, stock: Stock) -> None:
-    """Tell the consumer which event leads to which use case."""
+    """Register the handler of each event: the use case it leads to."""
     locks = Locks(keys=_skus, take=stock.lock)
 
     @consumer.on(ProductCreated, locks=SHARED)

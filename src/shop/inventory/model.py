@@ -57,7 +57,7 @@ class Level:
 
     @property
     def available(self) -> int:
-        """What an order can still get."""
+        """The units that an order can still get."""
         return self.on_hand - self.reserved
 
     @property
@@ -66,7 +66,7 @@ class Level:
         return self.available <= self.reorder_level
 
     def set(self, on_hand: int, reorder_level: int | None = None, *, now: datetime) -> "Change":
-        """Somebody counted. Raises Reserved when orders hold more than that."""
+        """Set the counted quantity. Raises Reserved when orders hold more than that."""
         if on_hand < self.reserved:
             raise Reserved(f"{self.sku}: {self.reserved} are reserved for orders, so on_hand can't be {on_hand}")
         level = self.reorder_level if reorder_level is None else reorder_level
@@ -143,7 +143,7 @@ class Shortage:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a confirmed order wants, in units by sku."""
+    """The units that a confirmed order needs, by sku."""
 
     order_id: UUID
     customer_id: UUID
@@ -152,14 +152,14 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What an order gets: all of its lines, or none and the reasons why."""
+    """The result for an order: all of its lines, or none and the reasons why."""
 
     changes: Sequence[Change]
     missing: Sequence[Shortage]
 
     @property
     def state(self) -> State:
-        """How the order's reservation begins."""
+        """The first state of the order's reservation."""
         return State.REJECTED if self.missing else State.RESERVED
 
 
@@ -173,7 +173,7 @@ def decide(levels: Mapping[str, Level], wanted: Mapping[str, int], *, now: datet
 
 
 def decide_all(levels: Mapping[str, Level], wishes: Sequence[Wish], *, now: datetime) -> list[tuple[Wish, Decision]]:
-    """What each gets after those before it."""
+    """Decide each request after those before it."""
     left, decided = dict(levels), []
     for wish in wishes:
         decision = decide(left, wish.units, now=now)
@@ -184,7 +184,7 @@ def decide_all(levels: Mapping[str, Level], wishes: Sequence[Wish], *, now: date
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited:
-    """What the auditor compares of a reservation: units of each product by the ledger."""
+    """A reservation for the auditor's comparison: units of each product by the ledger."""
 
     order_id: UUID
     state: State

@@ -1,4 +1,4 @@
-"""What can be done with stock. Rows are locked in the order of their skus before anything is decided about them."""
+"""Use cases of stock. Rows are locked in the order of their skus before anything is decided about them."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -52,7 +52,7 @@ class Stock:
     async def count(
         self, sku: str, *, on_hand: int, reorder_level: int | None, conditions: Conditions = NO_CONDITIONS
     ) -> Level:
-        """Somebody counted a product. A product nobody heard of gets its row: its creation may still be on its way.
+        """Set the counted quantity of a product. An unknown one gets its row: its creation may still be in flight.
 
         Raises PreconditionFailed; stock that was never set has no entity tag, so `If-None-Match: *` sets it once.
         """

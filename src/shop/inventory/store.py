@@ -16,7 +16,7 @@ DECIDE = sql.decide_orders.replace("-- told", f", told AS ({OutboxRows.insert(13
 
 
 class Moved(RuntimeError):
-    """A level or a reservation changed although nobody else should have done that: nothing may be saved."""
+    """A level or a reservation changed in spite of its lock: nothing may be saved."""
 
 
 async def create(tx: Transaction, sku: str, *, now: datetime) -> None:
@@ -68,7 +68,7 @@ async def opened(tx: Transaction, order_ids: Sequence[UUID]) -> set[UUID]:
 
 
 async def decide(tx: Transaction, decided: Sequence[tuple[Wish, Decision]], told: OutboxRows, *, now: datetime) -> None:
-    """Save what new orders get of locked products, in their order, and tell it. Raises Moved if one isn't new."""
+    """Save the decisions about locked products in their order, and their events. Raises Moved if one isn't new."""
     lines = [(wish.order_id, change) for wish, decision in decided for change in decision.changes]
     skus: dict[str, list[Change]] = {}
     for _, change in lines:
@@ -101,7 +101,7 @@ async def bury(tx: Transaction, order_id: UUID, customer_id: UUID, *, now: datet
 
 
 async def release(tx: Transaction, order_id: UUID, *, now: datetime) -> dict[str, int]:
-    """Mark a reservation released and tell what it held; empty unless it was reserved."""
+    """Mark a reservation released and return the units it held; empty unless it was reserved."""
     if await tx.fetchval(sql.release_reservation, order_id, now) is None:
         return {}
     return {row["sku"]: row["quantity"] for row in await tx.fetch(sql.held_by, order_id)}

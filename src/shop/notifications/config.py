@@ -1,4 +1,4 @@
-"""What notifications can be told from outside."""
+"""Settings of notifications."""
 
 import re
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _SENDER = re.compile(r"[!-?A-~]+@[!-?A-~]+")
 
 
 def tls_problems(url: str, tls: str, ca: str) -> list[str]:
-    """What contradicts itself in how the mail server is reached, a sentence each."""
+    """Return the contradictions between the settings of the mail server, a sentence each."""
     problems = []
     if url.startswith("smtps:") and tls != "auto":
         problems.append(f"SMTP_TLS={tls!r}: smtps:// begins with TLS; leave SMTP_TLS out, or use smtp://")

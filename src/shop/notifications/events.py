@@ -1,4 +1,4 @@
-"""From sent messages to the event that tells of them."""
+"""The event of a sent message."""
 
 from datetime import datetime
 

@@ -14,7 +14,7 @@ from shop.notifications.service import Notifications
 
 
 def register(consumer: Consumer, notifications: Notifications) -> None:
-    """Tell the consumer which event leads to which message."""
+    """Register the handler of each event: the message it leads to."""
 
     @consumer.on(UserRegistered, locks=SHARED)
     async def user_registered(event: UserRegistered, tx: Transaction, envelope: Envelope) -> None:

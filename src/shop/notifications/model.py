@@ -20,7 +20,7 @@ REFUNDED = "refunded"
 
 
 class Kind(StrEnum):
-    """What a message says."""
+    """Kinds of messages."""
 
     WELCOME = "welcome"
     REGISTERED_AGAIN = "registered-again"
@@ -40,7 +40,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """What is to be said to whom, because of which event."""
+    """A message to send, and the event that causes it."""
 
     id: UUID
     event_id: UUID
@@ -74,7 +74,7 @@ class Notification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited:
-    """What the auditor compares of a message."""
+    """A message for the auditor's comparison."""
 
     id: UUID
     order_id: UUID | None
@@ -99,7 +99,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """Nobody took it this time."""
+    """The mail server did not take it this time."""
 
     due: Due
     reason: str

@@ -69,7 +69,7 @@ class Mailer(Protocol):
 
 
 class Templates:
-    """What each kind of message says: `<kind>.txt`, whose first line is the subject, and `<kind>.html`."""
+    """The texts of each kind of message: `<kind>.txt`, whose first line is the subject, and `<kind>.html`."""
 
     def __init__(self) -> None:
         self._pages = Environment(
@@ -82,7 +82,7 @@ class Templates:
         )
 
     def mail(self, due: Due, *, at: datetime) -> Mail:
-        """Return the message that tells a customer of an event."""
+        """Return the message about an event."""
         notice = due.notice
         facts = {"name": due.name, "order_id": notice.order_id, **notice.facts}
         subject, _, text = self._pages.get_template(f"{notice.kind}.txt").render(facts).partition("\n")
@@ -197,7 +197,7 @@ class SmtpMailer:
 
 
 class GuardedMailer:
-    """A mailer behind policies: a mail server that is away isn't asked for a while, and messages wait."""
+    """A mailer behind policies: a mail server that is down is left alone for a while, and messages wait."""
 
     def __init__(self, mailer: Mailer, pipeline: Pipeline) -> None:
         self._mailer = mailer

@@ -1,4 +1,4 @@
-"""What can be done with notifications.
+"""Use cases of notifications.
 
 Sending is three steps, and no transaction is open while a mail server works: claim a batch for a while, hand over each
 message, record what came of it together with the events.
@@ -65,7 +65,7 @@ class Notifications:
         """Nothing to close: what it works with is owned beside it."""
 
     def statistics(self) -> NotificationsStatistics:
-        """What `measure` found last."""
+        """Return the result of the last `measure`."""
         return self._measured
 
     async def measure(self) -> None:
@@ -92,7 +92,7 @@ class Notifications:
         await store.save(tx, notices, now=self._clock.now())
 
     async def order_cancelled(self, tx: Transaction, notice: Notice, reason: str) -> None:
-        """Have a cancellation sent, unless the mail about the refund says all of it."""
+        """Queue the mail about a cancellation, unless the mail about the refund covers it."""
         if reason != REFUNDED:
             await self.notify(tx, notice)
 

@@ -32,18 +32,18 @@ async def save(tx: Transaction, notices: Sequence[Notice], *, now: datetime) -> 
 
 
 async def claim(db: Database, *, lease: float, limit: int) -> list[Due]:
-    """Take up to `limit` messages whose turn has come; nobody else gets them for `lease` seconds."""
+    """Claim up to `limit` messages that are due, for `lease` seconds."""
     return [_due(row) for row in await db.fetch(sql.claim_due, lease, limit)]
 
 
 async def mark_sent(tx: Transaction, sent: Sequence[Sent], *, now: datetime) -> list[Notice]:
-    """Record messages that were taken; returns those that nobody had recorded before."""
+    """Record messages that were taken; returns those that were not recorded before."""
     notices = {outcome.due.notice.id: outcome.due.notice for outcome in sent}
     return [notices[row["id"]] for row in await tx.fetch(sql.mark_sent, list(notices), now)]
 
 
 async def mark_failed(tx: Transaction, refused: Sequence[Refused]) -> None:
-    """Record messages that nobody will ever take."""
+    """Record messages that were refused for good."""
     ids = [outcome.due.notice.id for outcome in refused]
     await tx.execute(sql.mark_failed, ids, [outcome.reason for outcome in refused])
 
@@ -63,7 +63,7 @@ async def page(
 
 
 async def backlog(db: Database) -> tuple[int, float, int]:
-    """How many messages wait, the age of the oldest in seconds, and how many were refused for good."""
+    """Return the number of waiting messages, the age of the oldest in seconds, and the number refused for good."""
     [row] = await db.fetch(sql.backlog)
     return row["pending"], row["oldest"], row["failed"]
 

@@ -65,7 +65,7 @@ def routes(orders: Orders) -> list[Route]:
 
     @get("/orders/{order_id}/timeline", scope="orders:read")
     async def timeline(order_id: UUID, who: Principal) -> Page[TimelineEntry]:
-        """What happened to one of my orders, in every service."""
+        """The timeline of one of my orders, with steps of every service."""
         return Page(await orders.timeline(_customer(who), order_id))
 
     @post("/orders/{order_id}/cancel", scope="orders:write")
@@ -101,7 +101,7 @@ def actuator(breakers: list[CircuitBreaker]) -> list[Route]:
 
     @get("/actuator/circuitbreakerevents", public=True, hidden=True)
     async def events() -> dict[str, Any]:
-        """What they told last."""
+        """The latest events of the circuit breakers."""
         return last.events()
 
     return [show, events]

@@ -1,4 +1,4 @@
-"""The way to payments: every call behind one pipeline, every failure an outcome that says nobody could tell.
+"""Calls to payments: each behind one pipeline, each failure an outcome that leaves the payment unknown.
 
 fallback ( retry ( circuit breaker ( bulkhead ( time limiter ( call )))))
 """
@@ -22,13 +22,13 @@ log = get_logger()
 
 
 class PaymentsPort(Protocol):
-    """What orders asks of payments. Nothing is raised for a payments service that is down, slow or in doubt."""
+    """Payments, as orders calls it. Nothing is raised for a payments service that is down, slow or in doubt."""
 
     async def charge(self, order: Order) -> Outcome:
-        """Charge the order, once, however often it is asked for."""
+        """Charge the order, once, however often this is called."""
 
     async def find(self, order_id: UUID) -> Outcome:
-        """What became of the order's payment; UNKNOWN if payments never heard of it."""
+        """Return the state of the order's payment; UNKNOWN if payments has none."""
 
     async def undo(self, compensation: Compensation) -> Outcome:
         """Void or refund a cancelled order's payment; PENDING means again later."""

@@ -1,4 +1,4 @@
-"""What orders can be told from outside, and the points at which it can be made to fail."""
+"""Settings of orders, and its fault points."""
 
 from dataclasses import dataclass
 from typing import Annotated

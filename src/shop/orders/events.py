@@ -1,4 +1,4 @@
-"""What the outside sees of an order: its events, its view, and the answer to its checkout."""
+"""An order as others see it: its events, its view, and the answer to its checkout."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ def fact(order: Audited) -> OrderFact:
 
 
 def answer(order: Order, note: str | None) -> Answer[OrderView]:
-    """What the checkout of an order that has just left `created` answers, now and to every repeat."""
+    """Return the answer to the checkout of an order that has just left `created`, now and to every repeat."""
     location = {"Location": f"{PATH}/{order.id}"}
     match order.status:
         case Status.CONFIRMED:

@@ -13,7 +13,7 @@ from shop.orders.service import Orders
 
 
 def register(consumer: Consumer, orders: Orders) -> None:
-    """Have `orders` told of what happens elsewhere."""
+    """Register the handlers of events from other services."""
     of_order: Locks[Any] = Locks(keys=lambda event: [str(event.order_id)], take=orders.lock_orders)
     of_product: Locks[Any] = Locks(keys=lambda event: [event.sku], take=orders.lock_products)
     of_open_order: Locks[Any] = Locks(keys=lambda event: [str(event.order_id)], take=orders.lock_open_orders)

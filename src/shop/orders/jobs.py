@@ -1,4 +1,4 @@
-"""What time asks of orders."""
+"""Scheduled work of orders."""
 
 from backstay.service import Job, every
 from shop.orders.config import Settings

@@ -16,7 +16,7 @@ from shop.orders.service import Orders
 
 
 def settings(environ: Mapping[str, str]) -> Settings:
-    """Return the settings that the environment asks for."""
+    """Return the settings in the environment. Raises ConfigError with every mistake."""
     return Settings.read(environ)
 
 

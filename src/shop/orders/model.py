@@ -22,7 +22,7 @@ MAX_QUANTITY = 10_000
 
 
 class Status(StrEnum):
-    """Where an order is; beside each state, where it can go."""
+    """States of an order; beside each state, its transitions."""
 
     CREATED = "created"  # -> payment_pending, confirmed, cancelled
     PAYMENT_PENDING = "payment_pending"  # -> confirmed, cancelled
@@ -34,7 +34,7 @@ OPEN = (Status.CREATED, Status.PAYMENT_PENDING)
 
 
 class Reason(StrEnum):
-    """Why an order waits or ended, as its events and its view tell."""
+    """Reasons for which an order waits or ended, as in its events and its view."""
 
     UNSETTLED = "payment_unsettled"
     DECLINED = "payment_declined"
@@ -46,7 +46,7 @@ class Reason(StrEnum):
 
 
 class Result(StrEnum):
-    """What is known about the payment of an order."""
+    """The known state of an order's payment."""
 
     CAPTURED = "captured"
     DECLINED = "declined"
@@ -58,7 +58,7 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What payments says, or why it says nothing."""
+    """An answer of payments, or the reason why there is none."""
 
     result: Result
     payment_id: UUID | None = None
@@ -66,7 +66,7 @@ class Outcome:
 
 
 class Kind(StrEnum):
-    """How a cancelled order's payment is undone."""
+    """Ways to undo the payment of a cancelled order."""
 
     VOID = "void"  # whatever becomes of it
     REFUND = "refund"  # it was captured
@@ -102,7 +102,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited:
-    """What the auditor compares of an order."""
+    """An order for the auditor's comparison."""
 
     id: UUID
     status: Status
@@ -133,7 +133,7 @@ class Unsettled:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An order after a decision, what has to be undone at payments because of it, and what others said about it."""
+    """An order after a decision, the reversal due at payments because of it, and facts from other services."""
 
     order: Order
     compensation: Kind | None = None
@@ -141,7 +141,7 @@ class Change:
 
 
 def settle(order: Order, outcome: Outcome, at: datetime) -> Change:
-    """What the outcome of the payment means to the order, whoever brings it and however late.
+    """Apply the outcome of the payment to the order, from whatever source and however late.
 
     A refund that no cancellation of ours asked for was made at the provider: it ends a confirmed order too.
     """
@@ -196,14 +196,14 @@ def _moved(
 
 
 class NewLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A product somebody wants."""
+    """A product in a new order."""
 
     sku: str
     quantity: int
 
 
 class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client asks for. It names no price: prices are ours."""
+    """The contents of a checkout. It names no price: prices are ours."""
 
     lines: tuple[NewLine, ...]
     payment_method: str
@@ -340,7 +340,7 @@ def _line(wanted: NewLine, product: Product) -> Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A line of an order's timeline: who did what when. `event_id` is the event that told us, if one did."""
+    """An entry of an order's timeline: service, step, time. `event_id` is the event that reported it, if one did."""
 
     at: datetime
     service: str
@@ -351,7 +351,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compensation:
-    """What is still to be undone at payments for a cancelled order."""
+    """A reversal due at payments for a cancelled order."""
 
     order_id: UUID
     kind: Kind

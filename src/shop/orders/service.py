@@ -78,7 +78,7 @@ class Changed:
 
 
 class _Door:
-    """Lets so many checkouts in at once; who finds no place is told so at once, with nothing done."""
+    """Bounds concurrent checkouts; those beyond are refused at once, with nothing done."""
 
     def __init__(self, places: int) -> None:
         self._free = places
@@ -111,7 +111,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         """Nothing to close: what it works with is owned beside it."""
 
     def statistics(self) -> store.Backlog:
-        """What `measure` found last."""
+        """Return the result of the last `measure`."""
         return self._measured
 
     # -- by the customer --------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         return events.view(_own(changed.order if changed else None, customer_id))
 
     async def find(self, customer_id: UUID, order_id: UUID) -> OrderView:
-        """One of the customer's orders; raises NotFound for anybody else's."""
+        """Return one of the customer's orders; raises NotFound for others."""
         return events.view(_own(await store.find(self._db, order_id), customer_id))
 
     async def page(
@@ -159,7 +159,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         return [events.view(order) for order in shown], shown[-1].id if len(found) > limit else None
 
     async def timeline(self, customer_id: UUID, order_id: UUID) -> list[TimelineEntry]:
-        """What happened to one of the customer's orders, in every service; raises NotFound for anybody else's."""
+        """Return the timeline of one of the customer's orders, by all services; raises NotFound for others."""
         _own(await store.find(self._db, order_id), customer_id)
         steps = await store.timeline(self._db, order_id)
         return [TimelineEntry(at=s.at, service=s.service, what=s.what, details=dict(s.details)) for s in steps]
@@ -171,7 +171,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
     # -- by time ----------------------------------------------------------------------------------------------
 
     async def reconcile(self) -> int:
-        """Look after all unsettled orders that are due; the number of them."""
+        """Reconcile all unsettled orders that are due; returns their number."""
         settings, looked_after = self._settings, 0
         while True:
             await faults.point("orders.reconcile.before-claim")
@@ -228,7 +228,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         await self._change(tx, event.order_id, model.reject, by="inventory")
 
     async def payments_captured(self, tx: Transaction, news: Sequence[PaymentCaptured], ids: Sequence[UUID]) -> None:
-        """The money is there, whoever else knows; mostly the checkouts themselves knew first."""
+        """Settle captured payments; mostly the checkouts themselves have done so before."""
         steps = [self._paid(event, event_id, "payment captured") for event, event_id in zip(news, ids, strict=True)]
         await store.add_steps(tx, [step for each in steps for step in each])
         confirmed = await store.confirmed(tx, [event.order_id for event in news])
@@ -267,7 +267,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         by: str,
         took: float | None = None,
     ) -> Changed | None:
-        """Return the outcome of the payment, whoever brings it: the answer to the call, an event, the reconciler."""
+        """Settle the order by the outcome of its payment, from the call's answer, an event or the reconciler."""
         return await self._change(tx, order_id, lambda o, at: model.settle(o, outcome, at), by=by, details=_timed(took))
 
     lock_orders = staticmethod(store.lock_all)
@@ -321,7 +321,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
             return order if await store.place(tx, order, step, self._settings.first_check, told, claim) else None
 
     async def _repeated(self, wanted: NewOrder, key: IdempotencyKey) -> Order | Answer[OrderView]:
-        """What a known key leads to: the stored answer, or the order that was begun by somebody who is gone."""
+        """Return what a known key leads to: the stored answer, or the order of a checkout that was interrupted."""
         mine = uuid7()
         async with self._db.transaction() as tx:
             first = await key.claim(tx, wanted, operation_id=mine, locked_for=self._settings.checkout_locked_for)
@@ -339,7 +339,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         return outcome, time.perf_counter() - started
 
     async def _answer(self, order: Order, outcome: Outcome, took: float) -> Answer[OrderView]:
-        """Settle, and send what is stored: by us, or by whoever settled the order before us."""
+        """Settle, and send what is stored: by this checkout, or by an earlier settlement."""
         if order.status is Status.CREATED and (kept := await self._settle_at_once(order, outcome, took)) is not None:
             await faults.point("orders.settle.after-commit")
             return kept
@@ -353,7 +353,7 @@ class Orders(AbstractAsyncContextManager["Orders"]):
         return kept
 
     async def _settle_at_once(self, order: Order, outcome: Outcome, took: float) -> Answer[OrderView] | None:
-        """Settle in one statement an order that nobody has moved meanwhile. None, and nothing done, otherwise."""
+        """Settle an unchanged order in one statement. None, and nothing done, if it was changed meanwhile."""
         change = model.settle(order, outcome, self._clock.now())
         if change.compensation is not None:
             return None  # a second statement: the transaction of `settle` writes both
@@ -481,7 +481,7 @@ def _own(order: Order | None, customer_id: UUID) -> Order:
 
 
 def _allow(rule: Callable[[], T]) -> T:
-    """What a rule of the model gives; what it refuses as the problem that clients know."""
+    """Return the result of a rule of the model, its refusal as the problem that clients know."""
     try:
         return rule()
     except model.InvalidOrder as error:

@@ -31,7 +31,7 @@ _details = msgspec.json.Decoder(dict[str, object])
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What has not ended, and how old the oldest of it is, in seconds."""
+    """Unfinished work, and the age of the oldest in seconds."""
 
     unsettled: int
     oldest_unsettled_age: float
@@ -171,7 +171,7 @@ async def close_compensations(tx: Transaction, order_id: UUID, outcome: str) -> 
 
 
 async def backlog(db: Database) -> Backlog:
-    """What has not ended."""
+    """Return the unfinished work."""
     row = await db.fetchrow(sql.backlog)
     assert row is not None
     return Backlog(*row.values())
@@ -199,7 +199,7 @@ async def add_steps(tx: Transaction, steps: Sequence[tuple[UUID, Step]]) -> None
 
 
 async def timeline(db: Database, order_id: UUID) -> list[Step]:
-    """What happened to an order, in the order of time."""
+    """Return the timeline of an order, oldest entry first."""
     return [
         Step(
             at=row["at"],

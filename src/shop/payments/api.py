@@ -26,12 +26,12 @@ def routes(payments: Payments) -> list[Route]:
 
     @post("/payments/{order_id}/void", scope="payments:void", internal=True)
     async def void(order_id: UUID, body: ReversalRequest) -> PaymentView:
-        """See to it that the order is not paid, also if the charge comes later. `processing`: ask again."""
+        """Prevent the order's payment, also if the charge comes later. `processing`: repeat the request."""
         return await payments.void(order_id, body.reason)
 
     @post("/payments/{order_id}/refund", scope="payments:refund", internal=True)
     async def refund(order_id: UUID, body: ReversalRequest) -> PaymentView:
-        """Give the order's money back, once. `processing`: ask again."""
+        """Refund the order, once. `processing`: repeat the request."""
         return await payments.refund(order_id, body.reason)
 
     @get("/internal/audit", scope="audit:read", internal=True, hidden=True)

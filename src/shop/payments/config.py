@@ -1,4 +1,4 @@
-"""What payments can be told from outside, and the points at which it can be made to fail."""
+"""Settings of payments, and its fault points."""
 
 from dataclasses import dataclass
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What the outside sees of a payment: its events and its view."""
+"""A payment as others see it: its events and its view."""
 
 from datetime import datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""What time asks of payments."""
+"""Scheduled work of payments."""
 
 from backstay.service import Job, every
 from shop.payments.config import Settings

@@ -14,7 +14,7 @@ from shop.payments.service import Payments
 
 
 def settings(environ: Mapping[str, str]) -> Settings:
-    """Return the settings that the environment asks for."""
+    """Return the settings in the environment. Raises ConfigError with every mistake."""
     return Settings.read(environ)
 
 

@@ -17,7 +17,7 @@ LAST_RETRY = 30.0  # seconds between two such calls at most
 
 
 class Status(StrEnum):
-    """Where a payment is; beside each state, where it can go."""
+    """States of a payment; beside each state, its transitions."""
 
     PROCESSING = "processing"  # -> captured, declined, voided, refunding (captured, but nobody wants it any more)
     CAPTURED = "captured"  # -> refunding, refunded (at the provider, asked for by nobody here)
@@ -28,7 +28,7 @@ class Status(StrEnum):
 
 
 class Step(StrEnum):
-    """What a payment asks of the provider next."""
+    """Requests to the provider."""
 
     CHARGE = "charge"
     FIND = "find"
@@ -37,7 +37,7 @@ class Step(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What the provider says about a key."""
+    """The provider's states of a key."""
 
     CAPTURED = "captured"
     DECLINED = "declined"
@@ -48,7 +48,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer of the provider; `reason` says why it declined."""
+    """An answer of the provider; `reason` is set when it declined."""
 
     outcome: Outcome
     reason: str | None = None
@@ -59,7 +59,7 @@ OUTSIDE = "refunded at the provider"
 
 
 class Entry(StrEnum):
-    """What an entry of the provider's ledger is about."""
+    """Kinds of entries in the provider's ledger."""
 
     CAPTURED = "captured"
     REFUNDED = "refunded"
@@ -124,7 +124,7 @@ class Payment:
     def intend(
         cls, payment_id: UUID, *, order_id: UUID, customer_id: UUID, amount: Money, method: str, at: datetime
     ) -> Self:
-        """Return the decision to charge, saved before the provider hears of it."""
+        """Return the decision to charge, saved before the provider gets it."""
         return cls(
             id=payment_id,
             order_id=order_id,
@@ -141,11 +141,11 @@ class Payment:
         return cls(id=payment_id, order_id=order_id, status=Status.VOIDED, created_at=at, reason=reason, unwanted=True)
 
     def same_amount(self, amount: Money) -> bool:
-        """Return whether a repeated charge asks for what this payment is about; a tombstone takes any."""
+        """Return whether a repeated charge has this payment's amount; a tombstone takes any."""
         return self.amount is None or self.amount == amount
 
     def unwant(self, reason: str) -> "Payment":
-        """Return the payment after somebody voided or refunded it: stopped if it can be, given back if it can't."""
+        """Return the payment after a void or refund was requested: stopped if possible, else to be refunded."""
         match self.status:
             case Status.CAPTURED:
                 return self._moved(Status.REFUNDING, reason=reason, unwanted=True)
@@ -176,7 +176,7 @@ class Payment:
                 return self
 
     def next_step(self, known: Reply | None = None) -> Step | None:
-        """What to ask the provider now, given what it said last; None when nothing is open."""
+        """Return the next request to the provider, given its last answer; None when nothing is open."""
         match self.status:
             case Status.REFUNDING:
                 return Step.REFUND
@@ -193,7 +193,7 @@ class Payment:
 
 
 def refunded_in_full(payment: Payment, entry: LedgerEntry) -> bool:
-    """Return whether an entry of the provider's ledger says that the payment's whole amount went back."""
+    """Return whether an entry of the provider's ledger refunds the payment's whole amount."""
     return entry.entry is Entry.REFUNDED and entry.charge == charge_key(payment.id) and entry.amount == payment.amount
 
 
@@ -209,7 +209,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited:
-    """What the auditor compares of a payment."""
+    """A payment for the auditor's comparison."""
 
     id: UUID
     order_id: UUID
@@ -223,10 +223,10 @@ def charge_key(payment_id: UUID) -> str:
 
 
 def refund_key(payment_id: UUID) -> str:
-    """Return the provider's idempotency key of a payment's one refund, whoever asked for it."""
+    """Return the provider's idempotency key of a payment's one refund, whatever its cause."""
     return f"{payment_id}:refund"
 
 
 def retry_after(failures: int) -> timedelta:
-    """How long a payment rests after its provider failed that many times."""
+    """Return the wait after that many failures of the provider."""
     return timedelta(seconds=min(LAST_RETRY, FIRST_RETRY * 2 ** min(failures, 10)))

@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 
 class ProviderError(BackstayError):
-    """The payment provider gave no answer that could be understood; nobody knows what it did."""
+    """The payment provider gave no understandable answer; the outcome is unknown."""
 
 
 class PaymentProvider(Protocol):
-    """What we need of a payment provider. Every call raises ProviderError when the outcome is unknown."""
+    """A payment provider. Every call raises ProviderError when the outcome is unknown."""
 
     @property
     def methods(self) -> frozenset[str]:
@@ -37,13 +37,13 @@ class PaymentProvider(Protocol):
         """Take the money: captured, declined, or cancelled if `cancel` was there first."""
 
     async def find(self, key: str) -> Reply:
-        """What became of the charge: captured, declined, cancelled or unknown."""
+        """Return the state of the charge: captured, declined, cancelled or unknown."""
 
     async def cancel(self, key: str) -> Reply:
         """Never charge this key: cancelled, or captured or declined if it is too late."""
 
     async def refund(self, key: str, charge_key: str, amount: Money) -> Reply:
-        """Give the money of a captured charge back: refunded, also if it went back already, whoever asked for it."""
+        """Refund a captured charge: refunded, also if it was refunded before, whatever the cause."""
 
     async def changes(self, since: str | None, *, limit: int) -> Changes:
         """Entries of its ledger after a cursor of its own (None: from the beginning), the oldest first.
@@ -67,7 +67,7 @@ class Sandbox:
         self._slow = slow
 
     def use_dsn(self, dsn: str) -> None:
-        """Where the books are; only before entering."""
+        """Set the database of the books; only before entering."""
         self._books.use_dsn(dsn)
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Use cases of payments. The intent is committed, then the provider is asked, then its answer is committed.
+"""Use cases of payments. The intent is committed, then the provider is called, then its answer is committed.
 
 No call to the provider runs inside a transaction, and each is idempotent by its key: so whoever dies or doubles
 anywhere in between, the next one (a repeated request or the job) goes on from what is committed.
@@ -62,7 +62,7 @@ class PaymentsStatistics:
 
 
 class Payments(AbstractAsyncContextManager["Payments"]):
-    """Charges, looks up, voids and refunds payments, and finishes what was left open."""
+    """Charges, finds, voids and refunds payments, and finishes interrupted ones."""
 
     def __init__(
         self, db: Database, box: Outbox, provider: PaymentProvider, settings: Settings, *, clock: Clock = SYSTEM
@@ -79,7 +79,7 @@ class Payments(AbstractAsyncContextManager["Payments"]):
         """Nothing to close: what it works with is owned beside it."""
 
     def statistics(self) -> PaymentsStatistics:
-        """What `measure` found last."""
+        """Return the result of the last `measure`."""
         return self._measured
 
     async def measure(self) -> None:
@@ -117,7 +117,7 @@ class Payments(AbstractAsyncContextManager["Payments"]):
             raise Problem(502, "payment-provider-failed", "Payment provider failed", detail) from error
 
     async def find(self, order_id: UUID) -> PaymentView:
-        """Return the payment of an order, or its tombstone. Raises NotFound if it was never asked for."""
+        """Return the payment of an order, or its tombstone. Raises NotFound if there is none."""
         return events.view(_known(await store.find(self._db, order_id), order_id))
 
     async def void(self, order_id: UUID, reason: str) -> PaymentView:
@@ -130,12 +130,12 @@ class Payments(AbstractAsyncContextManager["Payments"]):
         return await self._give_back("void", order_id, reason)
 
     async def refund(self, order_id: UUID, reason: str) -> PaymentView:
-        """Give the order's money back, once, whoever asks and how often. Raises NotFound without a payment."""
+        """Refund the order, once, however often and by whomever requested. Raises NotFound without a payment."""
         await faults.point("payments.refund.before-intent-commit")
         return await self._give_back("refund", order_id, reason)
 
     async def resolve_stale(self) -> int:
-        """Go on with open payments that nobody looks after any more; the number of them."""
+        """Continue open payments whose lease has expired; returns their number."""
         lease, limit = self._settings.stale_after, self._settings.stale_batch
         stale = await store.claim_stale(self._db, lease=lease, limit=limit)
         results = await asyncio.gather(
@@ -241,7 +241,7 @@ class Payments(AbstractAsyncContextManager["Payments"]):
             return events.view(after)  # the decision stands; the job carries it out
 
     async def _pursue(self, payment: Payment, known: Reply | None = None, *, failures: int = 0) -> Payment:
-        """Ask the provider, and commit what it answers, until nothing is open."""
+        """Call the provider, and commit its answers, until nothing is open."""
         while (step := payment.next_step(known)) is not None:
             started = time.perf_counter()
             try:
@@ -256,7 +256,7 @@ class Payments(AbstractAsyncContextManager["Payments"]):
         return payment
 
     async def _ask_provider(self, step: Step, payment: Payment) -> Reply:
-        """One question to the provider, within a time of its own: cut short it would tell less, not end sooner."""
+        """Send one request to the provider, within a time of its own: ending it early would lose the answer."""
         try:
             async with asyncio.timeout(self._settings.provider_timeout):
                 await faults.point(f"payments.provider.before-{step}")
@@ -281,7 +281,7 @@ class Payments(AbstractAsyncContextManager["Payments"]):
         return await self._provider.charge(key, payment.amount, payment.method)
 
     async def _record(self, before: Payment, attempt: Attempt, reply: Reply) -> Payment:
-        """Commit an answer; if somebody moved the payment meanwhile, what the answer means to it now."""
+        """Commit an answer; if the payment was changed meanwhile, apply the answer to the changed one."""
         after = before.replied(reply)
         if after is before:
             return before

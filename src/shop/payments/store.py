@@ -44,7 +44,7 @@ async def find(db: Database, order_id: UUID) -> Payment | None:
 
 
 async def lock(tx: Transaction, order_id: UUID) -> tuple[Payment, bool] | None:
-    """Return the payment of an order, locked, and whether nobody has the lease to ask the provider about it."""
+    """Return the payment of an order, locked, and whether the lease to call the provider is free."""
     row = await tx.fetchrow(sql.lock, order_id)
     return None if row is None else (_payment(row), row["free"])
 
@@ -77,7 +77,7 @@ async def move(
 
 
 async def call(tx: Transaction, payment_id: UUID, lease: float) -> None:
-    """Take the lease to ask the provider, for so many seconds."""
+    """Take the lease to call the provider, for so many seconds."""
     await tx.execute(sql.call, payment_id, lease)
 
 
@@ -105,7 +105,7 @@ async def close_refund(tx: Transaction, payment_id: UUID, at: datetime) -> None:
 
 
 async def open_payments(db: Database) -> tuple[int, float]:
-    """How many payments wait for the provider, and the age of the oldest in seconds."""
+    """Return the number of payments that wait for the provider, and the age of the oldest in seconds."""
     row = await db.fetchrow(sql.open_payments)
     assert row is not None
     return row["pending"], row["oldest"]
@@ -128,7 +128,7 @@ async def audit(db: Database, after: tuple[int, UUID], *, limit: int) -> list[tu
 
 
 async def provider_cursor(db: Database) -> str | None:
-    """How far the changes at the provider have been followed."""
+    """Return the cursor up to which changes at the provider have been followed."""
     cursor: str | None = await db.fetchval(sql.provider_cursor)
     return cursor
 
@@ -145,7 +145,7 @@ async def move_provider_cursor(tx: Transaction, cursor: str | None) -> None:
 
 
 async def still_charged(tx: Transaction, payment_ids: Sequence[UUID]) -> list[tuple[UUID, UUID]]:
-    """Those of these payments that a refund would still move, each with its order, in one order for everybody."""
+    """Return those of these payments that a refund would still move, each with its order, always in the same order."""
     return [(row["id"], row["order_id"]) for row in await tx.fetch(sql.still_charged, payment_ids)]
 
 

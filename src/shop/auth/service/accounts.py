@@ -65,7 +65,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a login or a refresh gives."""
+    """The result of a login or a refresh."""
 
     access: IssuedToken
     refresh_token: str
@@ -73,7 +73,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class FirstAdmin:
-    """The admin that is made if nobody has the address yet."""
+    """The admin that is created if the address has no account yet."""
 
     email: str
     password: str

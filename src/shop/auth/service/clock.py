@@ -31,7 +31,7 @@ class SharedClock:
         return None
 
     async def measure(self) -> None:
-        """Ask the database for its time; half of the way there and back counts as passed."""
+        """Read the database's time; half of the round trip counts as passed."""
         asked, began = self._clock.now(), self._clock.monotonic()
         there = await store.now(self._db)
         self._ahead = asked + timedelta(seconds=(self._clock.monotonic() - began) / 2) - there

@@ -181,5 +181,6 @@ async def test_the_relay_command_publishes(secured: Secured, database: str) -> N
             process.send_signal(signal.SIGTERM)
             out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
-    assert "stopped: 1 published" in out.decode()
+    summary = [json.loads(line) for line in out.decode().splitlines() if "relay.finished" in line]
+    assert [(one["published"], one["repeated"]) for one in summary] == [(1, 0)]
     assert PASSWORD not in (out + err).decode()

@@ -1,6 +1,7 @@
 """The outbox commands, as processes."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from backstay.db import Database
+from backstay.dev.ports import free_port
+from backstay.http import HttpClient
 from backstay.messaging import Consumer, KafkaBroker
 from backstay.outbox import Outbox, OutboxError, append, read_status
 from backstay.testing import eventually
@@ -98,9 +101,19 @@ async def test_relay_process(db: Database, database: str, kafka: Any) -> None:
     await broker.create_topics({"glasses": 6})
     async with db.transaction() as tx:
         await append(tx, topic="glasses", key="a", type="pour.done", payload={})
-    process = await start("relay", database, f"kafka://{kafka.bootstrap}", "--flavor", kafka.flavor)
+    management = free_port()
+    flags = ("--flavor", kafka.flavor, "--management-port", str(management))
+    process = await start("relay", database, f"kafka://{kafka.bootstrap}", *flags)
     try:
         await eventually(lambda: drained(db), timeout=30)
+        async with HttpClient() as http:
+            pages = [
+                await http.request("127.0.0.1", management, "GET", path, timeout=5.0)
+                for path in ("/health/live", "/health/ready", "/metrics", "/info", "/nothing")
+            ]
+        assert [page.status for page in pages] == [200, 200, 200, 200, 404]
+        published = [line for line in pages[2].body.decode().splitlines() if "relay_published_total{" in line]
+        assert [line.rpartition(" ")[2] for line in published] == ["1.0"]
         status = await read_status(db)
         assert [(one.name, one.shards) for one in status.relays] == [("relay", 64)]
         assert status.unowned == 0
@@ -109,7 +122,8 @@ async def test_relay_process(db: Database, database: str, kafka: Any) -> None:
         out, err = await process.communicate()
 
     assert process.returncode == 0, err.decode()
-    assert "stopped: 1 published" in out.decode()
+    summary = [json.loads(line) for line in out.decode().splitlines() if "relay.finished" in line]
+    assert [(one["published"], one["repeated"]) for one in summary] == [(1, 0)]
     assert (await read_status(db)).unowned == 64
     await broker.aclose()
 

@@ -1,13 +1,11 @@
 """What the commands share: how they run, what they say, and how they read what they were given."""
 
 import asyncio
-import errno
-import logging
 import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
@@ -23,7 +21,6 @@ _BROKERS = re.compile(r"(kafka://)?[\w.\-\[\]]+:\d+(,[\w.\-\[\]]+:\d+)*/?\Z")
 MISUSED = 2
 """Exit status where the command line, a setting or the surroundings have to change first."""
 REACH_TIMEOUT = 5.0  # seconds for a connection to a server that a command needs
-LAST_PORT = 65535
 EXTRAS = {
     "relay": "outbox",
     "outbox": "outbox",
@@ -32,6 +29,11 @@ EXTRAS = {
     "registry": "discovery",
 }
 """The extra of each command."""
+ON_DATABASE = {
+    "outbox": ("adopt", "status", "park", "resume", "skip", "replay"),
+    "dead-letters": ("list", "replay", "discard", "audit"),
+}
+"""Commands whose first argument is a database."""
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -65,23 +67,6 @@ def _extra_missing(error: ModuleNotFoundError) -> str:
     return (
         f"this command needs the extra {extra!r} (pip install 'backstay[{extra}]'): there is no module {error.name!r}"
     )
-
-
-@contextmanager
-def listening(host: str, port: int) -> Iterator[None]:
-    """Name the address when a server can't listen on it; raises ConfigError."""
-    if not 0 <= port <= LAST_PORT:  # the system would take the rest of a division
-        raise ConfigError(f"--port {port}: must be a port from 1 to {LAST_PORT}, or 0 for a free one")
-    try:
-        yield
-    except socket.gaierror as error:
-        raise ConfigError(f"--host {host!r} is unknown: {error.strerror}") from error
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(
-                f"port {port} of {host} is taken: stop what listens there, or choose another with --port (0: any)"
-            ) from error
-        raise ConfigError(f"can't listen on {host}:{port}: {error.strerror or error}") from error
 
 
 async def reach(url: str, *, connect: bool = True) -> None:
@@ -124,15 +109,6 @@ def _unreachable(host: str, port: int, error: Exception) -> str:
     return f"{host}:{port} can't be reached: {getattr(error, 'strerror', None) or error}"
 
 
-async def until_stopped() -> None:
-    """Return at SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await stop.wait()
-
-
 def say(text: str) -> None:
     """A line on stdout, at once."""
     sys.stdout.write(text + "\n")
@@ -143,14 +119,6 @@ def fail(text: str, status: int = 1) -> NoReturn:
     """Return a line on stderr, and the end with that status; 2 is for what was asked for wrongly."""
     sys.stderr.write(f"backstay: {text}\n")
     raise SystemExit(status)
-
-
-def log_to_stderr() -> None:
-    """Log lines go to stderr."""
-    handler = logging.StreamHandler()
-    line = "%(asctime)s %(levelname)s %(message)s %(reason)s"
-    handler.setFormatter(logging.Formatter(line, defaults={"reason": ""}))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def database_name(dsn: str) -> str:
@@ -188,6 +156,18 @@ def completed(words: list[str], environ: Mapping[str, str]) -> list[str]:
     if dsn and not any(word.startswith(("postgresql://", "postgres://")) for word in rest):
         rest = [dsn, *rest]
     return words[:at] + rest
+
+
+def check_database(words: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Raise ConfigError if a command that works on a database is given none."""
+    if len(words) < 2 or words[1] not in ON_DATABASE.get(words[0], ()) or "--help" in words:
+        return
+    if not environ.get("DATABASE_URL") and not any("://" in word for word in words[2:]):
+        command = " ".join(["backstay", *words[:2]])
+        raise ConfigError(
+            f"`{command}` needs a database: name it first (postgresql://user:password@host:port/database), "
+            "or set the variable DATABASE_URL"
+        )
 
 
 def address(kafka: str) -> str:

@@ -1,22 +1,16 @@
-"""`backstay relay` and `backstay outbox …`: the outbox of a database, whoever writes to it."""
+"""`backstay outbox …`: the outbox of a database, whoever writes to it."""
 
 import asyncio
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from backstay.cli.common import (
     MISUSED,
-    address,
     database,
-    database_name,
     fail,
-    log_to_stderr,
-    reach,
     run,
     say,
-    until_stopped,
 )
 from backstay.errors import ConfigError
 
@@ -24,33 +18,6 @@ if TYPE_CHECKING:
     from backstay.outbox import OutboxTable
 
 ROUTE = "outbox.event.{}"
-
-
-def relay(
-    dsn: str,
-    kafka: str,
-    name: str = "relay",
-    source: str = "",
-    lease: float = 10.0,
-    flavor: str = "apache",
-    strict: bool = False,
-    wal: bool = False,
-    table: str = "",
-    shape: str = "debezium",
-    route: str = ROUTE,
-) -> None:
-    """Publish the outbox of the database DSN to KAFKA (host:port), until SIGTERM.
-
-    Both may be left out where DATABASE_URL and KAFKA are set; the DSN of every other command, too.
-    SOURCE is what events say they come from (/service/<database>); LEASE is seconds until a dead relay is replaced;
-    --strict publishes by transactions; --wal reads the write-ahead log instead of polling. --table is an outbox table
-    of somebody else's, of SHAPE debezium or quarkus.
-
-    TLS and SASL come from the environment: KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME,
-    KAFKA_SASL_PASSWORD, KAFKA_CA, and KAFKA_OPTIONS, a JSON object of further librdkafka options.
-    """
-    options = {"lease": lease, "strict": strict, "wal": wal, "table": foreign_table(table, shape, route)}
-    run(_relay(dsn, kafka, name, source, flavor, options))
 
 
 def outbox_adopt(dsn: str, table: str, shape: str = "debezium", apply: bool = False) -> None:
@@ -95,33 +62,6 @@ def outbox_replay(
 ) -> None:
     """Let a parked KEY go on, its first event (or --event ID, also a skipped one) with the JSON of --payload FILE."""
     run(_outbox_replay(dsn, topic, key, payload, event, foreign_table(table, shape, route)))
-
-
-async def _relay(dsn: str, kafka: str, name: str, source: str, flavor: str, options: dict[str, Any]) -> None:
-    from backstay.db import Database
-    from backstay.messaging import KafkaAccess, KafkaBroker
-    from backstay.outbox import Outbox
-
-    log_to_stderr()
-    if flavor not in ("apache", "embedded"):
-        raise ConfigError(f"--flavor {flavor!r}: must be apache or embedded")
-    db = Database(database_name(dsn), dsn=dsn, max_size=2)
-    await reach(dsn, connect=False)
-    await reach(address(kafka), connect=False)
-    broker = KafkaBroker(
-        address(kafka),
-        flavor=flavor,  # type: ignore[arg-type]
-        client_id=f"backstay-{name}",
-        options=KafkaAccess.read(os.environ).client_options(),
-    )
-    try:
-        async with db, Outbox(db, source=source or None).relay(broker, name=name, **options) as running:
-            say(f"relaying {db.name} to {address(kafka)}")
-            await until_stopped()
-        counts = running.statistics()
-        say(f"stopped: {counts.published} published, {counts.failed} repeated")
-    finally:
-        await broker.aclose()
 
 
 async def _outbox_adopt(dsn: str, table: str, shape: str, apply: bool) -> None:

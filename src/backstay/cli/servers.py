@@ -1,153 +1,148 @@
-"""`backstay gateway` and `backstay registry`: servers of their own."""
+"""`backstay gateway`, `registry` and `relay`: processes of their own, composed by `backstay.runtime`."""
 
 import asyncio
 import os
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from backstay.cli.common import listening, log_to_stderr, reported, run, say, until_stopped
+from backstay.cli.common import address, reach, reported
+from backstay.cli.options import SettingsOptions, log_format
 from backstay.errors import ConfigError
 
 if TYPE_CHECKING:
-    from backstay.auth import TokenVerifier
-    from backstay.discovery import Credentials
-    from backstay.gateway import RouteTable
+    from backstay.runtime.gateway import GatewayProcess, GatewaySettings
+
+SECRETS = ("kafka_sasl_password", "kafka_options")
+"""Settings that are no options: every user of the machine can read a command line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Issuer:
-    """Who signs the access tokens that a gateway accepts; all empty when nobody does."""
+def gateway_options() -> SettingsOptions:
+    """Return the options of `backstay gateway`."""
+    from backstay.runtime.gateway import GatewaySettings
 
-    name: str
-    audience: str
-    jwks: str
-
-    def check(self) -> None:
-        """Raise ConfigError unless all that is needed is there, or nothing at all."""
-        if (self.name or self.jwks or self.audience) and not (self.name and self.audience):
-            raise ConfigError("--issuer and --audience go together; --jwks needs both")
-
-    @property
-    def keys(self) -> str:
-        """Where the keys are."""
-        return self.jwks or self.name.rstrip("/") + "/.well-known/jwks.json"
+    names = {
+        "gateway_port": "--port",
+        "discovery_url": "--eureka",
+        "token_issuer": "--issuer",
+        "token_audience": "--audience",
+        "jwks_url": "--jwks",
+    }
+    return SettingsOptions(GatewaySettings, names=names, skip=SECRETS)
 
 
-def gateway(
-    file: Path,
-    host: str = "127.0.0.1",
-    port: int = 8080,
-    eureka: str = "",
-    profile: str = "",
-    issuer: str = "",
-    audience: str = "",
-    jwks: str = "",
-    open: bool = False,  # noqa: A002 - the option's name
-) -> None:
+def registry_options() -> SettingsOptions:
+    """Return the options of `backstay registry`."""
+    from backstay.runtime.registry import RegistrySettings
+
+    names = {"discovery_port": "--port", "registry_private_reads": "--private-reads", "open_registry": "--open"}
+    return SettingsOptions(RegistrySettings, names=names, skip=["registry_credentials"])
+
+
+def relay_options() -> SettingsOptions:
+    """Return the options of `backstay relay`."""
+    from dataclasses import fields
+
+    from backstay.runtime.relay import RelaySettings
+
+    own = [field.name for field in fields(RelaySettings) if field.name.startswith("relay_")]
+    names = {name: f"--{name.removeprefix('relay_').replace('_', '-')}" for name in own}
+    names["kafka_flavor"] = "--flavor"
+    skip = ["database_url", "kafka", *SECRETS]
+    return SettingsOptions(RelaySettings, names=names, skip=skip, arguments=["dsn", "kafka"])
+
+
+def gateway(file: Path, profile: str = "", open: bool = False, *, given: Mapping[str, str]) -> None:  # noqa: A002
     """Serve the routes of a Spring Cloud Gateway FILE (application.yml or .properties), until SIGTERM.
 
-    EUREKA is the address of the registry for lb:// routes, such as http://127.0.0.1:8761/eureka; PROFILE is a list of
-    active profiles, separated by commas, in place of SPRING_PROFILES_ACTIVE and of the file's own. Routes that aren't
-    public want an access token of ISSUER for AUDIENCE, signed by a key found at JWKS (fixed addresses, separated by
-    commas, tried in turn; default: the issuer's /.well-known/jwks.json); --open makes every route public.
+    --eureka is the address of the registry for lb:// routes, such as http://127.0.0.1:8761/eureka, where the gateway
+    registers, too; --profile is a list of active profiles, separated by commas, in place of SPRING_PROFILES_ACTIVE and
+    of the file's own. Routes that aren't public want an access token of --issuer for --audience, signed by a key
+    found at --jwks (fixed addresses, separated by commas, tried in turn; default: the issuer's /.well-known/jwks.json);
+    --open makes every route public. Health, metrics and routes are on --management-port.
     """
-    run(_gateway(file, host, port, eureka, profile, Issuer(issuer, audience, jwks), open))
+    from backstay.runtime.gateway import GatewaySettings
+    from backstay.runtime.program import load
+
+    environ = {**os.environ, **log_format(os.environ), **given}
+    issuer = environ.get("TOKEN_ISSUER", "")
+    if issuer.startswith(("http://", "https://")) and not environ.get("JWKS_URL"):
+        environ["JWKS_URL"] = issuer.rstrip("/") + "/.well-known/jwks.json"
+    with reported(), gateway_options().named(given, os.environ):
+        build = _GatewayOf(file, profile, open)
+        load(lambda: GatewaySettings.read(environ), build).execute()
 
 
-def registry(
-    host: str = "127.0.0.1",
-    port: int = 8761,
-    credentials: Path | None = None,
-    private_reads: bool = False,
-    open: bool = False,  # noqa: A002 - the option's name
-) -> None:
+class _GatewayOf:
+    """Makes the gateway of a file."""
+
+    def __init__(self, file: Path, profile: str, is_open: bool) -> None:
+        self._file = file
+        self._profiles = [name for part in profile.split(",") if (name := part.strip())] or None
+        self._open = is_open
+
+    def __call__(self, settings: "GatewaySettings") -> "GatewayProcess":
+        from backstay.gateway import RouteTable, read_definition_file
+        from backstay.resilience import Registry as Policies
+        from backstay.runtime.gateway import GatewayProcess
+
+        # None leaves the profiles to the environment and the file.
+        table = RouteTable(read_definition_file(self._file, os.environ, profiles=self._profiles))
+        if self._open:
+            for route in table.routes:
+                route.public = True
+        policies = Policies.from_yaml(self._file, only=table.breakers, profiles=self._profiles)
+        return GatewayProcess(settings, table, policies=policies)
+
+
+def registry(credentials: Path | None = None, *, given: Mapping[str, str]) -> None:
     """Serve a Eureka registry, until SIGTERM.
 
     CREDENTIALS is a file with the users that may register, else they are read from REGISTRY_CREDENTIALS: a JSON array
     such as [{"user": "orders", "passwords": ["…"], "apps": ["orders"]}]. --private-reads asks for one also to read.
-    Without credentials only a loopback HOST is served, unless --open lets everybody register.
+    Without credentials only a loopback HOST is served, unless --open lets everybody register. Health and metrics are on
+    the same port.
     """
-    from backstay.discovery import RegistryServer
+    from backstay.runtime.program import load
+    from backstay.runtime.registry import RegistryProcess, RegistrySettings
 
-    log_to_stderr()
-    with reported():
-        users = _credentials(credentials, private_reads)
-        server = RegistryServer(host, port, credentials=users, open=open)
-        with listening(host, port):
-            server.run()
+    environ = {**os.environ, **log_format(os.environ), **given}
+    named = [*given, *(["REGISTRY_CREDENTIALS"] if credentials is not None else [])]
+    flag = "--credentials" if credentials is None else f"--credentials {credentials}"
+    with reported(), registry_options().named(named, os.environ, registry_credentials=flag):
+        if credentials is not None:
+            environ["REGISTRY_CREDENTIALS"] = _read(credentials)
+        load(lambda: RegistrySettings.read(environ), RegistryProcess).execute()
 
 
-def _credentials(file: Path | None, private_reads: bool) -> "Credentials | None":
-    from backstay.discovery import Credentials
+def relay(dsn: str = "", kafka: str = "", *, given: Mapping[str, str]) -> None:
+    """Publish the outbox of the database DSN to KAFKA (host:port), until SIGTERM.
 
+    Both may be left out where DATABASE_URL and KAFKA are set; the DSN of every other command, too. --source is what
+    events say they come from (/service/<database>); --lease is seconds until a dead relay is replaced; --strict
+    publishes by transactions; --wal reads the write-ahead log instead of polling. --table is an outbox table of
+    somebody else's, of --shape debezium or quarkus. Health and metrics are on --management-port.
+
+    Secrets of TLS and SASL come from the environment: KAFKA_SASL_PASSWORD, and KAFKA_OPTIONS, a JSON object of further
+    librdkafka options.
+    """
+    from backstay.runtime.program import load
+    from backstay.runtime.relay import RelayProcess, RelaySettings
+
+    environ = {**os.environ, **log_format(os.environ), **given}
+    environ |= {name: text for name, text in (("DATABASE_URL", dsn), ("KAFKA", address(kafka))) if text}
+    environ["KAFKA"] = address(environ.get("KAFKA", ""))
+    arguments = {"database_url": "the argument DSN", "kafka": "the argument KAFKA"}
+    named = [*given, *(["DATABASE_URL"] if dsn else []), *(["KAFKA"] if kafka else [])]
+    with reported(), relay_options().named(named, os.environ, **arguments):
+        process = load(lambda: RelaySettings.read(environ), RelayProcess)
+        for place in (process.settings.database_url, process.settings.kafka):
+            asyncio.run(reach(place, connect=False))
+        process.execute()
+
+
+def _read(file: Path) -> str:
     try:
-        text = os.environ.get("REGISTRY_CREDENTIALS", "") if file is None else file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--credentials {file}: {getattr(error, 'strerror', None) or error}") from error
-    if file is not None or text:
-        try:
-            return Credentials.read(text, private_reads=private_reads)
-        except ConfigError as error:
-            origin = "REGISTRY_CREDENTIALS" if file is None else f"--credentials {file}"
-            raise ConfigError(f"{origin}: {error}") from error
-    if private_reads:
-        raise ConfigError("--private-reads needs credentials: give --credentials or set REGISTRY_CREDENTIALS")
-    return None
-
-
-async def _gateway(file: Path, host: str, port: int, eureka: str, profile: str, issuer: Issuer, is_open: bool) -> None:
-    from backstay.discovery import EurekaClient, Registry, StaticRegistry
-    from backstay.gateway import Gateway
-    from backstay.resilience import Registry as Policies
-
-    issuer.check()
-    routes = await _routes(file, profile, issuer, is_open)
-    active = _profiles(profile)
-    policies = await asyncio.to_thread(Policies.from_yaml, file, only=routes.breakers, profiles=active)
-    async with AsyncExitStack() as stack:
-        known: Registry = await stack.enter_async_context(EurekaClient(eureka)) if eureka else StaticRegistry({})
-        verifier = await _verifier(stack, issuer) if issuer.name else None
-        gateway = Gateway(routes, known, verifier=verifier, policies=policies, host=host, port=port)
-        with listening(host, port):
-            await _serve(gateway, f"gateway for {file}")
-
-
-def _profiles(given: str) -> list[str] | None:
-    """Return the profiles that are asked for; None leaves them to the environment and the file."""
-    return [name for part in given.split(",") if (name := part.strip())] or None
-
-
-async def _routes(file: Path, profile: str, issuer: Issuer, is_open: bool) -> "RouteTable":
-    from backstay.gateway import RouteTable, read_definition_file
-
-    found = await asyncio.to_thread(read_definition_file, file, os.environ, profiles=_profiles(profile))
-    table = RouteTable(found)
-    guarded = [route for route in table.routes if not route.public]
-    if is_open:
-        for route in guarded:
-            route.public = True
-    elif guarded and not issuer.name:
-        names = ", ".join(route.id for route in guarded)
-        raise ConfigError(
-            f"{file}: these routes want an access token, but nobody is named who signs one: {names}. Give --issuer and "
-            "--audience, or make a route public (metadata: public: true), or all of them (--open)"
-        )
-    return table
-
-
-async def _verifier(stack: AsyncExitStack, issuer: Issuer) -> "TokenVerifier":
-    from backstay.auth import FixedEndpoints, JwksCache, TokenVerifier, parse_jwks
-    from backstay.http import HttpClient
-
-    http = await stack.enter_async_context(HttpClient())
-    endpoints = FixedEndpoints(issuer.keys, http, variable="--jwks", check=parse_jwks)
-    keys = await stack.enter_async_context(JwksCache(endpoints.get, timeout=endpoints.timeout))
-    return TokenVerifier(issuer.name, issuer.audience, keys)
-
-
-async def _serve(server: AbstractAsyncContextManager[Any], what: str) -> None:
-    async with server as running:
-        say(f"{what} on http://{running.host}:{running.port}")
-        await until_stopped()

@@ -1,13 +1,9 @@
-"""A registry as a process: the lease registry behind a socket, with a loop that ends what is over."""
+"""The registry's server: the lease registry behind a socket, with a loop that removes ended leases."""
 
-import asyncio
 import json
 import logging
-import signal
 from types import TracebackType
-from typing import Self
-
-import uvloop
+from typing import TYPE_CHECKING, Self
 
 from backstay.clock import SYSTEM, Clock
 from backstay.discovery import page
@@ -19,7 +15,11 @@ from backstay.ids import uuid7
 from backstay.metrics import COUNTER, GAUGE, Sample, family
 from backstay.tasks import BackgroundTask
 
+if TYPE_CHECKING:
+    from backstay.telemetry.access import AccessLog  # its package needs structlog
+
 PORT = 8761
+"""Eureka's own."""
 EVICTION = 0.5  # seconds between looks for leases that have ended
 _PAGES = ("", "/eureka", "/health/live", "/health/ready", "/info", "/metrics")
 
@@ -40,6 +40,7 @@ class RegistryServer:
         open: accept an address beyond this machine although there are no credentials.
         leases: where registrations are kept.
         eviction: seconds between two removals of ended leases.
+        access_log: gets a line for each request.
         clock: what tells the time.
 
     Raises:
@@ -55,6 +56,7 @@ class RegistryServer:
         open: bool = False,  # noqa: A002 - the option's name
         leases: LeaseRegistry | None = None,
         eviction: float = EVICTION,
+        access_log: "AccessLog | None" = None,
         clock: Clock = SYSTEM,
     ) -> None:
         check_exposure(host, credentials, open=open)
@@ -63,13 +65,13 @@ class RegistryServer:
         self._eviction = eviction
         self._offset = clock.now().timestamp() - clock.monotonic()
         self._rest = EurekaRest(self.leases, self.now, life=uuid7().hex, credentials=credentials)
-        self._server = HttpServer(self.handle, host, port)
+        self._access_log = access_log
+        self._server = HttpServer(self.handle if access_log is None else self._handle_and_log, host, port)
         self._eviction_task = BackgroundTask(self._evict, name="discovery-eviction", clock=clock)
 
     async def __aenter__(self) -> Self:
         await self._server.__aenter__()
         self._eviction_task.start()
-        log.info("discovery.listening address=%s:%s", self._server.host, self._server.port)
         return self
 
     async def __aexit__(
@@ -78,17 +80,10 @@ class RegistryServer:
         await self._eviction_task.stop()
         await self._server.__aexit__(kind, error, trace)
 
-    def run(self) -> None:
-        """Serve until SIGTERM or SIGINT; the whole life of a process."""
-        uvloop.run(self.serve())
-
-    async def serve(self) -> None:
-        """Serve until the process gets SIGTERM or SIGINT."""
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        async with self:
-            await stop.wait()
+    @property
+    def host(self) -> str:
+        """The address it listens on."""
+        return self._server.host
 
     @property
     def port(self) -> int:
@@ -124,16 +119,26 @@ class RegistryServer:
                 return HttpReply(200, _metrics(self.statistics(), self._rest), content_type="text/plain; version=0.0.4")
         return not_found(request)
 
+    def _handle_and_log(self, request: HttpRequest) -> HttpReply:
+        began = self._clock.monotonic()
+        reply = self.handle(request)
+        if self._access_log is not None:
+            seconds = self._clock.monotonic() - began
+            self._access_log.write(request.method, request.path, "", reply.status, seconds, "", None)
+        return reply
+
     async def _evict(self) -> None:
         while True:
             began = self.now()
             await self._clock.sleep(self._eviction)
             late = self.now() - began - self._eviction
             if late > STALL:
-                log.warning("discovery.stood-still seconds=%.1f", late)
+                log.warning("discovery.event_loop_stalled", extra={"seconds": round(late, 1)})
                 self.leases.excuse(late)
             for lease in self.leases.evict(self.now()):
-                log.warning("discovery.lease-expired app=%s id=%s", lease.registration.app, lease.registration.id)
+                log.warning(
+                    "discovery.lease_expired", extra={"app": lease.registration.app, "id": lease.registration.id}
+                )
 
 
 def _json(content: dict[str, object]) -> HttpReply:

@@ -1,5 +1,6 @@
 """What a process reaches others by, made from its settings: the registry, the issuer's keys, the broker."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from backstay.auth import FixedEndpoints, JwksCache, TokenVerifier, parse_jwks
@@ -42,15 +43,16 @@ def token_verifier(settings: TokenSettings, keys: JwksCache, *, service: str | N
     )
 
 
-def missing_for_tokens(settings: TokenSettings) -> list[str]:
-    """Return what is not set, but needed to check access tokens, a sentence each."""
+def missing_for_tokens(settings: TokenSettings, routes: Sequence[str] = ()) -> list[str]:
+    """Return what is not set, but needed to check the access tokens of `routes`, a sentence each."""
+    named = f" ({', '.join(routes)})" if routes else ""
     wanted = {
         "TOKEN_ISSUER": (settings.token_issuer, "name who signs them"),
         "TOKEN_AUDIENCE": (settings.token_audience, "name the audience that they must have"),
         "JWKS_URL": (settings.jwks_url, "name the fixed address of the issuer's keys"),
     }
     return [
-        f"{name} is not set: there are routes that need an access token; {what}"
+        f"{name} is not set: there are routes that need an access token{named}; {what}"
         for name, (value, what) in wanted.items()
         if not value
     ]

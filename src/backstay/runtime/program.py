@@ -83,16 +83,20 @@ def _variable(problem: str) -> str:
 
 
 def run(name: str, read: Callable[[], LogSettings], serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run `serve` on uvloop with logs configured; exit with a message and a status if it can't."""
+    """Read the settings and `execute`; exit with a message and a status if it can't."""
     try:
-        import uvloop
-
-        settings = read()
-        configure(name, settings.log_format, settings.log_level)
-        uvloop.run(serve())
+        execute(name, read(), serve)
     except (BackstayError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the logs may not be read by anybody
         sys.exit(MISCONFIGURED if isinstance(error, ConfigError) else FAILED)
+
+
+def execute(name: str, settings: LogSettings, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run `serve` on uvloop, with the logs of the process `name` configured."""
+    import uvloop
+
+    configure(name, settings.log_format, settings.log_level)
+    uvloop.run(serve())
 
 
 async def serve(kind: str, running: AbstractAsyncContextManager[RunningProcess]) -> None:
@@ -113,4 +117,4 @@ async def serve(kind: str, running: AbstractAsyncContextManager[RunningProcess])
     log.info(f"{kind}.stopped")
 
 
-__all__ = ["FAILED", "MISCONFIGURED", "Process", "RunningProcess", "load", "run", "serve"]
+__all__ = ["FAILED", "MISCONFIGURED", "Process", "RunningProcess", "execute", "load", "run", "serve"]

@@ -2,11 +2,16 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
+from backstay import resilience as r
 from backstay.errors import ConfigError
 from backstay.gateway import RouteTable, read_definition_file
+from backstay.messaging import event_spec
+from backstay.runtime.gateway import GatewayProcess
+from shop.contracts.users import SessionRevoked
 from shop.gateway.config import GatewaySettings
-from shop.gateway.service import GatewayProcess
+from shop.kernel.resilience import Seconds, policies
 
 
 def settings(environ: Mapping[str, str]) -> GatewaySettings:
@@ -14,9 +19,14 @@ def settings(environ: Mapping[str, str]) -> GatewaySettings:
     return GatewaySettings.read(environ)
 
 
-def build(settings: GatewaySettings) -> GatewayProcess:
-    """Return the gateway, ready to run; raises `ConfigError` with every mistake in the routes."""
-    return GatewayProcess(settings, routes(settings))
+def build(settings: GatewaySettings, **parts: Any) -> GatewayProcess:
+    """Return the gateway, ready to run; raises `ConfigError` with every mistake in the routes.
+
+    `parts` are those of `GatewayProcess` in place of what the settings name: `registry`, `broker`.
+    """
+    table = routes(settings)
+    topic = event_spec(SessionRevoked).topic
+    return GatewayProcess(settings, table, policies=breakers(settings, table), revocations_topic=topic, **parts)
 
 
 def routes(settings: GatewaySettings) -> RouteTable:
@@ -30,3 +40,10 @@ def routes(settings: GatewaySettings) -> RouteTable:
         return RouteTable(read_definition_file(settings.routes, {**os.environ, **given}))
     except ConfigError as error:
         raise ConfigError([f"ROUTES: {problem}" for problem in error.problems]) from None
+
+
+def breakers(settings: GatewaySettings, routes: RouteTable) -> r.Registry:
+    """Return the circuit breakers that the routes name, as `resilience.yaml` has them; raises ConfigError."""
+    values = {name: value for name, value in vars(settings).items() if name.startswith("service_")}
+    values["service_wait_open"] = Seconds(settings.service_wait_open)
+    return policies(routes.breakers, values, {})

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from backstay import cli
+from backstay import __version__, cli
 from backstay.cli import common
 from backstay.dev.ports import free_port, is_open
 from backstay.http import HttpClient, HttpReply, HttpServer
@@ -153,6 +154,99 @@ async def test_gateway_guards_what_is_not_public(tmp_path: Path, is_open_to_all:
             await process.wait()
 
 
+async def test_gateway_has_a_management_port_and_an_access_log(tmp_path: Path) -> None:
+    """As the gateway of any application: health, metrics, info and routes beside the public port, a line a request."""
+    file = tmp_path / "application.yml"
+    file.write_text(ROUTES)
+    port, management = free_port(), free_port()
+    argv = [sys.executable, "-m", "backstay.cli", "gateway", str(file), "--open", "--port", str(port)]
+    process = await asyncio.create_subprocess_exec(
+        *argv, "--management-port", str(management), "--max-body", "10", stdout=asyncio.subprocess.PIPE
+    )
+    async with HttpClient() as http:
+
+        async def ask(port: int, method: str, path: str, body: bytes = b"") -> tuple[int, str]:
+            answer = await http.request("127.0.0.1", port, method, path, body=body, timeout=10.0)
+            return answer.status, answer.body.decode()
+
+        try:
+            await eventually(lambda: is_open(management), timeout=60, interval=0.05)
+            large = await ask(port, "POST", "/hello", b"x" * 11)
+            pages = {path: await ask(management, "GET", path) for path in ("/health/ready", "/metrics", "/info")}
+            listed = await ask(management, "GET", "/actuator/gateway/routes")
+        finally:
+            process.terminate()
+            out, _ = await process.communicate()
+
+    assert (process.returncode, large[0]) == (0, 413)
+    assert [status for status, _ in pages.values()] == [200, 200, 200]
+    assert 'backstay_gateway_requests_total{route="' in pages["/metrics"][1]
+    assert json.loads(pages["/info"][1]) == {"name": "gateway", "backstay": __version__, "routes": 2}
+    assert {route["route_id"] for route in json.loads(listed[1])} == {"hello", "secret"}
+    lines = [json.loads(line) for line in out.decode().splitlines()]
+    assert [line["status"] for line in lines if line.get("path") == "/hello"] == [413]
+    assert [line["event"] for line in lines if line["event"] != "gateway.request"] == [
+        "gateway.started",
+        "gateway.stopping",
+        "gateway.stopped",
+    ]
+
+
+def test_all_mistakes_of_a_server_are_named_at_once(tmp_path: Path) -> None:
+    """Options by their flags, variables by their names, and what is missing with both ways to give it."""
+    file = tmp_path / "application.yml"
+    file.write_text(ROUTES)
+    answer = backstay("gateway", str(file), "--max-body", "none", "--audience", "api", RESPONSE_TIMEOUT="0")
+
+    assert answer.returncode == 2
+    assert [line.split(":")[0] for line in answer.stderr.removeprefix("backstay: ").splitlines()] == [
+        "--max-body 'none'",
+        "RESPONSE_TIMEOUT='0'",
+        "--issuer (or the variable TOKEN_ISSUER) is not set",
+        "--jwks (or the variable JWKS_URL) is not set",
+    ]
+
+
+@pytest.mark.parametrize("words", [["outbox", "status"], ["outbox", "park", "orders", "1"], ["dead-letters", "list"]])
+def test_a_missing_database_is_named_with_both_ways_to_give_it(words: list[str]) -> None:
+    """The first argument, or DATABASE_URL."""
+    answer = backstay(*words, DATABASE_URL="")
+
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(f"backstay: `backstay {' '.join(words[:2])}` needs a database")
+    assert "DATABASE_URL" in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+
+
+def test_a_relay_names_both_ways_to_give_its_addresses() -> None:
+    """Arguments, or DATABASE_URL and KAFKA; both in one report."""
+    answer = backstay("relay", DATABASE_URL="", KAFKA="")
+
+    assert answer.returncode == 2
+    assert answer.stderr.splitlines() == [
+        "backstay: the argument DSN (or the variable DATABASE_URL) is not set: name the database whose outbox is to be "
+        "published",
+        "the argument KAFKA (or the variable KAFKA) is not set: name host:port of the broker",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [
+        ("gateway", ("--max-clients", "--address-rate", "--revocations-topic", "--heartbeat-interval")),
+        ("registry", ("--max-leases", "--eviction-interval", "--access-log", "--log-level")),
+        ("relay", ("--batch-rows", "--window-bytes", "--management-port", "--kafka-security-protocol")),
+    ],
+)
+def test_every_setting_of_a_server_is_an_option(command: str, wanted: tuple[str, ...]) -> None:
+    """Each limit can be given on the line; secrets can't."""
+    answer = backstay(command, "--help")
+
+    assert answer.returncode == 0
+    assert [flag for flag in wanted if flag not in answer.stdout] == []
+    assert not any(flag in answer.stdout for flag in ("--kafka-sasl-password", "--kafka-options"))
+
+
 def test_importing_needs_no_extra() -> None:
     """The module itself imports nothing but the standard library and Backstay's core."""
     code = (
@@ -221,7 +315,8 @@ def test_a_port_that_there_isnt_is_refused(server: str, port: str, tmp_path: Pat
     answer = backstay(server, *([str(file)] if server == "gateway" else []), "--open", f"--port={port}")
 
     assert answer.returncode == 2
-    assert answer.stderr == f"backstay: --port {port}: must be a port from 1 to 65535, or 0 for a free one\n"
+    assert answer.stderr.startswith(f"backstay: --port '{port}': must be int ≥ 0 and ≤ 65535")
+    assert len(answer.stderr.splitlines()) == 1
 
 
 def test_a_server_that_never_answers_ends_a_command() -> None:

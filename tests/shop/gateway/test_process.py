@@ -14,8 +14,7 @@ from backstay.ids import uuid7
 from backstay.messaging import Envelope, MemoryBroker
 from backstay.testing import eventually
 from backstay.testing.issuer import TokenIssuer
-from shop.gateway.main import routes, settings
-from shop.gateway.service import GatewayProcess
+from shop.gateway.main import build, settings
 
 NOBODY = "http://127.0.0.1:1/.well-known/jwks.json"
 
@@ -79,7 +78,7 @@ async def shop(*, environ=None, keys=True):
         jwks = f"http://127.0.0.1:{server.port if keys else 1}/.well-known/jwks.json"
         told = {"GATEWAY_PORT": "0", "TOKEN_ISSUER": issuer.issuer, "JWKS_URL": jwks, **(environ or {})}
         found = settings(told)
-        process = GatewayProcess(found, routes(found), registry=registry, broker=broker)
+        process = build(found, registry=registry, broker=broker)
         async with process.running() as running:
             yield Shop(running, upstream, issuer, broker, http)
 
@@ -226,7 +225,7 @@ async def test_it_registers_and_leaves():
                 )
             return json.loads(response.body)["application"]["instance"] if response.status == 200 else []
 
-        async with GatewayProcess(found, routes(found)).running() as running:
+        async with build(found).running() as running:
             shown = await eventually(instances)
         left = await instances()
 
@@ -243,7 +242,7 @@ async def test_revocations_of_before_the_start_count():
     await broker.create_topics({"users": 1})
     await publish(broker, "session.revoked", {"sid": str(sid)})
     found = settings({"GATEWAY_PORT": "0", "TOKEN_ISSUER": issuer.issuer, "JWKS_URL": NOBODY})
-    process = GatewayProcess(found, routes(found), registry=StaticRegistry({}), broker=broker)
+    process = build(found, registry=StaticRegistry({}), broker=broker)
 
     async with process.running() as running:
         await eventually(lambda: str(sid) in running.gateway.guard.denied)
@@ -253,7 +252,7 @@ async def test_whom_it_believes_is_configured():
     """Without a fixed issuer it doesn't start, and a name of the registry is none."""
     found = settings({"GATEWAY_PORT": "0"})
     with pytest.raises(ConfigError) as refused:
-        async with GatewayProcess(found, routes(found), registry=StaticRegistry({})).running():
+        async with build(found, registry=StaticRegistry({})).running():
             pass
     assert [problem.partition(" ")[0] for problem in refused.value.problems] == ["TOKEN_ISSUER", "JWKS_URL"]
     with pytest.raises(ConfigError, match="JWKS_URL: 'lb://auth/jwks' is looked up in the registry"):

@@ -14,9 +14,9 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from tests.conftest import KafkaForTests, Postgres
 
 from backstay.db import Database, Unavailable
+from backstay.dev import Kafka, Postgres
 from backstay.dev.postgres import Cluster
 from backstay.errors import ConfigError
 from backstay.messaging import Event, KafkaBroker, MemoryBroker, PublishError, Record
@@ -496,7 +496,7 @@ async def _resumed(db: Database) -> bool:
 
 
 @pytest.mark.kafka
-async def test_killed_processes_and_a_real_broker(db: Database, box: Outbox, mode: str, kafka: KafkaForTests) -> None:
+async def test_killed_processes_and_a_real_broker(db: Database, box: Outbox, mode: str, kafka: Kafka) -> None:
     """Relays killed between the broker's answer and what they do with it: all comes, in order, through the next."""
     broker = KafkaBroker(kafka.bootstrap, flavor=kafka.flavor)
     await broker.create_topics({"brews": 6})

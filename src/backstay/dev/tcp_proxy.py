@@ -1,7 +1,7 @@
-"""A door before the broker or the database: a TCP proxy that can be cut, shut, slowed and held, for all or for some.
+"""A TCP proxy in front of a broker or a database, whose connections can be cut, refused, delayed and held.
 
-Trouble can be meant for one process alone: whose a connection is, is asked only then, since asking takes time that all
-others would wait. Order of bytes is kept whatever changes meanwhile.
+A fault can be meant for one process alone. The owner of a connection is looked up only then, since that takes time in
+which all others would wait. The order of bytes is kept whatever changes meanwhile.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ Kind = Literal["refuse", "delay", "hold"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Trouble:
+class ConnectionFault:
     """A fault of connections. `who` are processes; None means all of them. `delay` in seconds each way."""
 
     kind: Kind
@@ -36,7 +36,7 @@ class Trouble:
         return self.who is None or owner in self.who
 
 
-class Door:
+class TcpProxy:
     """Listens on `port` and passes on to `target`, both on the loopback. An async context manager."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Door:
         """Listen for `target`; `owners` returns the processes behind clients' ports."""
         self.port, self.target = port, target
         self._owners = owners
-        self._troubles: list[Trouble] = []
+        self._troubles: list[ConnectionFault] = []
         self._links: set[_Link] = set()
         self._server: asyncio.Server | None = None
 
@@ -74,8 +74,8 @@ class Door:
 
     @contextmanager
     def trouble(self, kind: Kind, who: Collection[str] | None = None, *, delay: float = 0.0) -> Iterator[None]:
-        """Trouble as long as the context lasts; `refuse` also cuts what is there."""
-        trouble = Trouble(kind, None if who is None else frozenset(who), delay)
+        """ConnectionFault as long as the context lasts; `refuse` also cuts what is there."""
+        trouble = ConnectionFault(kind, None if who is None else frozenset(who), delay)
         if who is not None:
             self._ask(self._links)
         self._troubles.append(trouble)
@@ -88,7 +88,7 @@ class Door:
             for link in list(self._links):
                 link.move()
 
-    def _of(self, owner: str | None, kind: Kind) -> list[Trouble]:
+    def _of(self, owner: str | None, kind: Kind) -> list[ConnectionFault]:
         return [trouble for trouble in self._troubles if trouble.kind == kind and trouble.meets(owner)]
 
     def _ask(self, links: Collection["_Link"]) -> None:
@@ -102,7 +102,7 @@ class Door:
 class _Link:
     """A client's connection and ours to the target."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: TcpProxy) -> None:
         self.door = door
         self.owner: str | None = None
         self.asked = False
@@ -236,4 +236,4 @@ def _reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-__all__ = ["Door", "Trouble"]
+__all__ = ["ConnectionFault", "TcpProxy"]

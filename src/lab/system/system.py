@@ -23,7 +23,7 @@ from backstay.dev.processes import owners_of, started_at
 from backstay.dev.program import Program
 from backstay.dev.screen import Screen
 from backstay.dev.supervisor import NotReady, Supervisor
-from backstay.dev.tcp_proxy import Door
+from backstay.dev.tcp_proxy import TcpProxy
 from backstay.dev.web import Web
 from lab.system import infrastructure
 from lab.system.control import Answering, Control
@@ -56,7 +56,7 @@ class System:
         self._control = Control(self.supervisor, secrets.token_urlsafe(18))
         self._mailbox: Mailbox | None = None
         self._open = AsyncExitStack()
-        self._doors: dict[str, Door] = {}
+        self._doors: dict[str, TcpProxy] = {}
         self._ports: dict[str, int] = {}
         self._resources: Resources | None = None
         self._databases: Mapping[str, str] = {}
@@ -69,7 +69,7 @@ class System:
             raise RuntimeError("the system isn't up")
         return self._running
 
-    def door(self, name: str) -> Door:
+    def door(self, name: str) -> TcpProxy:
         """Return the door before `kafka` or `postgres`; RuntimeError if the system has none."""
         if name not in self._doors:
             raise RuntimeError(f"there is no door before {name}: start the system with --doors")
@@ -157,7 +157,7 @@ class System:
         self._resources = replace(self._resources, databases=doored)
 
     async def _open_door(self, name: str, port: int, target: int) -> None:
-        door = Door(port, target, owners=lambda clients: owners_of(clients, self.supervisor.pids_by_name()))
+        door = TcpProxy(port, target, owners=lambda clients: owners_of(clients, self.supervisor.pids_by_name()))
         self._doors[name] = await self._open.enter_async_context(door)
 
     def _described(self) -> str:

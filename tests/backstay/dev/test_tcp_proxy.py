@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from backstay.dev.ports import HOST, free_port
-from backstay.dev.tcp_proxy import Door
+from backstay.dev.tcp_proxy import TcpProxy
 from backstay.testing import eventually
 
 BROKEN = (ConnectionError, asyncio.IncompleteReadError)
@@ -54,12 +54,12 @@ async def echo() -> AsyncIterator[int]:
 
 
 @pytest.fixture
-async def door(echo: int) -> AsyncIterator[Door]:
-    async with Door(free_port(), echo) as door:
+async def door(echo: int) -> AsyncIterator[TcpProxy]:
+    async with TcpProxy(free_port(), echo) as door:
         yield door
 
 
-async def test_bytes_come_through_in_order(door: Door) -> None:
+async def test_bytes_come_through_in_order(door: TcpProxy) -> None:
     """More than any buffer holds, and the end of a connection too."""
     async with Caller(door.port) as caller:
         sent = b"".join(number.to_bytes(4, "big") for number in range(500_000))
@@ -78,7 +78,7 @@ async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
 async def test_a_cut_meets_whom_it_is_meant_for(echo: int) -> None:
     """One process loses its connections, another keeps them, and whoever was cut may come back at once."""
     names: dict[int, str] = {}
-    async with Door(free_port(), echo, owners=lambda _ports: names) as door, Caller(door.port) as mine:
+    async with TcpProxy(free_port(), echo, owners=lambda _ports: names) as door, Caller(door.port) as mine:
         names[mine.port_of_mine] = "orders"
         assert await mine.ask(b"hello") == b"hello"
         async with Caller(door.port) as other:
@@ -92,7 +92,7 @@ async def test_a_cut_meets_whom_it_is_meant_for(echo: int) -> None:
             assert await again.ask(b"again") == b"again"
 
 
-async def test_a_shut_door_refuses_and_opens_again(door: Door) -> None:
+async def test_a_shut_door_refuses_and_opens_again(door: TcpProxy) -> None:
     """Whoever knocks meanwhile is reset; afterwards it is as before."""
     with door.trouble("refuse"):
         async with Caller(door.port) as caller:
@@ -102,7 +102,7 @@ async def test_a_shut_door_refuses_and_opens_again(door: Door) -> None:
         assert await caller.ask(b"hello") == b"hello"
 
 
-async def test_a_slow_door_delays_both_ways_and_keeps_the_order(door: Door) -> None:
+async def test_a_slow_door_delays_both_ways_and_keeps_the_order(door: TcpProxy) -> None:
     """What was slow is not overtaken by what comes after it is quick again."""
     async with Caller(door.port) as caller:
         await caller.ask(b"warm")
@@ -116,7 +116,7 @@ async def test_a_slow_door_delays_both_ways_and_keeps_the_order(door: Door) -> N
         assert await caller.reader.readexactly(6) == b"second"
 
 
-async def test_a_held_connection_hears_nothing_until_it_is_let_go(door: Door) -> None:
+async def test_a_held_connection_hears_nothing_until_it_is_let_go(door: TcpProxy) -> None:
     """A black hole: nothing fails, nothing comes; then everything does."""
     async with Caller(door.port) as caller:
         await caller.ask(b"warm")

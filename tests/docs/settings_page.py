@@ -88,15 +88,16 @@ def _placeholders(told: str) -> str:
 def _rows(cls: Any, base: Any) -> str:
     """A row for each field that `cls` has beyond `base`."""
     inherited = {field.name for field in fields(base)}
-    hints, said = get_type_hints(cls, include_extras=True), _docstrings(cls)
+    hints, texts = get_type_hints(cls, include_extras=True), docstrings(cls)
     return "".join(
-        f"| `{field.name.upper()}` | {_default(field)} | {_allowed(hints[field.name])} | {said.get(field.name, '')} |\n"
+        f"| `{field.name.upper()}` | {default_of(field)} | {allowed(hints[field.name])} | "
+        f"{texts.get(field.name, '')} |\n"
         for field in fields(cls)
         if field.name not in inherited
     )
 
 
-def _docstrings(cls: type) -> dict[str, str]:
+def docstrings(cls: type) -> dict[str, str]:
     """What is written below each field, in the class or in one that it inherits from."""
     said: dict[str, str] = {}
     for each in reversed([parent for parent in cls.__mro__ if parent is not object]):
@@ -112,7 +113,7 @@ def _pairs(statements: list[ast.stmt]) -> Iterator[tuple[str, str]]:
             yield field.target.id, " ".join(str(ast.literal_eval(text.value)).split()).replace("|", "\\|")
 
 
-def _default(field: Field[Any]) -> str:
+def default_of(field: Field[Any]) -> str:
     if field.default is MISSING:
         return "required"
     value = field.default
@@ -125,11 +126,11 @@ def _default(field: Field[Any]) -> str:
     return "" if value == "" else f"`{value}`"
 
 
-def _allowed(kind: Any) -> str:
+def allowed(kind: Any) -> str:
     if get_origin(kind) is Annotated:
         base, *more = get_args(kind)
         limits = [limit for meta in more if isinstance(meta, Meta) for limit in _limits(meta)]
-        return " ".join([_allowed(base), " and ".join(limits)]).strip()
+        return " ".join([allowed(base), " and ".join(limits)]).strip()
     if get_origin(kind) is Literal:
         return ", ".join(f"`{each}`" for each in get_args(kind))
     if get_origin(kind) is tuple:

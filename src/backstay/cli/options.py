@@ -51,9 +51,9 @@ class SettingsOptions:
         skip: Collection[str] = (),
         arguments: Collection[str] = (),
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._arguments = arguments
-        self._flags = {
+        self.flags: Mapping[str, str] = {
             field.name: names.get(field.name, f"--{field.name.replace('_', '-')}")
             for field in fields(settings)
             if field.name not in skip
@@ -63,7 +63,7 @@ class SettingsOptions:
         """Return the command `function` with these options: it gets those that are given as `given`, by variable."""
 
         def command(**values: Any) -> None:
-            options = {name: values.pop(name) for name in self._flags}
+            options = {name: values.pop(name) for name in self.flags}
             given = {name.upper(): _text(value) for name, value in options.items() if value is not None}
             function(**values, given=given)
 
@@ -84,9 +84,9 @@ class SettingsOptions:
     def _parameters(self) -> Iterator[inspect.Parameter]:
         import typer
 
-        texts, hints = described(self._settings), get_type_hints(self._settings)
-        for field in fields(self._settings):
-            flag = self._flags.get(field.name)
+        texts, hints = described(self.settings), get_type_hints(self.settings)
+        for field in fields(self.settings):
+            flag = self.flags.get(field.name)
             if flag is None:
                 continue
             is_switch = hints[field.name] is bool
@@ -104,7 +104,7 @@ class SettingsOptions:
         try:
             yield
         except ConfigError as error:
-            flags = {**self._flags, **others}
+            flags = {**self.flags, **others}
             fixed = {name for name, text in environ.items() if text} - set(given)
             raise ConfigError([_renamed(each, flags, fixed) for each in error.problems]) from None
 

@@ -231,7 +231,9 @@ class LogSettings(Settings):
     """What a process logs, and in which form."""
 
     log_format: Literal["json", "console"] = "json"
+    """A JSON object a line, or lines for people."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is logged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,8 +243,11 @@ class RegistrationSettings(Settings):
     discovery_url: Address = NO_ADDRESS
     """Registry with user and password, or several separated by commas; if empty the process doesn't register."""
     heartbeat_interval: Seconds = 30.0
+    """Between two heartbeats to the registry."""
     lease_duration: Seconds = 90.0
+    """After the last heartbeat the registry removes the entry when this time is over."""
     fetch_interval: Seconds = 30.0
+    """Between two reads of the registry's list."""
     advertised_host: str = ""
     """Address that the registry tells others; the one listened on if empty."""
     drain_delay: Annotated[float, Meta(ge=0)] = 0.0

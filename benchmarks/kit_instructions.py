@@ -17,7 +17,7 @@ from uuid import UUID
 
 import msgspec
 
-SHORT, LONG = 500, 2500
+SHORT, LONG = 300, 1300
 """Requests of the two runs."""
 
 THING = "0190a0a0-0000-7000-8000-000000000000"
@@ -121,7 +121,7 @@ async def drive(kind: str, count: int) -> None:
     service = Service(
         "things",
         routes=[*routes, get("/plain", public=True)(plain)],
-        settings=ServiceSettings(host="127.0.0.1", port=0),
+        settings=ServiceSettings(host="127.0.0.1", port=0, log_level=os.environ.get("LOG_LEVEL", "warning")),
         verifier=verifier,
     )
     async with service.running() as running:
@@ -166,6 +166,8 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["drive"]:
-        asyncio.run(drive(sys.argv[2], int(sys.argv[3])))
+        import uvloop
+
+        uvloop.run(drive(sys.argv[2], int(sys.argv[3])))
     else:
         main()

@@ -36,6 +36,8 @@ def test_every_predicate_and_filter_of_the_gateway_is_described() -> None:
 def test_every_type_of_problem_is_listed() -> None:
     """A client can look up whatever it is told."""
     code = [
+        *ROOT.glob("src/backstay/asgi/*.py"),
+        *ROOT.glob("src/backstay/http/*.py"),
         *ROOT.glob("src/backstay/service/*.py"),
         *ROOT.glob("src/backstay/gateway/*.py"),
         *ROOT.glob("src/shop/*/**/*.py"),

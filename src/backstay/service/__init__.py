@@ -34,6 +34,7 @@ from backstay.service.errors import ServiceCallError, UpstreamError, UpstreamRef
 from backstay.service.idempotency import IdempotencyKey
 from backstay.service.injection import Body
 from backstay.service.lifecycle import Running
+from backstay.service.mounts import Mount, mount
 from backstay.service.pages import Feed, Page, decode_cursor, encode_cursor
 from backstay.service.requests import Request
 from backstay.service.routing import Route, delete, get, patch, post, put
@@ -58,6 +59,7 @@ __all__ = [
     "IdempotencyKey",
     "Job",
     "MethodNotAllowed",
+    "Mount",
     "NotFound",
     "Page",
     "Port",
@@ -91,6 +93,7 @@ __all__ = [
     "every",
     "get",
     "idempotency",
+    "mount",
     "patch",
     "post",
     "put",

@@ -7,11 +7,14 @@ identity and connections.
 
 import os
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any, Literal, Self, get_args
 
+import structlog
+
+from backstay.asgi.types import Receive, Scope, Send
 from backstay.auth import TokenVerifier
 from backstay.clock import SYSTEM
 from backstay.discovery import Registry
@@ -20,9 +23,12 @@ from backstay.runtime import program
 from backstay.runtime.health import Check
 from backstay.runtime.jobs import Job, every
 from backstay.service.idempotency import COMPONENT, pruning
-from backstay.service.lifecycle import Running, role_of, start
+from backstay.service.lifecycle import Running, role_of, start, start_hosted
+from backstay.service.mounts import Mount
 from backstay.service.routing import Route
+from backstay.service.scopes import local_scope
 from backstay.service.settings import ServiceSettings
+from backstay.telemetry.logs import configure
 
 Role = Literal["api", "consumer", "relay", "jobs"]
 ROLES: frozenset[Role] = frozenset(get_args(Role))
@@ -39,7 +45,8 @@ class Service:
     Args:
         name: what the registry, logs and metrics call it.
         settings: read from the environment when it starts, if not given.
-        routes: what it answers; every one needs an access token unless it is public.
+        routes: what it answers; every one needs an access token unless it is public. Applications of other frameworks
+            among them: `mount("/admin", app)`.
         owns: async context managers, entered in this order and left in reverse. Databases, brokers' users and clients
             of other services among them get their addresses from the settings.
         jobs: what it does in time.
@@ -55,7 +62,7 @@ class Service:
         self,
         name: str,
         *,
-        routes: Sequence[Route] = (),
+        routes: Sequence[Route | Mount] = (),
         owns: Sequence[AbstractAsyncContextManager[Any]] = (),
         jobs: Sequence[Job] = (),
         ready: Sequence[Check] = (),
@@ -68,7 +75,8 @@ class Service:
     ) -> None:
         self.name = name
         self.settings = settings
-        self.routes = tuple(route.under(prefix) for route in routes)
+        self.routes = tuple(each.under(prefix) for each in routes if isinstance(each, Route))
+        self.mounts = tuple(each.under(prefix) for each in routes if isinstance(each, Mount))
         self.owns = tuple(owns)
         self.ready = tuple(ready)
         self.version = version
@@ -76,6 +84,7 @@ class Service:
         self.registry = registry
         self.broker = broker
         self.jobs = (*jobs, *self._housekeeping())
+        self._hosted: Running | None = None
 
     def __repr__(self) -> str:
         return f"Service({self.name!r}, {len(self.routes)} routes, {len(self.jobs)} jobs)"
@@ -88,6 +97,38 @@ class Service:
         settings = self.settings or ServiceSettings.read(os.environ if environ is None else environ)
         async with start(self, settings, _checked(roles)) as it:
             yield it
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI: for a server such as uvicorn or Granian, another application that mounts it, or a test."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if self._hosted is None:
+            raise RuntimeError(f"{self.name} has not been started: it needs the server's lifespan events")
+        application = self._hosted.application
+        if scope["type"] == "http":
+            await application(local_scope(scope), receive, send)
+        else:
+            await application.connect(local_scope(scope), receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """Start with the server that calls us, and stop with it."""
+        await receive()
+        async with AsyncExitStack() as stack:
+            try:
+                settings = self._loaded(None)
+                if not structlog.is_configured():
+                    configure(self.name, settings.log_format, settings.log_level)
+                self._hosted = await stack.enter_async_context(start_hosted(self, settings, ROLES))
+            except Exception as error:  # noqa: BLE001 - the server reports it
+                await send({"type": "lifespan.startup.failed", "message": f"{self.name}: {error}"})
+                return
+            try:
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+            finally:
+                self._hosted = None
+        await send({"type": "lifespan.shutdown.complete"})
 
     async def serve(self, roles: Collection[str] | None = None) -> None:
         """Run until SIGTERM or SIGINT, then stop in order; a second signal stops the draining.

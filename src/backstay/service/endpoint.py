@@ -44,14 +44,16 @@ class Limits:
 class Inbound:
     """One request on its way through the kit."""
 
-    __slots__ = ("caller", "context", "headers", "reply", "route")
+    __slots__ = ("caller", "context", "headers", "reply", "route", "status")
 
     def __init__(self, headers: dict[bytes, bytes], context: TraceContext) -> None:
         self.headers = headers
         self.context = context
         self.caller: Principal | None = None
         self.reply: Reply | None = None
-        """What goes out; None if the client left before there was an answer."""
+        """What goes out; None if the client left before there was an answer, or a mounted application answers."""
+        self.status = 0
+        """Of the answer that a mounted application has begun."""
         self.route: RouteCounters | None = None
 
 

@@ -1,6 +1,7 @@
 """The parts of a running service, and the order in which they come and go."""
 
 import contextlib
+import os
 import re
 import socket
 import sys
@@ -24,15 +25,20 @@ from backstay.runtime.health import Check, Readiness, checks_of
 from backstay.runtime.jobs import Job
 from backstay.runtime.registration import Registration
 from backstay.service.client import Client
+from backstay.service.dispatch import Dispatcher
 from backstay.service.endpoint import Endpoint, Limits
-from backstay.service.front import Front
+from backstay.service.mounts import Mount
 from backstay.service.router import Router
 from backstay.service.routing import Route
 from backstay.service.server import Server, bind
 from backstay.service.settings import ServiceSettings
 from backstay.service.system import Facts, system_routes
+from backstay.service.workers import OncePerHost, WorkerLock
 from backstay.telemetry.access import access_log
 from backstay.telemetry.metrics import exposition
+
+HOST_STOP_TIMEOUT = 5 * STOP_TIMEOUT
+"""Seconds for everything that one of several workers does to stop; each part of it has `STOP_TIMEOUT`."""
 
 _ROLES = {"backstay.messaging": ("Consumer", "consumer"), "backstay.outbox": ("Relay", "relay")}
 
@@ -43,6 +49,7 @@ class Blueprint(Protocol):
     name: str
     version: str
     routes: tuple[Route, ...]
+    mounts: tuple[Mount, ...]
     owns: tuple[AbstractAsyncContextManager[Any], ...]
     jobs: tuple[Job, ...]
     ready: tuple[Check, ...]
@@ -66,14 +73,19 @@ class Running:
         self.readiness = Readiness([*checks_of(service.owns), *service.ready])
         self._eureka: EurekaClient | None = None
         self._server: Server | None = None
-        self._front: Front | None = None
+        self._dispatcher: Dispatcher | None = None
+
+    @property
+    def application(self) -> Dispatcher:
+        """What answers the requests."""
+        if self._dispatcher is None:
+            raise RuntimeError("the service has not been started")
+        return self._dispatcher
 
     @property
     def port(self) -> int:
-        """The port that is really listened on."""
-        if self._server is None:
-            raise RuntimeError("the HTTP server has not been started")
-        return self._server.port
+        """The port that is really listened on; the setting, where another server listens."""
+        return self.settings.port if self._server is None else self._server.port
 
     @property
     def url(self) -> str:
@@ -97,11 +109,11 @@ class Running:
 
     def metrics(self) -> bytes:
         """Everything that is counted here, in Prometheus' text form."""
-        routes = self._front.statistics() if self._front is not None else []
+        dispatcher = self._dispatcher
+        routes = dispatcher.statistics() if dispatcher is not None else []
         parts = [*self.service.owns, *self.service.jobs, self.http, self.verifier, self._eureka]
-        front = self._front
-        refused = {"deadline": front.late, "overload": front.shed} if front else {}
-        return exposition(self.service.name, routes, front.active if front else 0, parts, refused=refused)
+        refused = {"deadline": dispatcher.late, "overload": dispatcher.shed} if dispatcher else {}
+        return exposition(self.service.name, routes, dispatcher.active if dispatcher else 0, parts, refused=refused)
 
     # The steps of the start, in their order. What each enters is left in reverse.
 
@@ -167,15 +179,37 @@ class Running:
 
     async def enter_owned(self, parts: Composition) -> None:
         """Give what is owned its addresses, then enter those parts that our roles run."""
+        self.wire_owned(parts)
+        for thing in self.service.owns:
+            await self._enter_one(thing, parts)
+
+    def wire_owned(self, parts: Composition) -> None:
+        """Give what is owned its addresses."""
         broker = self.service.broker or self._kafka(parts)
         for thing in self.service.owns:
             self._wire(thing, broker)
+
+    async def _enter_one(self, thing: AbstractAsyncContextManager[Any], parts: Composition) -> None:
+        role = role_of(thing)
+        if role is None or role in self.roles:
+            await parts.enter(type(thing).__name__.lower(), thing)
+            if role is not None:
+                self.readiness.watch(thing)
+
+    async def enter_shared(self, parts: Composition) -> None:
+        """Enter what each of several workers needs: the owned parts that run in every role."""
+        self.wire_owned(parts)
         for thing in self.service.owns:
-            role = role_of(thing)
-            if role is None or role in self.roles:
-                await parts.enter(type(thing).__name__.lower(), thing)
-                if role is not None:
-                    self.readiness.watch(thing)
+            if role_of(thing) is None:
+                await self._enter_one(thing, parts)
+
+    async def enter_once(self, parts: Composition) -> None:
+        """Enter what one of several workers does: consumers, relay, jobs, and the entry in the registry."""
+        for thing in self.service.owns:
+            if role_of(thing) is not None:
+                await self._enter_one(thing, parts)
+        self.start_jobs(parts)
+        await self.register(parts)
 
     def _wire(self, thing: Any, broker: Any) -> None:
         if isinstance(thing, Client):
@@ -204,8 +238,8 @@ class Running:
         for job in self.service.jobs:
             parts.background(f"job {job.name}", job.run)
 
-    async def start_http(self, parts: Composition, listening: socket.socket) -> None:
-        """Answer HTTP from now on."""
+    async def build_application(self, parts: Composition) -> Dispatcher:
+        """Start the mounted applications and make ready to answer requests."""
         settings, service = self.settings, self.service
         limits = Limits(settings.max_body, settings.body_timeout, settings.request_deadline, settings.max_requests)
         facts = Facts(
@@ -220,8 +254,17 @@ class Running:
         proxies = re.compile(settings.trusted_proxies) if settings.trusted_proxies else None
         endpoints = [Endpoint(route, limits=limits, verifier=self.verifier, proxies=proxies) for route in routes]
         log_lines = access_log(service.name, settings.log_format) if settings.log_level in ("debug", "info") else None
-        self._front = Front(Router(endpoints), limits=limits, access_log=log_lines)
-        server = Server(self._front, listening, keep_alive=settings.keep_alive, drain=settings.drain_timeout)
+        mounts = service.mounts if "api" in self.roles else ()
+        for each in mounts:
+            await parts.enter(f"application at {each.path}", each.running())
+        self._dispatcher = Dispatcher(Router(endpoints), limits=limits, mounts=mounts, access_log=log_lines)
+        return self._dispatcher
+
+    async def start_http(self, parts: Composition, listening: socket.socket) -> None:
+        """Answer HTTP from now on."""
+        settings = self.settings
+        application = await self.build_application(parts)
+        server = Server(application, listening, keep_alive=settings.keep_alive, drain=settings.drain_timeout)
         stop_timeout = settings.drain_timeout + STOP_TIMEOUT
         self._server = await parts.enter("http server", server, stop_timeout=stop_timeout)
 
@@ -250,6 +293,24 @@ async def start(service: Blueprint, settings: ServiceSettings, roles: frozenset[
             yield running
 
 
+@asynccontextmanager
+async def start_hosted(service: Blueprint, settings: ServiceSettings, roles: frozenset[str]) -> AsyncIterator[Running]:
+    """Start everything but a server, in a process in which another ASGI server listens; it may have several workers."""
+    running = Running(service, settings, roles)
+    problems = running.missing()
+    if settings.discovery_url and service.registry is None and not settings.port:
+        problems.append("PORT is not set: another server listens, and the registry needs its port")
+    if problems:
+        raise ConfigError(problems)
+    lock = WorkerLock(f"{service.name}-{settings.port or f'of-{os.getppid()}'}")
+    async with Composition() as parts:
+        await running.identify(parts)
+        await running.enter_shared(parts)
+        await running.build_application(parts)
+        await parts.enter("parts of one worker", OncePerHost(lock, running.enter_once), stop_timeout=HOST_STOP_TIMEOUT)
+        yield running
+
+
 def role_of(thing: object) -> str | None:
     """Return the role that runs `thing`, which may name it itself; None runs in every role."""
     if (named := getattr(thing, "role", None)) is not None:
@@ -261,4 +322,4 @@ def role_of(thing: object) -> str | None:
     return None
 
 
-__all__ = ["Running", "role_of", "start"]
+__all__ = ["Running", "role_of", "start", "start_hosted"]

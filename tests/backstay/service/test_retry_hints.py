@@ -8,8 +8,8 @@ import backstay.resilience as r
 from backstay.asgi.errors import problem_of
 from backstay.http.messages import Headers, HttpResponse
 from backstay.service import UpstreamError, client, get
+from backstay.service.dispatch import Dispatcher
 from backstay.service.endpoint import Endpoint, Limits
-from backstay.service.front import Front
 from backstay.service.router import Router
 
 
@@ -83,7 +83,7 @@ async def test_what_serves_a_repetition_repeats_nothing() -> None:
     async def serve() -> None:
         await dependency()
 
-    front = Front(Router([Endpoint(serve, limits=Limits(), verifier=None)]), limits=Limits())
+    dispatcher = Dispatcher(Router([Endpoint(serve, limits=Limits(), verifier=None)]), limits=Limits())
 
     async def ask(**headers: str) -> tuple[int, dict[bytes, bytes]]:
         sent: list[dict[str, Any]] = []
@@ -96,7 +96,7 @@ async def test_what_serves_a_repetition_repeats_nothing() -> None:
 
         raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": raw}
-        await front(scope, receive, send)
+        await dispatcher(scope, receive, send)
         return sent[0]["status"], dict(sent[0]["headers"])
 
     assert (await ask(x_retry_attempt="2"))[0] == 503
@@ -106,12 +106,12 @@ async def test_what_serves_a_repetition_repeats_nothing() -> None:
     assert made == 4
 
     assert (await ask(x_request_deadline_ms="0"))[0] == 504
-    assert (made, front.late) == (4, 1)
+    assert (made, dispatcher.late) == (4, 1)
 
-    front.active = front._limits.active
+    dispatcher.active = dispatcher._limits.active
     status, headers = await ask()
 
-    assert (status, headers[b"x-do-not-retry"], front.shed) == (503, b"1", 1)
+    assert (status, headers[b"x-do-not-retry"], dispatcher.shed) == (503, b"1", 1)
 
 
 @pytest.mark.parametrize("error", [ConnectionError("lost"), r.BulkheadFull("x"), r.DeadlineTimeout("late")])

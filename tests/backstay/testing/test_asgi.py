@@ -33,7 +33,6 @@ async def test_start_and_stop() -> None:
     ("app", "said"),
     [
         (App("startup.failed"), "startup failed: no database"),
-        (App(), "ended during its startup"),
         (App("startup.complete", "shutdown.failed"), "shutdown failed: no database"),
     ],
 )
@@ -42,3 +41,13 @@ async def test_failures(app: App, said: str) -> None:
     with pytest.raises(RuntimeError, match=said):
         async with started(app):
             pass
+
+
+async def test_an_application_without_a_lifespan() -> None:
+    """An application that raises for this scope is used without one."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise TypeError(scope["type"])
+
+    async with started(app) as state:
+        assert state == {}

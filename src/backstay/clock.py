@@ -1,4 +1,4 @@
-"""Time as a dependency: everything that waits or compares times takes a `Clock`, so that a test can hold it still."""
+"""Time as a dependency: code that waits or compares times takes a `Clock`, so that a test controls it."""
 
 import asyncio
 import time
@@ -7,13 +7,13 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Wall time for people, monotonic time for durations, and a way to wait."""
+    """Wall time, monotonic time for durations, and a way to wait."""
 
     def now(self) -> datetime:
         """Return the current time, aware, in UTC."""
 
     def monotonic(self) -> float:
-        """Seconds since some fixed moment; never goes back."""
+        """Return the seconds since a fixed moment; never goes back."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait for `seconds`; zero or less only yields to other tasks."""

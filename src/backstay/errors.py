@@ -1,4 +1,4 @@
-"""The root of every error that Backstay raises on purpose.
+"""Base of the errors that Backstay raises on purpose.
 
 BackstayError
 ├── ConfigError          a setting, flag or file is wrong; lists every problem
@@ -14,7 +14,7 @@ _USER_INFO = re.compile(r"(?<=://)([^:@/\s]*):(?:(?!://)\S)*@")
 
 
 class BackstayError(Exception):
-    """Something in Backstay went wrong."""
+    """Base of all errors that Backstay raises on purpose."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or type(self).__name__).strip().splitlines()[0])

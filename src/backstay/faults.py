@@ -1,4 +1,4 @@
-"""Named points in production code at which a test or a chaos run can make things go wrong.
+"""Fault points: named places in production code where a test or a fault run can inject a fault.
 
 A point does nothing until it is armed, by the environment variable `FAULTS` or by lines of the file named in
 `FAULTS_FILE` (read again whenever it changes). One entry is `name=action[@n][*k]`:
@@ -30,7 +30,7 @@ _ENTRY = re.compile(
     r"(?P<name>[\w.-]+)=(?P<action>kill|delay|error|hang|fail)(:(?P<value>\d+(\.\d+)?))?(@(?P<start>\d+))?(\*(?P<times>\d+))?"
 )
 _NEEDS_VALUE = {"delay", "fail"}
-_HANG_CHECK = 0.1  # seconds between looks at whether a hanging point was disarmed
+_HANG_CHECK = 0.1  # seconds between two checks whether a hanging point was disarmed
 
 
 class Injected(BackstayError):
@@ -66,7 +66,7 @@ class Fault:
 
 
 def parse(text: str) -> tuple[Fault, ...]:
-    """All entries of `text`, separated by commas or line ends; `#` starts a comment."""
+    """Return the entries of `text`, separated by commas or line ends; `#` starts a comment."""
     lines = (line.split("#", 1)[0] for line in text.splitlines())
     return tuple(Fault.parse(entry.strip()) for line in lines for entry in line.split(",") if entry.strip())
 
@@ -89,7 +89,7 @@ class Plan:
         return cls(text, file=Path(file) if file else None) if text or file else None
 
     def take(self, name: str) -> Fault | None:
-        """Count a hit of `name`, and return the fault that is to happen now."""
+        """Count a hit of `name`, and return the fault to inject now, if any."""
         self._reload()
         candidates = [fault for fault in self._faults if fault.name == name]
         if not candidates:
@@ -132,7 +132,7 @@ class Plan:
 
 
 def _spend_in_file(path: Path, text: str, times: int) -> bool:
-    """Take one of `times` firings, counted over all processes that share the file."""
+    """Use one of `times` firings, counted over all processes that share the file."""
     with path.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
@@ -147,7 +147,7 @@ _plan: Plan | None = _UNREAD
 
 
 def install(plan: Plan | None) -> Plan | None:
-    """Arm `plan` in this process (None disarms); returns the one before it."""
+    """Arm `plan` in this process (None disarms) and return the previous one."""
     global _plan
     before, _plan = _plan, plan
     return before
@@ -160,7 +160,7 @@ def _current() -> Plan | None:
 
 
 async def point(name: str) -> None:
-    """A place where the fault `name` can happen; nothing unless it is armed."""
+    """Inject the fault `name` here if it is armed."""
     if _plan is None or (plan := _current()) is None or (fault := plan.take(name)) is None:
         return
     if fault.action == "delay":
@@ -173,7 +173,7 @@ async def point(name: str) -> None:
 
 
 def point_sync(name: str) -> None:
-    """The same for code that doesn't run in an event loop."""
+    """Inject the fault `name` here if it is armed, in code without an event loop."""
     if _plan is None or (plan := _current()) is None or (fault := plan.take(name)) is None:
         return
     if fault.action == "delay":

@@ -17,7 +17,7 @@ _VARIANT = 2 << 62
 
 
 class _Sequence:
-    """The last id given out; one per process, reset in a forked child."""
+    """State of the last id of this process; reset in a forked child."""
 
     def __init__(self) -> None:
         self.reset()

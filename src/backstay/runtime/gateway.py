@@ -32,6 +32,7 @@ from backstay.runtime.connections import (
 )
 from backstay.runtime.health import Readiness
 from backstay.runtime.listening import listening
+from backstay.runtime.management import enter_management
 from backstay.runtime.registration import Registration
 from backstay.runtime.settings import (
     KafkaSettings,
@@ -267,19 +268,10 @@ class GatewayProcess:
         return denied
 
     async def _management(self, parts: Composition, gateway: Gateway) -> HttpServer:
-        settings = self.settings
         own = {"version": self.version} if self.version else {}
         info = {"name": self.name, **own, "backstay": __version__, "routes": len(self.routes.routes)}
-        server = HttpServer(
-            Management(gateway, watched=self._watched, info=info), settings.management_host, settings.management_port
-        )
-        with listening(
-            settings.management_host,
-            settings.management_port,
-            host_name="MANAGEMENT_HOST",
-            port_name="MANAGEMENT_PORT",
-        ):
-            return await parts.enter("management", server)
+        pages = Management(gateway, watched=self._watched, info=info)
+        return await enter_management(parts, self.settings, pages)
 
 
 def _log_transition(event: r.StateTransition) -> None:

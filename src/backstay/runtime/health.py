@@ -1,7 +1,8 @@
-"""Health: alive is alive; ready means own database, migrations and copy are there, and never another service.
+"""Health of a process: live while it answers; ready while its own database and copies are there.
 
-What goes wrong without keeping the service from its work, such as events that can't be published for a while, is told
-as `troubles`, with its reason.
+Readiness never depends on another service: one that is down would take all others out of the registry. What goes wrong
+without keeping the process from its work, such as events that can't be published for a while, is reported as
+`troubles`, with the reason.
 """
 
 import asyncio
@@ -18,24 +19,24 @@ CHECK_TIMEOUT = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something without which the service can't do its work."""
+    """A condition without which the process can't do its work."""
 
     name: str
     find_missing: Callable[[], Awaitable[str | None]]
-    """Returns what is missing, in words, or None; an exception is missing too."""
+    """Return what is missing, in words, or None; an exception counts as missing."""
     once: bool = False
-    """True once, true for ever: it is not asked again."""
+    """Once it has passed, it is not run again."""
 
 
 class CheckResult(msgspec.Struct, omit_defaults=True):
-    """How one check went."""
+    """Result of one check."""
 
     status: str
     missing: str | None = None
 
 
 class Health(msgspec.Struct):
-    """The answer of the health routes."""
+    """Body of the health routes."""
 
     status: str
     checks: dict[str, CheckResult] = {}
@@ -44,7 +45,7 @@ class Health(msgspec.Struct):
 
 
 class Readiness:
-    """All checks of a service."""
+    """All checks of a process, and the parts whose troubles it reports."""
 
     def __init__(self, checks: Sequence[Check]) -> None:
         self._checks = list(checks)
@@ -52,12 +53,12 @@ class Readiness:
         self._watched: dict[str, Any] = {}
 
     def watch(self, part: Any) -> None:
-        """Tell this part's troubles: a relay's `problem`, the `reason` for which a consumer isn't healthy."""
+        """Report this part's troubles: a relay's `problem`, the `reason` for which a consumer isn't healthy."""
         kind = type(part).__name__.lower()
         self._watched[f"{kind}-{getattr(part, 'name', None) or getattr(part, 'group', len(self._watched))}"] = part
 
     async def look(self) -> Health:
-        """Run every check now, at the same time."""
+        """Run every check now, concurrently."""
         results = await asyncio.gather(*(self._result(check) for check in self._checks))
         checks = {check.name: result for check, result in zip(self._checks, results, strict=True)}
         ready = all(result.status == "UP" for result in results)
@@ -104,7 +105,7 @@ def checks_of(owned: Sequence[Any]) -> list[Check]:
 
 
 def _named(kind: str, thing: Any, others: Sequence[Check]) -> str:
-    """Short while there is one of its kind."""
+    """Return the kind alone for the first of its kind, and with the part's name for others."""
     if all(other.name != kind for other in others):
         return kind
     return f"{kind}-{getattr(thing, 'name', None) or getattr(thing, 'group', len(others))}"

@@ -1,4 +1,4 @@
-"""Jobs: work that time asks for. A job is supervised: its error is logged and counted and never ends the process."""
+"""Jobs: coroutines run at an interval. An error is logged and counted, and never ends the process."""
 
 import asyncio
 import random
@@ -11,7 +11,7 @@ from backstay.telemetry.logs import get_logger
 from backstay.telemetry.trace import TraceContext, use
 
 JITTER = 0.2
-"""Share of the interval by which each pause is made longer or shorter, so that instances don't march in step."""
+"""Share of the interval by which each wait is made longer or shorter, so that instances don't run in step."""
 TIMEOUT = 300.0
 """Seconds a single run may take."""
 
@@ -20,16 +20,16 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class JobStatistics:
-    """How a job has fared."""
+    """Counts of a job's runs."""
 
     runs: Count
     failures: Count
     last_error: str | None
-    """What the latest run failed with; None if it succeeded."""
+    """Error of the latest run; None if it succeeded."""
 
 
 class Job:
-    """A coroutine function, called every so many seconds while the service runs."""
+    """A coroutine function, called every `seconds` while the process runs."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class Job:
         return f"Job({self.name!r}, every {self.seconds:g} s)"
 
     def statistics(self) -> JobStatistics:
-        """How the job has fared so far."""
+        """Return the counts so far."""
         return JobStatistics(self._runs, self._failures, self._last_error)
 
     async def run_once(self) -> None:
-        """One run, a trace of its own; an error is logged and counted."""
+        """Run once, in a trace of its own; an error is logged and counted."""
         self._runs += 1
         try:
             with use(TraceContext.new()):
@@ -73,7 +73,7 @@ class Job:
             self._last_error = None
 
     async def run(self) -> None:
-        """Run again and again until cancelled; the first time after one jittered interval."""
+        """Run repeatedly until cancelled; the first time after one jittered interval."""
         while True:
             await self._clock.sleep(self.seconds * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
             await self.run_once()
@@ -92,7 +92,7 @@ def every(
 
 
 def _is_expected(error: Exception) -> bool:
-    """Return whether the infrastructure is away, for which a stack trace says nothing."""
+    """Return whether the infrastructure is unavailable: a stack trace would say nothing more."""
     return isinstance(error, (ConnectionError, TimeoutError))
 
 

@@ -1,4 +1,4 @@
-"""The management port of a process that serves no API: health, metrics, and what is running."""
+"""The management port: health, metrics, and what is running, beside the port that a process serves or without one."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,8 +6,12 @@ from typing import Any
 import msgspec
 
 from backstay import __version__
-from backstay.http import HttpReply, HttpRequest, not_found, only_read
+from backstay.http import HttpReply, HttpRequest, HttpServer, not_found, only_read
+from backstay.http.application import Handler
+from backstay.runtime.composition import Composition
 from backstay.runtime.health import Health, Readiness
+from backstay.runtime.listening import listening
+from backstay.runtime.settings import ManagementSettings
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -37,8 +41,15 @@ class ManagementPages:
         return not_found(request)
 
 
+async def enter_management(parts: Composition, settings: ManagementSettings, pages: Handler) -> HttpServer:
+    """Serve `pages` on the management port from now on; raises ConfigError if it can't be had."""
+    host, port = settings.management_host, settings.management_port
+    with listening(host, port, host_name="MANAGEMENT_HOST", port_name="MANAGEMENT_PORT"):
+        return await parts.enter("management", HttpServer(pages, host, port))
+
+
 def _json(body: object, status: int = 200) -> HttpReply:
     return HttpReply(status, msgspec.json.encode(body), content_type="application/json")
 
 
-__all__ = ["METRICS_TYPE", "ManagementPages"]
+__all__ = ["METRICS_TYPE", "ManagementPages", "enter_management"]

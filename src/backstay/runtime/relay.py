@@ -22,8 +22,7 @@ from backstay.runtime import program
 from backstay.runtime.composition import Composition
 from backstay.runtime.connections import kafka_broker
 from backstay.runtime.health import Readiness, checks_of
-from backstay.runtime.listening import listening
-from backstay.runtime.management import ManagementPages
+from backstay.runtime.management import ManagementPages, enter_management
 from backstay.runtime.settings import DatabaseSettings, KafkaSettings, LogSettings, ManagementSettings, Seconds
 from backstay.telemetry.logs import get_logger
 from backstay.telemetry.metrics import exposition
@@ -198,14 +197,7 @@ class RelayProcess:
             metrics=lambda: exposition(self.name, [], 0, [db, relay]),
             info={"name": self.name, "database": settings.database_name()},
         )
-        server = HttpServer(pages, settings.management_host, settings.management_port)
-        with listening(
-            settings.management_host,
-            settings.management_port,
-            host_name="MANAGEMENT_HOST",
-            port_name="MANAGEMENT_PORT",
-        ):
-            return await parts.enter("management", server)
+        return await enter_management(parts, settings, pages)
 
 
 __all__ = ["RelayProcess", "RelaySettings", "RunningRelay"]

@@ -1,4 +1,4 @@
-"""Signals: the first asks for an ordered stop, the second stops draining, the third ends the process as usual."""
+"""Stop signals: the first begins an ordered stop, the second ends draining, the third kills the process as usual."""
 
 import asyncio
 import contextlib
@@ -11,11 +11,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignal:
-    """Catches SIGTERM and SIGINT between enter and exit."""
+    """Handles SIGTERM and SIGINT between enter and exit."""
 
     def __init__(self) -> None:
         self.name: str | None = None
-        """The first signal that came; None as long as none has."""
+        """The first signal received; None before it."""
         self._event = asyncio.Event()
         self._starting: asyncio.Task[Any] | None = None
         self._stop_draining: Callable[[], None] | None = None
@@ -59,7 +59,7 @@ class StopSignal:
             end.cancel()
 
     def catch(self, name: str) -> None:
-        """A signal has come."""
+        """Handle a signal."""
         if self.name is None:
             self.name = name
             self._event.set()

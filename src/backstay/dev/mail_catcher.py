@@ -30,9 +30,9 @@ class Mail:
 
 
 class Mailbox:
-    """The catcher on a loopback port, on the event loop that enters it."""
+    """The catcher on a loopback port (0: a free one, known after entering), on the event loop that enters it."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int = 0) -> None:
         self.folder, self.port = folder, port
         self._numbers = count(1 + len(list(folder.glob("*.eml"))))
         self._server: asyncio.Server | None = None
@@ -45,6 +45,7 @@ class Mailbox:
     async def __aenter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._server = await asyncio.get_running_loop().create_server(self._protocol, HOST, self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -113,7 +113,7 @@ class System:
         for log in self.home.logs.glob("*.log"):
             log.unlink()
         if not self.options.smtp_url:
-            self._mailbox = await Mailbox(self.home.mail, free_port()).__aenter__()
+            self._mailbox = await Mailbox(self.home.mail).__aenter__()
         self._resources = await infrastructure.start(
             await self._with_broker_door(), self.home, self.supervisor, self.screen, self._mailbox
         )

@@ -6,7 +6,6 @@ from pathlib import Path
 from aiosmtplib import send
 
 from backstay.dev.mail_catcher import Mailbox, kept
-from backstay.dev.ports import free_port
 
 
 def mail(to: str, subject: str, number: int) -> EmailMessage:
@@ -19,7 +18,7 @@ def mail(to: str, subject: str, number: int) -> EmailMessage:
 
 async def test_mails_are_kept_in_their_order(tmp_path: Path) -> None:
     """Each is a file of its own, found by its addressee, with its Message-ID."""
-    async with Mailbox(tmp_path, free_port()) as mailbox:
+    async with Mailbox(tmp_path) as mailbox:
         for number, to in enumerate(("ada@example.com", "bob@example.com", "ada@example.com")):
             await send(mail(to, f"Order {number}", number), hostname="127.0.0.1", port=mailbox.port, timeout=10)
 

@@ -1,4 +1,4 @@
-"""What the commands share: how they run, what they say, and how they read what they were given."""
+"""What the commands share: running, output, and reading of arguments."""
 
 import asyncio
 import re
@@ -110,13 +110,13 @@ def _unreachable(host: str, port: int, error: Exception) -> str:
 
 
 def say(text: str) -> None:
-    """A line on stdout, at once."""
+    """Print a line on stdout, flushed."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def fail(text: str, status: int = 1) -> NoReturn:
-    """Return a line on stderr, and the end with that status; 2 is for what was asked for wrongly."""
+    """Print a line on stderr and exit with that status; 2 means wrong arguments or settings."""
     sys.stderr.write(f"backstay: {text}\n")
     raise SystemExit(status)
 
@@ -171,5 +171,5 @@ def check_database(words: Sequence[str], environ: Mapping[str, str]) -> None:
 
 
 def address(kafka: str) -> str:
-    """HOST:PORT of a broker, with or without `kafka://`."""
+    """Return HOST:PORT of a broker given with or without `kafka://`."""
     return kafka.removeprefix("kafka://").rstrip("/")

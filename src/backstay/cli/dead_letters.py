@@ -64,7 +64,7 @@ async def _discard_dead_letters(dsn: str, ids: list[int], reason: str, actor: st
     from backstay.messaging import discard
 
     if not reason:
-        raise ConfigError("no reason given: whoever reads the audit later wants one, add --reason")
+        raise ConfigError("no reason given: the audit records one, add --reason")
     async with database(dsn) as db:
         found = await discard(db, ids, reason=reason, actor=actor or None)
     for letter in found:

@@ -1,4 +1,4 @@
-"""`backstay outbox …`: the outbox of a database, whoever writes to it."""
+"""`backstay outbox …`: the outbox of a database, of any writer."""
 
 import asyncio
 from pathlib import Path
@@ -21,7 +21,7 @@ ROUTE = "outbox.event.{}"
 
 
 def outbox_adopt(dsn: str, table: str, shape: str = "debezium", apply: bool = False) -> None:
-    """Print the statements that an outbox TABLE of somebody else's needs before our relay can publish it.
+    """Print the statements that an outbox TABLE of another product needs before our relay can publish it.
 
     They lock and rewrite it; --apply executes them.
     """
@@ -33,7 +33,7 @@ def outbox_status(dsn: str, table: str = "", shape: str = "debezium", route: str
     run(_outbox_status(dsn, foreign_table(table, shape, route)))
 
 
-def outbox_park(dsn: str, topic: str, key: str, reason: str = "an operator said so") -> None:
+def outbox_park(dsn: str, topic: str, key: str, reason: str = "parked by an operator") -> None:
     """Publish nothing of KEY of TOPIC until it is resumed; the rest flows on."""
     run(_outbox_park(dsn, topic, key, reason))
 
@@ -134,7 +134,7 @@ async def _outbox_replay(
 
 
 def foreign_table(name: str, shape: str, route: str) -> "OutboxTable | None":
-    """Return the outbox table of somebody else's that was asked for; None for our own."""
+    """Return the outbox table of another product that is named; None for our own."""
     if not name:
         return None
     from dataclasses import replace
@@ -151,7 +151,7 @@ def foreign_table(name: str, shape: str, route: str) -> "OutboxTable | None":
 
 
 def event_id(text: str) -> UUID | None:
-    """What `--event` names, if anything."""
+    """Return the id that `--event` names, if any."""
     try:
         return UUID(text) if text else None
     except ValueError:

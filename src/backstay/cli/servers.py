@@ -99,7 +99,7 @@ def registry(credentials: Path | None = None, *, given: Mapping[str, str]) -> No
     """Serve a Eureka registry, until SIGTERM.
 
     CREDENTIALS is a file with the users that may register, else they are read from REGISTRY_CREDENTIALS: a JSON array
-    such as [{"user": "orders", "passwords": ["…"], "apps": ["orders"]}]. --private-reads asks for one also to read.
+    such as [{"user": "orders", "passwords": ["…"], "apps": ["orders"]}]. --private-reads requires one also for reading.
     Without credentials only a loopback HOST is served, unless --open lets everybody register. Health and metrics are on
     the same port.
     """
@@ -121,7 +121,7 @@ def relay(dsn: str = "", kafka: str = "", *, given: Mapping[str, str]) -> None:
     Both may be left out where DATABASE_URL and KAFKA are set; the DSN of every other command, too. --source is what
     events say they come from (/service/<database>); --lease is seconds until a dead relay is replaced; --strict
     publishes by transactions; --wal reads the write-ahead log instead of polling. --table is an outbox table of
-    somebody else's, of --shape debezium or quarkus. Health and metrics are on --management-port.
+    another product, of --shape debezium or quarkus. Health and metrics are on --management-port.
 
     Secrets of TLS and SASL come from the environment: KAFKA_SASL_PASSWORD, and KAFKA_OPTIONS, a JSON object of further
     librdkafka options.

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 PORT = 8761
 """Eureka's own."""
-EVICTION = 0.5  # seconds between looks for leases that have ended
+EVICTION = 0.5  # seconds between two removals of ended leases
 _PAGES = ("", "/eureka", "/health/live", "/health/ready", "/info", "/metrics")
 
-STALL = 1.0  # seconds that this process must have stood still for leases to be prolonged by them
+STALL = 1.0  # seconds of a stalled event loop from which leases are prolonged by the stall
 
 log = logging.getLogger("backstay.discovery.server")
 
@@ -82,16 +82,16 @@ class RegistryServer:
 
     @property
     def host(self) -> str:
-        """The address it listens on."""
+        """Address it listens on."""
         return self._server.host
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
+        """Port it listens on."""
         return self._server.port
 
     def now(self) -> float:
-        """Seconds since the epoch that never go back: the wall clock of the start plus what has passed since."""
+        """Return the seconds since the epoch, never going back: the wall clock of the start plus the time since."""
         return self._offset + self._clock.monotonic()
 
     def statistics(self) -> LeaseStatistics:

@@ -48,7 +48,7 @@ class AccessLog:
         self._timer: asyncio.TimerHandle | None = None
 
     def write(self, outcome: Outcome) -> None:
-        """An exchange ended (499: its client left before)."""
+        """Record an exchange that ended (499: its client left before)."""
         self._waiting.append((time.time(), outcome))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
@@ -56,7 +56,7 @@ class AccessLog:
             self.flush()
 
     def flush(self) -> None:
-        """Hand what was gathered to the writer."""
+        """Pass the gathered lines to the writer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

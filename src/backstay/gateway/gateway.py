@@ -1,4 +1,4 @@
-"""The gateway itself: it owns the listening socket, the client connections and the pool of upstream connections."""
+"""The gateway: owner of the listening socket, the client connections and the pool of upstream connections."""
 
 import asyncio
 import re
@@ -36,16 +36,16 @@ from backstay.resilience import Registry as Policies
 
 @dataclass(frozen=True, slots=True)
 class GatewayStatistics:
-    """A snapshot."""
+    """A snapshot of the gateway's state and counts."""
 
     clients: int
     in_flight: int
     log_lines_dropped: Count
     """Lines of the access log that were lost because its reader stalled."""
     turned_away: Count
-    """Clients that found too many others connected."""
+    """Connections refused because `max_clients` were open."""
     turned_away_of_address: Count
-    """Clients that found too many others connected from their address."""
+    """Connections refused because `max_per_address` of their address were open."""
     requests: Count
     replays: Count
     ejections: Count
@@ -93,7 +93,7 @@ class Gateway:
         }
         self.policies = Policies() if policies is None else policies
         self.protections: Mapping[Route, Protection] = protections(
-            routes.routes, self.policies, {route: self._patience(route) for route in routes.routes}
+            routes.routes, self.policies, {route: self._response_timeout(route) for route in routes.routes}
         )
         self.time: Callable[[], float] = time.monotonic  # finer than uvloop's, on the same clock
         self._log = access_log
@@ -129,14 +129,14 @@ class Gateway:
             self._log.close()
 
     def stop_draining(self) -> None:
-        """Don't wait for exchanges in flight any longer."""
+        """Cut the exchanges in flight instead of waiting for them."""
         self.listener.stop_draining()
         for client in list(self._clients):
             client.abort()
 
     @property
     def draining(self) -> bool:
-        """True if it stops."""
+        """Whether the gateway is stopping."""
         return self.listener.draining
 
     @property
@@ -165,36 +165,36 @@ class Gateway:
         return Peer(address, self.port, self._trusted)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something that ends by itself; the gateway waits for it when it stops."""
+        """Run work that ends by itself; the gateway awaits it when it stops."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def eject(self, instance: Instance) -> None:
-        """The instance refused a connection: leave it out for a while."""
+        """Leave out an instance that refused a connection, for `eject_seconds`."""
         self.metrics.ejections += 1
         self.registry.eject(instance, self.options.eject_seconds)
 
     def record(self, outcome: Outcome) -> None:
-        """An exchange ended."""
+        """Record an exchange that ended."""
         route = outcome.route.id if outcome.route is not None else NO_ROUTE
         self.metrics.route(route).count(outcome.status, outcome.seconds)
         if self._log is not None and not _is_quiet(outcome):
             self._log.write(outcome)
 
     def refused(self, peer: Peer, refusal: Refusal) -> str:
-        """Something that isn't a request was refused; gives its trace id."""
+        """Record the refusal of input that is no request; return its trace id."""
         nothing = RequestHead(b"-", b"-", "1.1", [], {})
         trace_id, _ = trace_of(nothing)
         self.record(Outcome(nothing, peer, None, None, None, refusal.status, 0.0, trace_id))
         return trace_id
 
-    def _patience(self, route: Route) -> float:
+    def _response_timeout(self, route: Route) -> float:
         return self.response_timeout if route.response_timeout is None else route.response_timeout
 
     def _is_exempt(self, address: str) -> bool:
-        """Many clients come from there: our own proxies, and this machine."""
+        """Return whether many clients share the address: a trusted proxy, or this machine."""
         return is_loopback(address) or (self._trusted is not None and self._trusted.fullmatch(address) is not None)
 
 
@@ -204,7 +204,7 @@ def _is_quiet(outcome: Outcome) -> bool:
 
 
 def _timeout(configured: float | None, default: float) -> float:
-    """Return a negative time-out in the file means none."""
+    """Return the time-out of the file, or the default; a negative one in the file means none."""
     if configured is None:
         return default
     return configured if configured >= 0 else float("inf")

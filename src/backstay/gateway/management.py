@@ -1,4 +1,4 @@
-"""The gateway's own endpoints. They are on a port of their own, so that no route can lead to them or hide them."""
+"""The gateway's management endpoints, on a port of their own so that no route leads to them or hides them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from backstay.resilience.endpoints import ENDPOINTS
 from backstay.resilience.meters import exposition
 
 Check = Callable[[], str | None]
-"""What is wrong with something; None if nothing is."""
+"""Returns what is wrong with a part; None if nothing is."""
 
 JSON = "application/json"
 _POLICIES = tuple(f"/actuator/{path}" for each in ENDPOINTS for path in (each.path, each.events_path))
@@ -26,7 +26,7 @@ class Management:
     And below `/actuator` what Resilience4j's has: `circuitbreakers`, with their state by POST, `retries` and the like,
     and the last events of each.
 
-    `required` must all be well for the gateway to be ready; `watched` is only told. Whatever the gateway can serve
+    `required` must all be well for the gateway to be ready; `watched` is only reported. What the gateway can serve
     without belongs to the second: a broker or an issuer that is away must not take the only entry away too.
     """
 

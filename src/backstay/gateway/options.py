@@ -35,7 +35,7 @@ class GatewayOptions:
     """Of a request; a route's RequestSize goes before its `body`."""
     identity_headers: tuple[str, ...] = IDENTITY_HEADERS
     max_clients: int = 10_000
-    """Client connections at a time; more are closed at once."""
+    """Client connections at a time; more are closed immediately."""
     max_per_address: int = 500
     """Of them from one address (an IPv6 /64); trusted proxies and loopback are exempt."""
     address_rate: float = 200.0
@@ -56,10 +56,10 @@ class GatewayOptions:
     deadline_floor: float = 0.05
     """The shortest `x-request-deadline-ms` that is tried; a shorter one is answered 504 and nothing is sent."""
     deadline_ceiling: float = 300.0
-    """The longest that is heeded, also on a route without a response time-out; a longer one is lowered to it."""
+    """The longest that is honoured, also on a route without a response time-out; a longer one is lowered to it."""
     idle_timeout: float = 30.0
-    """How long a service may let its answer stand still; and over which the client's taking of it is measured, at least
-    240 bytes for each second of it."""
+    """How long a service's answer may stall; and over which the client's reading of it is measured, at least 240 bytes
+    for each second of it."""
     total_timeout: float = 300.0
     """For a whole exchange."""
     drain_timeout: float = 15.0
@@ -73,4 +73,4 @@ class GatewayOptions:
     upstream_connections: int = 512
     """The most connections to one instance."""
     retry_after: int = 1
-    """What a 503 tells the client to wait."""
+    """Seconds in the `Retry-After` of a 503."""

@@ -57,7 +57,7 @@ log = get_logger()
 
 @dataclass(frozen=True, kw_only=True)
 class GatewaySettings(KafkaSettings, RegistrationSettings, TokenSettings, ManagementSettings, LogSettings):
-    """What a gateway can be told from outside besides its routes. Durations are seconds, sizes bytes."""
+    """Settings of a gateway besides its routes. Durations are seconds, sizes bytes."""
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -149,8 +149,8 @@ class GatewayProcess:
     """Runs a gateway until a signal.
 
     Args:
-        settings: what it is told from outside.
-        routes: what it serves.
+        settings: addresses, limits and time-outs.
+        routes: the compiled route table.
         policies: the circuit breakers that routes name.
         registry: finds instances; by default the one of `DISCOVERY_URL`, where the gateway registers, too.
         broker: brings revocations; by default the one of `KAFKA`.

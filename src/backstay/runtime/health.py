@@ -57,7 +57,7 @@ class Readiness:
         kind = type(part).__name__.lower()
         self._watched[f"{kind}-{getattr(part, 'name', None) or getattr(part, 'group', len(self._watched))}"] = part
 
-    async def look(self) -> Health:
+    async def check(self) -> Health:
         """Run every check now, concurrently."""
         results = await asyncio.gather(*(self._result(check) for check in self._checks))
         checks = {check.name: result for check, result in zip(self._checks, results, strict=True)}
@@ -67,7 +67,7 @@ class Readiness:
 
     async def passed(self) -> bool:
         """Return whether every check passes now."""
-        return (await self.look()).status == "UP"
+        return (await self.check()).status == "UP"
 
     async def _result(self, check: Check) -> CheckResult:
         if check.name in self._passed:

@@ -32,7 +32,7 @@ class ManagementPages:
             case "/health/live":
                 return _json(Health("UP"))
             case "/health" | "/health/ready":
-                health = await self._readiness.look()
+                health = await self._readiness.check()
                 return _json(health, 200 if health.status == "UP" else 503)
             case "/metrics":
                 return HttpReply(200, self._metrics(), content_type=METRICS_TYPE)

@@ -20,7 +20,7 @@ from backstay.telemetry.access import access_log
 
 @dataclass(frozen=True, kw_only=True)
 class RegistrySettings(LogSettings):
-    """What a registry can be told from outside. Leases are as long as each client asks for."""
+    """Settings of a registry. Leases are as long as each client asks for."""
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -43,7 +43,7 @@ class RegistrySettings(LogSettings):
         """Contradictions in who may register besides the base's own."""
         found = super().problems()
         if self.registry_private_reads and not self.registry_credentials:
-            found.append("REGISTRY_CREDENTIALS is not set: REGISTRY_PRIVATE_READS asks readers for a credential")
+            found.append("REGISTRY_CREDENTIALS is not set: REGISTRY_PRIVATE_READS requires a credential of readers")
         try:
             self.credentials()
         except ConfigError as error:

@@ -1,4 +1,4 @@
-"""The relay as a process: publishes the outbox of a database, whoever writes it.
+"""The relay as a process: publishes the outbox of a database.
 
 Start: database → relay → management port. Stop in reverse: what is in flight is acknowledged, or repeated later.
 """
@@ -42,7 +42,7 @@ log = get_logger()
 
 @dataclass(frozen=True, kw_only=True)
 class RelaySettings(KafkaSettings, DatabaseSettings, ManagementSettings, LogSettings):
-    """What a relay can be told from outside. Durations are seconds, sizes bytes."""
+    """Settings of a relay. Durations are seconds, sizes bytes."""
 
     relay_name: str = "relay"
     """Name of the relay in `backstay outbox status`, logs and metrics."""
@@ -53,7 +53,7 @@ class RelaySettings(KafkaSettings, DatabaseSettings, ManagementSettings, LogSett
     relay_wal: bool = False
     """Read the write-ahead log instead of polling; the server's `wal_level` must be `logical`."""
     relay_table: str = ""
-    """An outbox table of somebody else's, in place of our own."""
+    """An outbox table of another product, in place of our own."""
     relay_shape: Literal["debezium", "quarkus"] = "debezium"
     """Columns of that table."""
     relay_route: str = ROUTE
@@ -92,7 +92,7 @@ class RelaySettings(KafkaSettings, DatabaseSettings, ManagementSettings, LogSett
         return found
 
     def table(self) -> OutboxTable | None:
-        """Return the table of somebody else's that is to be published; None for our own. Raises ConfigError."""
+        """Return the table of another product that is published; None for our own. Raises ConfigError."""
         if not self.relay_table:
             return None
         return replace(SHAPES[self.relay_shape], table=self.relay_table, route=self.relay_route)

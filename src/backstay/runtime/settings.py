@@ -74,7 +74,7 @@ NO_ADDRESS = Address("")
 class SettingsError(ConfigError):
     """Settings are wrong or missing.
 
-    `usable` are the settings with the default in place of each wrong value, for a look at the rest; None where a wrong
+    `usable` are the settings with the default in place of each wrong value, for a check of the rest; None where a wrong
     or missing one has no default.
     """
 
@@ -89,7 +89,7 @@ class Settings:
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
-        """Return the settings that the environment asks for; a variable without text counts as not set.
+        """Read the settings from the environment; a variable without text counts as not set.
 
         Raises:
             SettingsError: lists each missing or wrong variable with its value and what is allowed.
@@ -106,7 +106,7 @@ class Settings:
                 wrong.add(field.name)
         required = {field.name for field in fields(cls) if field.default is field.default_factory is MISSING}
         settings = None
-        if not wrong & required:  # what is wrong by itself stays at its default for this look at the rest
+        if not wrong & required:  # a wrong value stays at its default for the check of the rest
             settings = cls(**values)
             problems += settings.problems()
         if problems or settings is None:

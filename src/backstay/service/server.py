@@ -25,7 +25,7 @@ TIMEOUTS = Timeouts(head=HEAD_TIMEOUT)
 MAX_HEAD = 64 * 1024
 """Bytes of a request head."""
 LIMITS = Limits(head=MAX_HEAD, fields=200, target=16 * 1024, body=sys.maxsize)
-"""What is taken of a request; more than the gateway takes, which adds to what it forwards. Bodies have a limit for
+"""Largest request accepted; larger than the gateway's, which adds headers to what it forwards. Bodies have a limit for
 each route."""
 
 
@@ -89,15 +89,15 @@ class Server:
         self._over.set()
 
     def stop_draining(self) -> None:
-        """Wait for no request any longer."""
+        """Cut the requests in flight instead of waiting for them."""
         self.listener.stop_draining()
 
     async def ended(self) -> None:
-        """Return when the server is over."""
+        """Return when the server has stopped."""
         await self._over.wait()
 
     def statistics(self) -> ListenerStatistics:
-        """Connections now, and those turned away."""
+        """Return the connections now, and the number refused."""
         return self.listener.statistics()
 
     @property

@@ -1,4 +1,4 @@
-"""Request counts as plain integers; whoever reads metrics turns them into families."""
+"""Request counts as plain integers, which the metrics page turns into families."""
 
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 @dataclass(frozen=True, slots=True)
 class RouteStatistics:
-    """What one route has answered."""
+    """Counts of one route."""
 
     method: str
     path: str
@@ -18,7 +18,7 @@ class RouteStatistics:
     buckets: tuple[int, ...]
     """Requests by duration; one more than `BUCKETS`, not cumulative."""
     seconds: float
-    """All durations together."""
+    """Sum of all durations."""
     bounds: tuple[float, ...] = BUCKETS
 
 
@@ -35,7 +35,7 @@ class RouteCounters:
         self._seconds = 0.0
 
     def count(self, status: int, seconds: float) -> None:
-        """One more request has been answered."""
+        """Count an answered request."""
         self._statuses[status] = self._statuses.get(status, 0) + 1
         self._buckets[bisect_left(BUCKETS, seconds)] += 1
         self._seconds += seconds

@@ -29,7 +29,7 @@ class Info(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the system routes tell."""
+    """What the system routes report."""
 
     name: str
     version: str
@@ -53,7 +53,7 @@ def _health(readiness: Readiness) -> list[Route]:
     @get("/health/ready", public=True, hidden=True)
     async def ready() -> Answer[Health]:
         """Return whether the service can do its work, and what is missing if not."""
-        health = await readiness.look()
+        health = await readiness.check()
         return Answer(health, 200 if health.status == "UP" else 503, {"Cache-Control": "no-store"})
 
     return [live, ready, get("/health", public=True, hidden=True)(ready.handler)]
@@ -70,16 +70,16 @@ def _about(facts: Facts) -> list[Route]:
     )
 
     @get("/info", public=True, hidden=True)
-    async def tell_info() -> Info:
-        """What is running here."""
+    async def show_info() -> Info:
+        """Return what is running here."""
         return info
 
     @get("/metrics", public=True, hidden=True)
     async def metrics() -> Answer[bytes]:
-        """Prometheus' text form."""
+        """Return the metrics in Prometheus' text form."""
         return Answer(facts.metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
-    return [tell_info, metrics]
+    return [show_info, metrics]
 
 
 def _documents(facts: Facts) -> list[Route]:

@@ -116,7 +116,7 @@ async def test_readiness_says_what_is_missing() -> None:
     async def broken() -> None:
         raise OSError("refused")
 
-    health = await Readiness([Check("a", fine), Check("b", lacking), Check("c", broken)]).look()
+    health = await Readiness([Check("a", fine), Check("b", lacking), Check("c", broken)]).check()
 
     assert health.status == "DOWN"
     assert {name: result.missing for name, result in health.checks.items()} == {

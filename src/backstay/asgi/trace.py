@@ -4,12 +4,6 @@ from backstay.asgi.types import App, Receive, Scope, Send
 from backstay.telemetry.trace import TraceContext, use
 
 
-def context_of(traceparent: bytes | None) -> TraceContext:
-    """Return the position of a request in its trace: a child of the caller's, or the first of a new trace."""
-    parent = TraceContext.parse(traceparent)
-    return TraceContext.new() if parent is None else parent.child()
-
-
 class Trace:
     """Middleware: logs, events and calls made inside belong to the request's trace."""
 
@@ -21,8 +15,8 @@ class Trace:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        with use(context_of(dict(scope["headers"]).get(b"traceparent"))):
+        with use(TraceContext.below(dict(scope["headers"]).get(b"traceparent"))):
             await self.app(scope, receive, send)
 
 
-__all__ = ["Trace", "context_of"]
+__all__ = ["Trace"]

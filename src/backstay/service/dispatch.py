@@ -11,7 +11,6 @@ from backstay.asgi.access import GONE
 from backstay.asgi.deadlines import DEADLINE_FIELD, RETRY_FIELD, passed, time_left
 from backstay.asgi.replies import refusal
 from backstay.asgi.shedding import overloaded
-from backstay.asgi.trace import context_of
 from backstay.asgi.types import Message, Receive, Scope, Send
 from backstay.http.problems import NotFound, Problem
 from backstay.resilience import attempt_of, deadline, repeated_request
@@ -21,7 +20,7 @@ from backstay.service.requests import Disconnected
 from backstay.service.router import Router
 from backstay.service.statistics import RouteCounters, RouteStatistics
 from backstay.telemetry.access import AccessLog
-from backstay.telemetry.trace import use
+from backstay.telemetry.trace import TraceContext, use
 
 GOING_AWAY = 1001
 """Status with which a WebSocket is closed that no mounted application takes."""
@@ -38,7 +37,7 @@ class Dispatcher:
         self._mounts = tuple(mounts)
         self._log = access_log
         self._unrouted = RouteCounters("", "")
-        self._all: dict[str, RouteCounters] = {}
+        self._all: dict[RouteCounters, None] = {}
         self.active = 0
         """Requests being answered right now."""
         self.shed = 0
@@ -48,13 +47,13 @@ class Dispatcher:
 
     def statistics(self) -> list[RouteStatistics]:
         """What each route has answered; those that nobody asked for are left out."""
-        return [counters.statistics() for counters in (self._unrouted, *self._all.values())]
+        return [counters.statistics() for counters in (self._unrouted, *self._all)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: an HTTP request."""
         started = perf_counter()
         headers = dict(scope["headers"])
-        context = context_of(headers.get(b"traceparent"))
+        context = TraceContext.below(headers.get(b"traceparent"))
         inbound = Inbound(headers, context)
         self.active += 1
         try:
@@ -76,7 +75,7 @@ class Dispatcher:
             await receive()
             await send({"type": "websocket.close", "code": GOING_AWAY})
             return
-        with use(context_of(dict(scope["headers"]).get(b"traceparent"))):
+        with use(TraceContext.below(dict(scope["headers"]).get(b"traceparent"))):
             await mount(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, inbound: Inbound, left: float) -> Mount | None:
@@ -130,8 +129,8 @@ class Dispatcher:
         route = inbound.route
         if route is None:
             route = self._unrouted
-        else:
-            self._all.setdefault(route.method + route.path, route)
+        elif route not in self._all:
+            self._all[route] = None
         status = (inbound.status or GONE) if inbound.reply is None else inbound.reply.status
         route.count(status, seconds)
         if self._log is not None:

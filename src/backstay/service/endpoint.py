@@ -105,15 +105,17 @@ class Endpoint:
         elif self._refuses_body and _has_body(headers):
             check_json(headers)
             refuse_no_body(await read(receive, headers, self._max_body, self._body_timeout))
-        conditions = _conditions(scope, headers)
+        conditions = NO_CONDITIONS
+        if b"if-match" in headers or b"if-none-match" in headers:
+            conditions = Conditions.of(scope["headers"])
         if self._conditions is not None:
             given[self._conditions] = conditions
-        elif route.method != "GET":
+        elif conditions is not NO_CONDITIONS and route.method != "GET":
             conditions.check_untagged()
         if self._request is not None:
             given[self._request] = Request(scope, headers, self._proxies)
         reply = self._reply(await self._handler(**given))
-        if route.method == "GET" and conditions is not NO_CONDITIONS:
+        if conditions is not NO_CONDITIONS and route.method == "GET":
             return _conditional(reply, conditions)
         return reply
 
@@ -148,12 +150,6 @@ class Endpoint:
             return Reply(self.route.status, [], b"")
         body = encode_json(result) if not isinstance(result, bytes) else result
         return Reply(self.route.status, [self._ok, (b"content-length", b"%d" % len(body))], body)
-
-
-def _conditions(scope: Scope, headers: Mapping[bytes, bytes]) -> Conditions:
-    if b"if-match" in headers or b"if-none-match" in headers:
-        return Conditions.of(scope["headers"])
-    return NO_CONDITIONS
 
 
 def _conditional(reply: Reply, conditions: Conditions) -> Reply:

@@ -29,16 +29,17 @@ class TraceContext:
     @staticmethod
     def parse(traceparent: str | bytes | None) -> "TraceContext | None":
         """Return the context in a `traceparent` header; None if there is none or it is malformed."""
-        if not traceparent:
-            return None
-        text = traceparent.decode("latin-1") if isinstance(traceparent, bytes) else traceparent
-        found = _TRACEPARENT.fullmatch(text)
+        found = _read(traceparent)
+        return None if found is None else TraceContext(*found)
+
+    @staticmethod
+    def below(traceparent: str | bytes | None) -> "TraceContext":
+        """Return a new position in the trace of a `traceparent` header; the first of a new trace without a good one."""
+        found = _read(traceparent)
         if found is None:
-            return None
-        version, trace_id, span_id, flags, rest = found.groups()
-        if version == "ff" or (version == "00" and rest) or trace_id == _NO_TRACE or span_id == _NO_SPAN:
-            return None
-        return TraceContext(trace_id, span_id, bool(int(flags, 16) & 1))
+            return TraceContext.new()
+        trace_id, _, sampled = found
+        return TraceContext(trace_id, _hex(64), sampled)
 
     @staticmethod
     def new(*, sampled: bool = False) -> "TraceContext":
@@ -80,6 +81,20 @@ class use:  # noqa: N801 - reads as a verb: `with use(context): ...`
 
 
 _current: ContextVar[TraceContext | None] = ContextVar("backstay_trace", default=None)
+
+
+def _read(traceparent: str | bytes | None) -> tuple[str, str, bool] | None:
+    """Return trace id, span id and whether it is sampled; None for what is no `traceparent`."""
+    if not traceparent:
+        return None
+    text = traceparent.decode("latin-1") if isinstance(traceparent, bytes) else traceparent
+    found = _TRACEPARENT.fullmatch(text)
+    if found is None:
+        return None
+    version, trace_id, span_id, flags, rest = found.groups()
+    if version == "ff" or (version == "00" and rest) or trace_id == _NO_TRACE or span_id == _NO_SPAN:
+        return None
+    return trace_id, span_id, bool(int(flags, 16) & 1)
 
 
 def _hex(bits: int) -> str:

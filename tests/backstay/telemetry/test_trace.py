@@ -56,6 +56,19 @@ def test_child_stays_in_the_trace() -> None:
     assert parent.span_id != child.span_id
 
 
+def test_a_request_is_below_its_caller() -> None:
+    """A good header is continued at a position of its own; without one a trace begins."""
+    header = f"00-{TRACE}-{SPAN}-01"
+    below = TraceContext.below(header)
+
+    assert (below.trace_id, below.sampled) == (TRACE, True)
+    assert below.span_id != SPAN
+    for bad in (None, b"", header + "-extra"):
+        begun = TraceContext.below(bad)
+        assert begun.trace_id != TRACE
+        assert TraceContext.parse(begun.traceparent) == begun
+
+
 def test_use_nests() -> None:
     """`use` sets the current context for its block only."""
     outer, inner = TraceContext.new(), TraceContext.new()

@@ -29,6 +29,7 @@ EXTRAS = {
     "registry": "discovery",
 }
 """The extra of each command."""
+BROKER_MODULES = ("asyncpg", "confluent_kafka")
 ON_DATABASE = {
     "outbox": ("adopt", "status", "park", "resume", "skip", "replay"),
     "dead-letters": ("list", "replay", "discard", "audit"),
@@ -64,6 +65,8 @@ def reported() -> Iterator[None]:
 def _extra_missing(error: ModuleNotFoundError) -> str:
     words = [word for word in sys.argv[1:] if not word.startswith("-")]
     extra = "wal" if "--wal" in sys.argv else EXTRAS.get(words[0] if words else "", "all")
+    if extra == "gateway" and error.name in BROKER_MODULES:  # wanted by --revocations-topic only
+        extra = "messaging"
     return (
         f"this command needs the extra {extra!r} (pip install 'backstay[{extra}]'): there is no module {error.name!r}"
     )

@@ -22,11 +22,13 @@ from backstay.db.tls import secured
 from backstay.db.transaction import Executor, Statement, Transaction, roll_back
 from backstay.errors import ConfigError
 from backstay.metrics import Count
+from backstay.tasks import Backoff
 
 log = logging.getLogger("backstay.db")
 
 CONNECT_TIMEOUT = 5.0  # seconds for one connection attempt
 STARTUP_TIMEOUT = 30.0  # seconds to wait for a database that isn't there yet
+START_RETRY = Backoff(first=0.1, cap=1.0)  # waits between attempts meanwhile
 IDLE_IN_TRANSACTION_TIMEOUT = 60.0  # seconds after which PostgreSQL ends a forgotten transaction
 _DRIVER_GRACE = 2.0  # seconds the driver waits longer than the server does
 
@@ -251,7 +253,7 @@ class Database:
     async def _when_there(self, step: Callable[[], Awaitable[None]]) -> None:
         """Take a step of starting, again and again while the database isn't there."""
         loop = asyncio.get_running_loop()
-        deadline, pause, reported = loop.time() + self._startup_timeout, 0.1, False
+        deadline, failures = loop.time() + self._startup_timeout, 0
         while True:
             try:
                 await step()
@@ -261,14 +263,14 @@ class Database:
             except DRIVER_ERRORS as error:
                 problem = translate(error)
                 problem.__cause__ = error
+            failures += 1
+            pause = START_RETRY.wait(failures)
             if not problem.transient or loop.time() + pause > deadline:
                 raise problem
-            if not reported:
-                reported = True
+            if failures == 1:
                 seconds = f"{self._startup_timeout:g}"
                 log.warning("db.unreachable-at-start", extra={"reason": f"{problem}; trying for {seconds} s"})
             await asyncio.sleep(pause)
-            pause = min(pause * 2, 1.0)
 
     async def _connect(self) -> Connection:
         milliseconds = str(int(self._statement_timeout * 1000))

@@ -266,6 +266,7 @@ def backstay(*words: str, hidden: str = "", **env: str) -> subprocess.CompletedP
 
 
 DSN = "postgresql://u:secret@127.0.0.1:1/x"
+REVOKING = ["--revocations-topic=sessions", "--kafka=127.0.0.1:1"]
 
 
 @pytest.mark.parametrize(
@@ -277,6 +278,7 @@ DSN = "postgresql://u:secret@127.0.0.1:1/x"
         ("confluent_kafka", ["relay", DSN, "127.0.0.1:1"], "outbox"),
         ("httptools", ["registry"], "discovery"),
         ("yaml", ["gateway", "application.yml"], "gateway"),
+        ("asyncpg", ["gateway", "application.yml", "--open", "--port=0", *REVOKING], "messaging"),
     ],
 )
 def test_a_command_without_its_extra_names_it(hidden: str, words: list[str], extra: str, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from backstay.cli import dead_letters, outbox, servers
+from backstay.cli import dead_letters, new, outbox, servers
 from backstay.cli.common import MISUSED, check_database, completed, fail, reported
 from backstay.cli.options import SettingsOptions
 
@@ -31,6 +31,7 @@ def app(words: Sequence[str] | None = None) -> "typer.Typer":
     for name, (function, options) in SERVERS.items():
         is_wanted = words is None or name in words[:1]
         made.command(name)(options().added_to(function) if is_wanted else _summary(function))
+    made.command("new")(new.new)
     made.add_typer(_outbox(), name="outbox")
     made.add_typer(_dead_letters(), name="dead-letters")
     return made

@@ -468,6 +468,8 @@ class InboundConnection(RequestReader, asyncio.Protocol):
         self._unfed = b""
         self._receive_deadline = NEVER
         arriving, self._arriving = self._arriving, None
+        if self.phase >= Phase.LINGERING:  # it was answered, and what follows is read away
+            return
         if arriving is not None and arriving is self._current:
             arriving.refuse(error)
         elif self.phase is Phase.DISCARDING:

@@ -451,6 +451,22 @@ async def test_too_large_a_body_beside_an_offer_of_http_2(system):
     assert upstream.requests == []
 
 
+async def test_too_large_a_body_is_one_refused_request(system, monkeypatch):
+    """Its bytes may be in the same read: they are no second request that is refused, counted and logged."""
+    upstream = await system.upstream()
+    gateway = await system.simple(upstream, limits=Limits(body=10))
+    outcomes = []
+    monkeypatch.setattr(gateway, "record", outcomes.append)
+    wire = await system.connect(gateway)
+
+    wire.send(POST + BODIES["length"])
+    answer = await wire.answer()
+    assert b"HTTP/1.1" not in await wire.ended()
+
+    assert answer.status == 413
+    assert [(outcome.head.method, outcome.status) for outcome in outcomes] == [(b"POST", 413)]
+
+
 async def test_every_connection_field_names_what_ends_here(system):
     """What one of several Connection lines names isn't passed on."""
     upstream = await system.upstream()

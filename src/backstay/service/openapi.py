@@ -3,7 +3,8 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import msgspec
 
@@ -150,11 +151,21 @@ def _query_parameter(name: str, default: Any, schema: Json) -> Json:
 
 def _bodies(route: Route) -> Mapping[int, Any]:
     """Return the type of the body of each answer below 400."""
-    bodies = {route.status: route.returns}
-    for status, answer in route.answers.items():
+    named = {status: answer[0] for status, answer in route.answers.items() if not isinstance(answer, str)}
+    usual = _without(route.returns, list(named.values()))
+    bodies = {route.status: usual}
+    for status in route.answers:
         if status < 400:
-            bodies[status] = route.returns if isinstance(answer, str) else answer[0]
+            bodies[status] = named.get(status, usual)
     return {status: kind for status, kind in bodies.items() if status not in (204, 304) and kind is not type(None)}
+
+
+def _without(kind: Any, others: Sequence[Any]) -> Any:
+    """Return a union without the types that other answers have; any other type as it is."""
+    if get_origin(kind) not in (Union, UnionType):
+        return kind
+    left = tuple(part for part in get_args(kind) if part not in others)
+    return Union[left] if left else kind  # noqa: UP007 - built at run time
 
 
 def _responses(route: Route, schemas: _Schemas) -> Json:

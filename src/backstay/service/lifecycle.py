@@ -302,7 +302,8 @@ async def start_hosted(service: Blueprint, settings: ServiceSettings, roles: fro
         problems.append("PORT is not set: another server listens, and the registry needs its port")
     if problems:
         raise ConfigError(problems)
-    lock = WorkerLock(f"{service.name}-{settings.port or f'of-{os.getppid()}'}")
+    # Without a port nothing says whose worker this is, so it has no lock but its own.
+    lock = WorkerLock(f"{service.name}-{settings.port or f'process-{os.getpid()}'}")
     async with Composition() as parts:
         await running.identify(parts)
         await running.enter_shared(parts)

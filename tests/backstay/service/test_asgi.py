@@ -1,5 +1,6 @@
 """A service is an ASGI application: in a test without a socket, in another application, and with others in it."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from backstay.http import HttpError
 from backstay.resilience import remaining
 from backstay.service import Principal, Service, ServiceSettings, get, mount
 from backstay.service.scopes import local_scope
+from backstay.service.workers import WorkerLock
 from backstay.telemetry import current
 from backstay.testing import started
 from backstay.testing.api import Api
@@ -243,3 +245,15 @@ async def test_the_longest_path_is_taken() -> None:
     async with started(service), calling(service) as http:
         assert (await http.get("/api/a/see")).json()["root"] == "/api/a"
         assert (await http.get("/api/a/b/see")).json()["root"] == "/api/a/b"
+
+
+async def test_workers_without_a_port_are_on_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only processes that share a port are workers of one service; tests that run beside each other are not."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for port, others_lock in ((0, "things-0"), (8080, "things-8080")):
+        other, consumer = WorkerLock(others_lock), Part("consumer")
+        assert other.acquire()
+        settings = ServiceSettings(log_level="error", port=port)
+        async with started(Service("things", owns=[consumer], settings=settings)):
+            assert consumer.running is (port == 0)
+        other.release()

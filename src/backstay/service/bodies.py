@@ -91,10 +91,13 @@ def refuse_no_body(body: bytes) -> None:
 def refuse_surplus(value: Any, body: bytes) -> None:
     """Raise `Unprocessable` for unknown fields, else for names that stand twice in an object of `body`."""
     sent = _read(body)
+    colons = body.count(b":")
+    if _known_members(value, sent) == colons:
+        return  # each colon belongs to a member that the model has, and none was replaced by a later one
     if unknown := list(_unknown(value, sent, "")):
         raise Unprocessable(errors=unknown[:MAX_ERRORS])
-    if body.count(b":") == _member_count(sent):
-        return  # each colon belongs to a member that survived: none was replaced by a later one
+    if colons == _member_count(sent):
+        return
     try:
         _parse(body, _once)
     except _Repeated:
@@ -163,6 +166,35 @@ def _unknown_fields(value: Any, names: dict[str, str], sent: dict[str, Any], poi
 
 def _not_a_field(pointer: str, name: str, allowed: Mapping[str, Any]) -> FieldError:
     return FieldError(f"{pointer}/{_escaped(name[:100])}", f"is not a field here; there are {', '.join(allowed)}")
+
+
+def _known_members(value: Any, sent: Any) -> int:
+    """Return the number of members in `sent`, or -1 unless it is plain that the model has all of them."""
+    count = 0
+    if type(sent) is list:
+        if type(value) is not list or len(value) != len(sent):
+            return -1
+        for part, sent_part in zip(value, sent, strict=True):
+            if type(sent_part) is dict or type(sent_part) is list:
+                below = _known_members(part, sent_part)
+                if below < 0:
+                    return -1
+                count += below
+        return count
+    kind: Any = type(value)
+    names = _names(kind)
+    if type(sent) is not dict or names is None:
+        return -1
+    for name, part in sent.items():
+        attribute = names.get(name)
+        if attribute is None:
+            return -1
+        if attribute and (type(part) is dict or type(part) is list):
+            below = _known_members(getattr(value, attribute), part)
+            if below < 0:
+                return -1
+            count += below
+    return count + len(sent)
 
 
 def _member_count(sent: Any) -> int:

@@ -1,7 +1,6 @@
 """The parts of a running service, and the order in which they come and go."""
 
 import contextlib
-import os
 import re
 import socket
 import sys
@@ -302,8 +301,8 @@ async def start_hosted(service: Blueprint, settings: ServiceSettings, roles: fro
         problems.append("PORT is not set: another server listens, and the registry needs its port")
     if problems:
         raise ConfigError(problems)
-    # Without a port nothing says whose worker this is, so it has no lock but its own.
-    lock = WorkerLock(f"{service.name}-{settings.port or f'process-{os.getpid()}'}")
+    # Without a port nothing says whose worker this is: then it does everything itself.
+    lock = WorkerLock(f"{service.name}-{settings.port}") if settings.port else None
     async with Composition() as parts:
         await running.identify(parts)
         await running.enter_shared(parts)

@@ -11,6 +11,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -65,8 +66,9 @@ class OncePerHost:
     """Parts that run in the worker with the lock only; an async context manager."""
 
     def __init__(
-        self, lock: WorkerLock, start: Callable[[Composition], Awaitable[None]], *, clock: Clock = SYSTEM
+        self, lock: WorkerLock | None, start: Callable[[Composition], Awaitable[None]], *, clock: Clock = SYSTEM
     ) -> None:
+        """`lock` None: this process is the only worker."""
         self._lock = lock
         self._start = start
         self._clock = clock
@@ -79,10 +81,10 @@ class OncePerHost:
         return self._parts is not None
 
     async def __aenter__(self) -> Self:
-        if self._lock.acquire():
+        if self._lock is None or self._lock.acquire():
             await self._take_over()
         else:
-            self._standby = background(self._stand_by, name="standby")
+            self._standby = background(partial(self._stand_by, self._lock), name="standby")
         return self
 
     async def __aexit__(
@@ -92,8 +94,8 @@ class OncePerHost:
             await self._standby.stop()
         await self._give_up()
 
-    async def _stand_by(self) -> None:
-        while not self._lock.acquire():
+    async def _stand_by(self, lock: WorkerLock) -> None:
+        while not lock.acquire():
             await self._clock.sleep(POLL_INTERVAL)
         await self._take_over()
         await asyncio.Event().wait()
@@ -112,7 +114,8 @@ class OncePerHost:
         parts, self._parts = self._parts, None
         if parts is not None:
             await parts.__aexit__(None, None, None)
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
 
 __all__ = ["POLL_INTERVAL", "OncePerHost", "WorkerLock"]

@@ -1,11 +1,13 @@
 """What tests share besides the fixtures of `backstay.dev.pytest_plugin`: `postgres`, `database` and `kafka`."""
 
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import structlog
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -56,6 +58,19 @@ def start_kafka(config: pytest.Config) -> Kafka:
         apache.fetch()
         apache.make_archive(exercise)  # halves its start
     return begin_kafka(config)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A service that was started in this process has configured its logs: the next test finds none of that."""
+    yield
+    if structlog.is_configured():
+        root = logging.getLogger()
+        for handler in root.handlers[:]:
+            if isinstance(handler.formatter, structlog.stdlib.ProcessorFormatter):
+                root.removeHandler(handler)
+        root.setLevel(logging.WARNING)
+        structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
